@@ -1,0 +1,202 @@
+//! What happens in a run, as facts for whoever watches: each fact once, flat, versioned.
+//!
+//! These are the lines of `events.jsonl` (`procflow schema events`) and what reporters see. `sched` decides outcomes,
+//! `exec` adds what it measured.
+
+use std::time::Duration;
+
+use crate::plan::{NodeId, UnitId};
+
+/// Version of the events' and the report's form. It changes when a reader of the old form would be misled.
+pub const VERSION: u32 = 1;
+
+/// How a process ended, as wait4(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It called exit with this code.
+    Code(u8),
+    /// A signal ended it.
+    Signal {
+        /// Its number.
+        number: i32,
+        /// It left a core dump.
+        core: bool,
+    },
+}
+
+/// How a unit's run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did its work. `early_close`: a writer that its readers, all of which succeeded, did not need to the end.
+    Succeeded {
+        /// See above.
+        early_close: bool,
+    },
+    /// It did not.
+    Failed(Failure),
+    /// procflow ended it, or did not let its result count.
+    Cancelled(Cause),
+    /// It was never started.
+    Skipped(Cause),
+}
+
+/// Why a unit failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// An exit code that is not one of its `success_codes`, or a signal that procflow did not send.
+    Exit(Exit),
+    /// It ran out of its `timeout`, of this length.
+    TimedOut(Duration),
+    /// It could not be started; the text says why, in words for people; the code is 127 or 126, as a shell would say.
+    CannotStart {
+        /// What a shell would exit with.
+        code: u8,
+        /// In words for people.
+        why: String,
+    },
+    /// It ended well, but its result could not be kept, or broke a rule: a file that could not be put in place, a record
+    /// longer than `max_record`, a value longer than 64 KiB. In words for people.
+    Result(String),
+}
+
+/// Why procflow cancelled or skipped a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The writer of one of its queues failed, or was cancelled because of `root`.
+    Writer {
+        /// The writer.
+        node: NodeId,
+        /// The node whose failure began it (may be `node`).
+        root: NodeId,
+    },
+    /// The reader of one of its queues failed, or was cancelled because of `root`.
+    Reader {
+        /// The reader.
+        node: NodeId,
+        /// The node whose failure began it (may be `node`).
+        root: NodeId,
+    },
+    /// It waits for a node that did not end as needed; `root` began it.
+    After {
+        /// The node it waits for.
+        node: NodeId,
+        /// The node whose failure began it (may be `node`).
+        root: NodeId,
+    },
+    /// It waits for the failure of this node, which did not come. No failure.
+    NeverFailed(NodeId),
+    /// The run stops because this node failed (`on_failure`).
+    RunFailed(NodeId),
+    /// The run's own timeout.
+    RunTimeout,
+    /// procflow was asked to stop by this signal.
+    Interrupted(i32),
+    /// Left out by `--skip`. No failure.
+    ByUser,
+    /// procflow itself could not go on.
+    Broken,
+}
+
+/// What procflow measured of a process (wait4(2), of this process and what it waited for).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// From start to end.
+    pub wall: Duration,
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// Peak resident memory, bytes. Never below procflow's own at the time of the start (`ru_maxrss` is inherited through
+    /// vfork and exec).
+    pub max_rss: u64,
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEvent {
+    /// Since the run's start, monotonic.
+    pub at: Duration,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The first event.
+    RunStarted {
+        /// The run's id.
+        id: String,
+        /// The pipeline's name.
+        pipeline: String,
+        /// Wall clock, since 1970.
+        time: Duration,
+        /// procflow's pid: the process that runs the loop, the parent of every node.
+        pid: i32,
+        /// Job slots.
+        jobs: u32,
+    },
+    /// A unit's process was started.
+    Started {
+        /// Which.
+        unit: UnitId,
+        /// Its try, from 1.
+        attempt: u32,
+        /// Its process id.
+        pid: i32,
+    },
+    /// A unit is being stopped: by this signal (SIGKILL when its grace is over).
+    Stopping {
+        /// Which.
+        unit: UnitId,
+        /// The signal sent.
+        signal: i32,
+    },
+    /// A try failed and its group will be tried again after `delay`.
+    Retrying {
+        /// Whose failure it is.
+        unit: UnitId,
+        /// The try that failed, from 1.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// Until the next try.
+        delay: Duration,
+    },
+    /// A unit has ended, for good.
+    Ended {
+        /// Which.
+        unit: UnitId,
+        /// How.
+        outcome: Outcome,
+        /// Its process's status, where there was one.
+        exit: Option<Exit>,
+        /// How many tries it had; 0 where it never started.
+        attempts: u32,
+        /// What was measured of the last try.
+        usage: Usage,
+        /// Processes of its group were left when it ended, and were killed.
+        leaked: bool,
+        /// The end of its standard error, where it failed: at most the last 10 lines, 4 KiB.
+        stderr_tail: Vec<u8>,
+    },
+    /// A queue has ended; what passed through it, where procflow knows (a bare pipe's bytes are counted by nobody).
+    QueueEnded {
+        /// Which.
+        queue: crate::plan::QueueId,
+        /// Bytes that readers took, where known.
+        bytes: Option<u64>,
+        /// Records, where known.
+        records: Option<u64>,
+    },
+    /// The run begins to stop; nothing new starts but clean-up.
+    RunStopping {
+        /// Why.
+        cause: Cause,
+    },
+    /// The last event.
+    RunEnded {
+        /// What `procflow run` will exit with.
+        exit: crate::exit::ExitCode,
+    },
+}

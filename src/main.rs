@@ -1,0 +1,3 @@
+//! The procflow program.
+
+fn main() {}

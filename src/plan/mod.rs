@@ -1,0 +1,303 @@
+//! What the file means: nodes, units, queues and groups by number, every rule checked. Pure: it reads no clock, starts
+//! nothing, and touches no file but those that the pipeline names for it to read (dotenv files).
+//!
+//! After planning nothing is looked up by name. A *node* is what the file declares, a *unit* is one process to run, an
+//! *attempt* is one try of a unit, a *group* holds the units joined by live queues, which run together.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::plan::template::Template;
+use crate::spec::{AfterState, OnFailure};
+
+pub mod template;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The position in the plan's vector.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+
+        impl From<usize> for $name {
+            /// # Panics
+            /// Where a plan would hold more than `u32::MAX` of them, which the size limit of a file rules out.
+            fn from(index: usize) -> Self {
+                match u32::try_from(index) {
+                    Ok(index) => $name(index),
+                    Err(_) => panic!("BUG: {index} does not fit an id"),
+                }
+            }
+        }
+    };
+}
+
+id!(
+    /// A node: index into [`Plan::nodes`].
+    NodeId
+);
+id!(
+    /// A unit: index into [`Plan::units`].
+    UnitId
+);
+id!(
+    /// A queue: index into [`Plan::queues`].
+    QueueId
+);
+id!(
+    /// A group: index into [`Plan::groups`], which stand in start order.
+    GroupId
+);
+
+/// A pipeline, ready to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// The directory that relative paths are relative to; absolute.
+    pub dir: PathBuf,
+    /// Job slots, where the file says.
+    pub jobs: Option<u32>,
+    /// What a failure means for the rest.
+    pub on_failure: OnFailure,
+    /// For the whole run.
+    pub timeout: Option<Duration>,
+    /// What the pipeline adds to the inherited environment of every node: dotenv files, `[env]`, `PARAM_X`, `PIPELINE_DIR`.
+    /// The later wins.
+    pub env: Vec<(String, String)>,
+    /// Values that must be shown nowhere (values of secret params and of variables that came from them).
+    pub secrets: Vec<String>,
+    /// In the file's order.
+    pub nodes: Vec<Node>,
+    /// Units of a node stand together.
+    pub units: Vec<Unit>,
+    /// In order of first mention.
+    pub queues: Vec<Queue>,
+    /// In start order.
+    pub groups: Vec<Group>,
+}
+
+/// What the file declares under one name.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its units (ids from start to end).
+    pub units: Range<u32>,
+    /// What it waits for. Sorted by the file's order; without duplicates.
+    pub after: Vec<After>,
+    /// Its failure fails neither the run nor what comes after it.
+    pub allow_failure: bool,
+    /// Left out by `--skip`: never started; for what comes after it, it counts as satisfied, and its queues as empty.
+    pub skip: bool,
+    /// For reports.
+    pub description: Option<Arc<str>>,
+    /// For reports and `--only @tag`.
+    pub tags: Vec<Arc<str>>,
+}
+
+/// A condition on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct After {
+    /// The node to wait for.
+    pub node: NodeId,
+    /// Until when.
+    pub state: AfterState,
+}
+
+/// One process to run.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// Whose it is.
+    pub node: NodeId,
+    /// With whom it runs.
+    pub group: GroupId,
+    /// Its arguments, program first. For a script: the shell's argv, then the script as a literal.
+    pub argv: Vec<Arg>,
+    /// Environment of this node alone, over [`Plan::env`]; the later wins.
+    pub env: Vec<(String, Template)>,
+    /// What it shares with most other units.
+    pub settings: Arc<Settings>,
+    /// Where its descriptors lead; all-default units share one.
+    pub ends: Arc<Ends>,
+    /// Files (globs) it says that it reads and writes by itself.
+    pub reads: Vec<Template>,
+    /// See `reads`.
+    pub writes: Vec<Template>,
+}
+
+/// One element of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arg {
+    /// One argument.
+    One(Template),
+    /// An element that is nothing but `${{ in.X }}` of several queues: one argument for each.
+    EachInput(Box<str>),
+}
+
+/// Effective settings of a unit: the node's, else `[defaults]`, else procflow's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The directory it runs in; relative to [`Plan::dir`].
+    pub cwd: Template,
+    /// It starts with an empty environment but for what the pipeline says : nothing is inherited.
+    pub clear_env: bool,
+    /// Per attempt.
+    pub timeout: Option<Duration>,
+    /// How it is stopped.
+    pub stop_signal: i32,
+    /// How long it has then until SIGKILL.
+    pub stop_grace: Duration,
+    /// Tries after the first.
+    pub retry: Retry,
+    /// Exit codes that count as success.
+    pub success_codes: Vec<u8>,
+    /// Exit codes that mean "my reader has gone".
+    pub epipe_codes: Vec<u8>,
+    /// `(RLIMIT_*, value)`, soft and hard alike.
+    pub limits: Vec<(u32, u64)>,
+    /// Added to the inherited niceness.
+    pub nice: i32,
+}
+
+/// Retries, with every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// How many tries after the first.
+    pub max: u32,
+    /// Before the first retry.
+    pub delay: Duration,
+    /// Factor from one delay to the next.
+    pub backoff: f64,
+    /// Bound of the delay.
+    pub max_delay: Duration,
+    /// The delay is drawn between its half and its whole.
+    pub jitter: bool,
+    /// Only these exit codes are retried; empty: every failure.
+    pub on_codes: Vec<u8>,
+}
+
+/// Where a unit's descriptors lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ends {
+    /// Descriptor 0 first, then `inputs` in the file's order.
+    pub inputs: Vec<Input>,
+    /// Descriptors 1 and 2 first, then `outputs` in the file's order.
+    pub outputs: Vec<Output>,
+}
+
+/// One name of a unit's inputs: `stdin`, or a key of `inputs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// `stdin`, or the key; `${{ in.NAME }}`.
+    pub name: Box<str>,
+    /// The descriptors, one for each source.
+    pub from: Vec<(u32, Source)>,
+}
+
+/// Where input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `/dev/null`
+    Null,
+    /// procflow's own standard input.
+    Inherit,
+    /// A file.
+    File(Template),
+    /// This text.
+    Text(Arc<str>),
+    /// A queue.
+    Queue(QueueId),
+}
+
+/// One name of a unit's outputs: `stdout`, `stderr`, or a key of `outputs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// `stdout`, `stderr`, or the key; `${{ out.NAME }}`.
+    pub name: Box<str>,
+    /// The descriptor.
+    pub fd: u32,
+    /// Where it goes; each gets a copy where there are several.
+    pub to: Vec<Sink>,
+}
+
+/// Where output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sink {
+    /// The node's log and the screen.
+    Log,
+    /// `/dev/null`
+    Null,
+    /// procflow's own standard output (standard error for `stderr`).
+    Inherit,
+    /// Kept as the node's value, up to 64 KiB.
+    Value,
+    /// (stderr only) the same end as stdout.
+    Stdout,
+    /// A file: written beside its target and renamed on success, or appended to in place.
+    File {
+        /// Where.
+        path: Template,
+        /// In place, at the end.
+        append: bool,
+    },
+    /// A queue.
+    Queue(QueueId),
+}
+
+/// What carries data between nodes.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Who writes it, in the file's order.
+    pub writers: Vec<UnitId>,
+    /// Who reads it, in the file's order.
+    pub readers: Vec<UnitId>,
+    /// How procflow carries it.
+    pub kind: QueueKind,
+    /// How its bytes are cut into records.
+    pub records: crate::spec::Records,
+    /// Bytes of the longest record.
+    pub max_record: u64,
+    /// Bytes held in memory; for a bare pipe its size.
+    pub capacity: u64,
+    /// How several writers are put together.
+    pub merge: crate::spec::Merge,
+    /// What a writer's failure means for the readers.
+    pub on_writer_failure: crate::spec::OnWriterFailure,
+    /// It lies on an undirected cycle of its group (spec 2.4): it spills to disk where it would block its writer.
+    pub spills: bool,
+}
+
+/// How procflow carries a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// One writer, one reader, nothing to look at: a kernel pipe between the two.
+    Direct,
+    /// Through a relay thread: several writers or readers, or it may spill.
+    Relayed,
+}
+
+/// Units joined by live queues: they start together, and a retry restarts them together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Writers first; ties in the file's order.
+    pub units: Vec<UnitId>,
+    /// The queues between them.
+    pub queues: Vec<QueueId>,
+    /// Job slots that it holds (spec 2.2).
+    pub slots: u32,
+    /// Bytes of memory that its nodes claim.
+    pub memory: u64,
+}

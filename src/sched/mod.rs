@@ -1,0 +1,125 @@
+//! What to do next: a pure machine from events to actions. No I/O, no clock, no pid; `exec` makes it so.
+
+use std::time::Duration;
+
+use crate::event::{Cause, Exit, Failure, Outcome};
+use crate::plan::{GroupId, QueueId, UnitId};
+
+/// What happened in the world.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The run begins. First, once.
+    Begin,
+    /// Answer to [`Action::Spawn`]: this unit's process runs. In the group's order.
+    Spawned(UnitId),
+    /// Answer to [`Action::Spawn`]: this unit could not be started. No later unit of the group was tried.
+    SpawnFailed(UnitId, Failure),
+    /// A unit's process has been reaped.
+    Exited {
+        /// Which.
+        unit: UnitId,
+        /// How.
+        exit: Exit,
+        /// Those of its output queues that nobody can read from any more (their pipe's write end polls POLLERR).
+        broken: Vec<QueueId>,
+        /// Something procflow found wrong with its result although the process may have ended well.
+        fault: Option<String>,
+    },
+    /// Answer to [`Action::Commit`].
+    Committed(UnitId, Result<(), String>),
+    /// A queue's relay found a fault of this writer (a record longer than `max_record`, an end within a record).
+    QueueFault {
+        /// Whose fault it is.
+        writer: UnitId,
+        /// In words for people.
+        why: String,
+    },
+    /// A deadline has passed.
+    Fired(Timer),
+    /// procflow got SIGINT, SIGTERM or SIGHUP. The second one kills.
+    Shutdown(i32),
+    /// procflow cannot go on (disk full, no descriptors, the guard died): everything is killed at once.
+    Broken,
+}
+
+/// A deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Timer {
+    /// The `timeout` of a unit's attempt.
+    Timeout(UnitId),
+    /// The `stop_grace` of a unit that is being stopped.
+    Grace(UnitId),
+    /// The delay before a group's next try.
+    Backoff(GroupId),
+    /// The run's timeout.
+    Run,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make the group's queues, then start its units in order; stop at the first that cannot be started. Skipped units
+    /// (`Node::skip`) are not in it: their ends of queues are closed.
+    Spawn {
+        /// Which.
+        group: GroupId,
+        /// Its try, from 1.
+        attempt: u32,
+    },
+    /// Send the unit's `stop_signal`, then CONT, to its process group.
+    Stop(UnitId),
+    /// Send SIGKILL to its process group.
+    Kill(UnitId),
+    /// Let this event come after so long.
+    Arm(Timer, Duration),
+    /// That deadline does not matter any more.
+    Disarm(Timer),
+    /// This writer has done its part of the queue: drop the write end held for it. When every writer's is dropped,
+    /// readers see the end of data.
+    Release {
+        /// The queue.
+        queue: QueueId,
+        /// The writer.
+        writer: UnitId,
+        /// It failed and the queue is `on_writer_failure = "close"`: a record that it left torn is dropped.
+        torn: bool,
+    },
+    /// Put the unit's files in place; answer with [`Event::Committed`].
+    Commit(UnitId),
+    /// Take back the unit's files.
+    Discard(UnitId),
+    /// Nothing of this attempt of the group runs any more: drop what is left of its queues.
+    GroupEnded(GroupId),
+    /// Tell whoever watches: a unit's end.
+    Ended(UnitId, Outcome),
+    /// Tell whoever watches: a try failed, the group's next comes after `delay`.
+    Retrying {
+        /// Whose failure.
+        unit: UnitId,
+        /// The try that failed.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// Until the next.
+        delay: Duration,
+    },
+    /// Tell whoever watches: the run begins to stop.
+    Stopping(Cause),
+    /// Everything has ended. Last, once.
+    Finish(Verdict),
+}
+
+/// The run's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every node succeeded, was skipped without fault, or may fail.
+    Succeeded,
+    /// A node failed.
+    Failed,
+    /// The run's timeout.
+    TimedOut,
+    /// Ended by this signal.
+    Interrupted(i32),
+    /// procflow could not go on.
+    Broken,
+}
