@@ -5,51 +5,68 @@
 
 pub mod values;
 
+mod ends;
+mod read;
+mod schema;
+mod source;
+
 use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::spec::values::{ByteSize, Duration, OneOrMany, Signal};
 
-/// A whole pipeline file.
-#[derive(Debug, Clone, Default)]
+pub use crate::spec::read::{Partial, Wrong, read};
+pub use crate::spec::schema::pipeline_schema;
+pub use crate::spec::source::{MAX_FILE, Source, SourceError};
+
+/// A procflow pipeline: processes, joined by queues.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[schemars(title = "procflow pipeline")]
 pub struct Spec {
-    /// The pipeline's name, for reports. Default: the file's stem.
+    /// The pipeline's name, for reports. Default: the file's name without its extension.
     pub name: Option<String>,
-    /// What the pipeline is for, in a sentence.
+    /// What the pipeline is for, in a sentence. Shown by reports.
     pub description: Option<String>,
-    /// How the run as a whole behaves.
+    /// How the run as a whole behaves: job slots, what a failure means, a time limit.
     pub run: Run,
-    /// Values that `--set NAME=VALUE` changes, used as `${{ params.NAME }}`, or `$PARAM_NAME` in scripts.
+    /// Values that `--set NAME=VALUE` changes: `book = "book.txt"`, or a table. Used as `${{ params.book }}` in strings, and as `$PARAM_BOOK` in scripts.
     pub params: IndexMap<String, Param>,
-    /// Environment variables of every node.
+    /// Environment variables of every process: `LC_ALL = "C"`. They win over inherited ones and over `env_file`; a process's own `env` wins over them.
     pub env: IndexMap<String, String>,
-    /// Dotenv file or files, read before `env`.
+    /// Dotenv file or files with environment variables for every process, such as `".env"`; read before `env`, which wins. Relative to this file.
     pub env_file: OneOrMany,
     /// Settings for every process that does not say otherwise.
     pub defaults: Defaults,
-    /// The processes, by name.
+    /// The processes, by name: `[process.sort]`. A name begins with a letter or `_`; letters, digits, `_` and `-` follow.
     pub process: IndexMap<String, Process>,
-    /// Settings of queues, by name. A queue needs none: naming it as an end of a process makes it.
+    /// Settings of queues, by name: `[queue.lines]`. Most queues need none: naming one as an end of a process makes it.
     pub queue: IndexMap<String, Queue>,
 }
 
-/// `[run]`.
-#[derive(Debug, Clone, Default)]
+/// How the run as a whole behaves.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Run {
-    /// Job slots. Default: the CPUs this process may use.
+    /// Job slots: how many processes run at once. `--jobs` wins over it. Default: the CPUs that procflow may use.
+    #[serde(deserialize_with = "values::jobs")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub jobs: Option<u32>,
-    /// What a failure means for the rest of the run.
+    /// What a failed process means for the rest of the run. `--on-failure` and `--keep-going` win over it. Default: `"stop"`.
     pub on_failure: Option<OnFailure>,
-    /// For the whole run.
+    /// Time limit of the whole run, such as `"2h"`; when it is over everything is stopped, and the exit code is 124. Default: none.
     pub timeout: Option<Duration>,
 }
 
 /// What a node's failure means for the rest of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum OnFailure {
     /// Start nothing new, let what runs finish.
     #[default]
     Stop,
-    /// End what runs, too.
+    /// Stop what runs, too.
     Kill,
     /// Run all that does not depend on the failure.
     Continue,
@@ -72,52 +89,132 @@ pub struct Param {
     pub env: Option<String>,
 }
 
-/// `[defaults]`: settings for every process that does not say otherwise.
-#[derive(Debug, Clone, Default)]
+/// The table form of [`Param`].
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+struct ParamTable {
+    /// The value where neither `--set` nor `env` gives one.
+    default: Option<String>,
+    /// What it is for, in one line.
+    help: Option<String>,
+    /// The values that are allowed: `["debug", "release"]`. Default: any.
+    choices: Vec<String>,
+    /// It must be given by `--set` or by `env`. Default: false.
+    required: bool,
+    /// Its value is shown nowhere: `***` stands for it on the screen, in logs and in reports. Default: false.
+    secret: bool,
+    /// Environment variable that gives the value where `--set` does not, such as `"CI_TOKEN"`.
+    env: Option<String>,
+}
+
+/// Settings for every process that does not say otherwise.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Defaults {
+    /// Runs every `script`, whose text is handed over as the last argument. Default: `["sh", "-e", "-c"]`.
+    #[serde(deserialize_with = "values::argv")]
+    #[schemars(length(min = 1))]
     pub shell: Option<Vec<String>>,
+    /// The directory that processes run in, relative to this file. Default: this file's directory.
     pub cwd: Option<String>,
+    /// Processes inherit nothing of procflow's environment, and have only what the pipeline sets. Default: false.
     pub clear_env: Option<bool>,
+    /// Time limit of each attempt of a process, such as `"30s"`; then it is stopped, and has failed. Default: none.
     pub timeout: Option<Duration>,
+    /// The signal that stops a process (its whole process group), such as `"INT"`. Default: `"TERM"`.
     pub stop_signal: Option<Signal>,
+    /// How long a process has after `stop_signal` until it is killed. Default: `"5s"`.
     pub stop_grace: Option<Duration>,
+    /// How often a failed process is tried again: `3`, or a table. Default: 0.
     pub retries: Option<Retries>,
+    /// Exit codes that count as success: `[0, 1]` for grep. Default: `[0]`.
+    #[serde(deserialize_with = "values::some_codes")]
     pub success_codes: Option<Vec<u8>>,
+    /// Exit codes by which a program says that its reader has gone, as others do by SIGPIPE; no failure where the readers had succeeded. Default: `[120, 141]`.
+    #[serde(deserialize_with = "values::some_codes")]
     pub epipe_codes: Option<Vec<u8>>,
+    /// Failures fail neither the run nor what comes after. Default: false.
     pub allow_failure: Option<bool>,
+    /// Resource limits of each process. Default: inherited.
     pub limits: Option<Limits>,
 }
 
-/// `[process.NAME]`. (Rarely used parts are boxed: a file may hold 100,000 of these.)
-#[derive(Debug, Clone, Default)]
+/// A process: one program with its arguments, or a script.
+// Rarely used parts are boxed: a file may hold 100,000 of these.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Process {
+    /// The program and its arguments, without a shell: `["sort", "-n"]`. Either this or `script`.
+    #[serde(deserialize_with = "values::argv")]
+    #[schemars(length(min = 1))]
     pub command: Option<Vec<String>>,
+    /// Text for the shell (see `shell`): `"sort | uniq -c"`. Values come as environment variables: `$PARAM_X`, `$IN_X`. Either this or `command`.
     pub script: Option<String>,
+    /// Runs `script`, whose text is handed over as the last argument: `["bash", "-euo", "pipefail", "-c"]`. Default: `["sh", "-e", "-c"]`.
+    #[serde(deserialize_with = "values::argv")]
+    #[schemars(length(min = 1))]
     pub shell: Option<Vec<String>>,
+    /// The directory that it runs in, relative to this file. Default: this file's directory.
     pub cwd: Option<String>,
+    /// Environment variables of this process: `{ LC_ALL = "C" }`. They win over all others.
     pub env: Option<Box<IndexMap<String, String>>>,
+    /// Dotenv file or files for this process; its `env` wins over them. Relative to this file.
     pub env_file: OneOrMany,
+    /// It inherits nothing of procflow's environment, and has only what the pipeline sets. Default: false.
     pub clear_env: Option<bool>,
+    /// What it reads: a queue's name, `{ file = "p" }`, `{ text = "..." }`, `"null"` or `"inherit"`. Default: `"null"`.
     pub stdin: Option<Stdin>,
+    /// Where its output goes: a queue's name, `{ file = "p" }` (appears only when it has succeeded), `"log"`, `"null"`, `"inherit"`, `"value"`, or an array of these: each gets a copy. Default: `"log"`.
+    #[serde(deserialize_with = "ends::stdout")]
+    #[schemars(with = "Option<schema::Stdout>")]
     pub stdout: Option<Output>,
+    /// Where its error output goes: as `stdout`, or `"stdout"` to join it. Default: `"log"`.
+    #[serde(deserialize_with = "ends::stderr")]
+    #[schemars(with = "Option<schema::Stderr>")]
     pub stderr: Option<Output>,
+    /// More inputs: `{ left = "q1" }` gives the path `${{ in.left }}`, `$IN_LEFT` in a script. A number as the name is that descriptor. An array or a pattern such as `"sorted-*"` gives several.
     pub inputs: Option<Box<IndexMap<String, Inputs>>>,
+    /// More outputs: `{ rest = "q2" }` gives the path `${{ out.rest }}`, `$OUT_REST` in a script. A number as the name is that descriptor: `{ 3 = "q2" }`.
+    #[serde(deserialize_with = "ends::outputs")]
     pub outputs: Option<Box<IndexMap<String, Output>>>,
+    /// Files that it reads by itself, as names or globs: `["src/*.c"]`. Relative to this file.
     pub reads: OneOrMany,
+    /// Files that it writes by itself, as names or globs. Relative to this file.
     pub writes: OneOrMany,
+    /// What it waits for: `["a", { node = "b", state = "finished" }]`. Without a state: until that node has succeeded.
+    #[serde(deserialize_with = "ends::after")]
     pub after: Vec<After>,
+    /// Time limit of each attempt, such as `"30s"`; then it is stopped, and has failed. Default: none.
     pub timeout: Option<Duration>,
+    /// The signal that stops it (its whole process group), such as `"INT"`. Default: `"TERM"`.
     pub stop_signal: Option<Signal>,
+    /// How long it has after `stop_signal` until it is killed. Default: `"5s"`.
     pub stop_grace: Option<Duration>,
+    /// How often it is tried again when it fails: `3`, or a table. Processes joined to it by queues start again with it. Default: 0.
     pub retries: Option<Box<Retries>>,
+    /// Exit codes that count as success: `[0, 1]` for grep. Default: `[0]`.
+    #[serde(deserialize_with = "values::some_codes")]
     pub success_codes: Option<Vec<u8>>,
+    /// Exit codes by which it says that its reader has gone, as others do by SIGPIPE (Python: `[1, 120]`); no failure where the readers had succeeded. Default: `[120, 141]`.
+    #[serde(deserialize_with = "values::some_codes")]
     pub epipe_codes: Option<Vec<u8>>,
+    /// Its failure fails neither the run nor what comes after it. Default: false.
     pub allow_failure: Option<bool>,
+    /// Job slots that it holds while it runs. Default: 1; processes joined by queues share one.
+    #[serde(deserialize_with = "values::cpus")]
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub cpus: Option<u32>,
+    /// Memory that it will need, such as `"2GiB"`: processes wait while the sum is more than the machine has. It is no limit (see `limits`). Default: none.
     pub memory: Option<ByteSize>,
+    /// Resource limits: `{ memory = "1GiB", open_files = 256 }`. Default: inherited.
     pub limits: Option<Box<Limits>>,
+    /// Added to its niceness, as nice(1) does: 10 makes it give way to others. Default: 0.
+    #[serde(deserialize_with = "values::nice")]
+    #[schemars(range(min = -20, max = 19))]
     pub nice: Option<i32>,
+    /// What it does, in a sentence. Shown by reports.
     pub description: Option<String>,
+    /// Words to select it by: `--only @TAG`.
     pub tags: Vec<String>,
 }
 
@@ -139,14 +236,18 @@ pub enum Stdin {
 /// The value of a key of `inputs`: one end or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inputs {
+    /// A single end (or a pattern, which may stand for several).
     One(Stdin),
+    /// An array of ends.
     Many(Vec<Stdin>),
 }
 
 /// `stdout`, `stderr`, or a value of `outputs`: one sink, or an array of which each gets a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
+    /// A single sink.
     One(Sink),
+    /// An array of sinks.
     Many(Vec<Sink>),
 }
 
@@ -164,7 +265,12 @@ pub enum Sink {
     /// `"stdout"` (stderr only): the same end as stdout.
     Stdout,
     /// `{ file = "p", append = false }`
-    File { path: String, append: bool },
+    File {
+        /// The file's path.
+        path: String,
+        /// Written in place, at the end.
+        append: bool,
+    },
     /// Any other string: a queue's name.
     Queue(String),
 }
@@ -172,18 +278,22 @@ pub enum Sink {
 /// An element of `after`: `"a"`, or `{ node = "a", state = "finished" }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct After {
+    /// The node to wait for.
     pub node: String,
+    /// Until when.
     pub state: AfterState,
 }
 
 /// What to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum AfterState {
+    /// It has succeeded.
     #[default]
     Succeeded,
-    /// It failed, or was cancelled.
+    /// It has failed, or was cancelled. Where that never comes, the waiting node is skipped.
     Failed,
-    /// It ended, in whatever state (a skipped node has ended, too).
+    /// It has ended, in whatever state (a skipped node has ended, too).
     Finished,
     /// Its process runs, or has run.
     Started,
@@ -192,39 +302,79 @@ pub enum AfterState {
 /// `retries = 3`, or a table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retries {
+    /// Tries after the first.
     pub max: u32,
+    /// Before the first retry.
     pub delay: Option<Duration>,
+    /// Factor from one delay to the next.
     pub backoff: Option<f64>,
+    /// Bound of the delay.
     pub max_delay: Option<Duration>,
+    /// The delay is drawn between its half and its whole.
     pub jitter: Option<bool>,
+    /// Only these exit codes are retried; empty: every failure.
     pub on_codes: Vec<u8>,
 }
 
-/// `limits`: resource limits, as setrlimit(2) takes them (soft and hard alike).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// The table form of [`Retries`].
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+struct RetriesTable {
+    /// How many tries there are after the first.
+    #[serde(deserialize_with = "values::tries")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    max: u32,
+    /// How long to wait before the first retry. Default: `"1s"`.
+    delay: Option<Duration>,
+    /// By what each delay is longer than the one before. Default: 2.0.
+    #[serde(default, deserialize_with = "values::backoff")]
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    backoff: Option<f64>,
+    /// What a delay grows to at most. Default: `"1m"`.
+    max_delay: Option<Duration>,
+    /// Each delay is drawn at random between its half and its whole. Default: true.
+    jitter: Option<bool>,
+    /// Only these exit codes are retried: `[75]`. Default: every failure.
+    #[serde(default, deserialize_with = "values::codes")]
+    on_codes: Vec<u8>,
+}
+
+/// Resource limits, as setrlimit(2) takes them (soft and hard alike).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Limits {
-    /// RLIMIT_AS
+    /// Address space (RLIMIT_AS), such as `"1GiB"`.
     pub memory: Option<ByteSize>,
-    /// RLIMIT_CPU, rounded up to seconds
+    /// CPU time (RLIMIT_CPU), rounded up to seconds, such as `"10m"`.
     pub cpu_time: Option<Duration>,
-    /// RLIMIT_NOFILE
+    /// Open file descriptors (RLIMIT_NOFILE).
+    #[serde(deserialize_with = "values::count")]
     pub open_files: Option<u64>,
-    /// RLIMIT_FSIZE
+    /// Size of a file that it writes (RLIMIT_FSIZE).
     pub file_size: Option<ByteSize>,
-    /// RLIMIT_NPROC
+    /// Processes of this user (RLIMIT_NPROC).
+    #[serde(deserialize_with = "values::count")]
     pub processes: Option<u64>,
-    /// RLIMIT_CORE
+    /// Size of a core dump (RLIMIT_CORE); 0: none.
     pub core: Option<ByteSize>,
 }
 
-/// `[queue.NAME]`. Only what works already is here (and so in the schema); the rest of spec 1.4 comes with the queues.
-#[derive(Debug, Clone, Default)]
+/// Settings of a queue.
+// Only what works already is here (and so in the schema); the rest of spec 1.4 comes with the queues.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Queue {
+    /// How its bytes are cut into records, which are never split or mixed: `"lines"`, `"nul"`, `{ separator = "\n\n" }` and more. Default: `"lines"`.
     pub records: Option<Records>,
+    /// The longest record; a longer one fails its writer. Default: `"16MiB"`.
     pub max_record: Option<ByteSize>,
+    /// Bytes held in memory before the writer has to wait. Default: `"256KiB"`.
     pub capacity: Option<ByteSize>,
+    /// With several readers: who gets a record.
     pub deliver: Option<Deliver>,
+    /// With several writers: how their records are put together. Default: `"arrive"`.
     pub merge: Option<Merge>,
+    /// What a writer's failure means for the readers. Default: `"cancel"`.
     pub on_writer_failure: Option<OnWriterFailure>,
 }
 
@@ -249,22 +399,27 @@ pub enum Records {
 }
 
 /// With several readers: who gets a record. (Shares come with the pools.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Deliver {
     /// Every reader gets all.
     Copy,
 }
 
 /// With several writers: whole records as they arrive, or writer after writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Merge {
+    /// Whole records as they arrive.
     #[default]
     Arrive,
+    /// Writer after writer, in the file's order.
     Sequence,
 }
 
 /// What a writer's failure means for the queue's readers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum OnWriterFailure {
     /// They are stopped and never see the end of data.
     #[default]

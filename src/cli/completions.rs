@@ -1,0 +1,123 @@
+//! `procflow completions`, and what completes names from the pipeline on the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::CompletionCandidate;
+use clap_complete::env::{CompleteEnv, Shells};
+
+use crate::cli::Error;
+use crate::cli::args::{Cli, CompletionsArgs, Shell};
+use crate::exit::ExitCode;
+use crate::spec::{self, Source, Spec};
+
+/// The variable by which a shell's script asks for candidates.
+const ASK: &str = "PROCFLOW_COMPLETE";
+
+/// Answers a shell that asks for candidates, and ends the program then; otherwise does nothing. To be called first, before
+/// anything is printed.
+pub fn answer() {
+    CompleteEnv::with_factory(Cli::command).var(ASK).complete();
+}
+
+/// Prints the script that makes a shell ask procflow.
+///
+/// # Errors
+/// [`Error::Stdout`], and [`Error::Broken`] for a shell that the engine does not know, which would be a bug.
+pub fn run(args: &CompletionsArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let name = match args.shell {
+        Shell::Bash => "bash",
+        Shell::Elvish => "elvish",
+        Shell::Fish => "fish",
+        Shell::Powershell => "powershell",
+        Shell::Zsh => "zsh",
+    };
+    let shells = Shells::builtins();
+    let shell = shells
+        .completer(name)
+        .ok_or_else(|| Error::Broken(format!("no completions for {name}")))?;
+    let mut script = Vec::new();
+    shell.write_registration(ASK, "procflow", "procflow", "procflow", &mut script)?;
+    out.write_all(&script)?;
+    Ok(ExitCode::Success)
+}
+
+/// Names of nodes.
+pub(crate) fn nodes(current: &OsStr) -> Vec<CompletionCandidate> {
+    matching(current, &pipeline(), node_names)
+}
+
+/// Names of nodes, and tags with their `@`.
+pub(crate) fn nodes_and_tags(current: &OsStr) -> Vec<CompletionCandidate> {
+    matching(current, &pipeline(), |spec| {
+        let mut names = node_names(spec);
+        let tags = spec
+            .process
+            .values()
+            .flat_map(|process| process.tags.iter().map(|tag| (format!("@{tag}"), None)));
+        for tag in tags {
+            if !names.contains(&tag) {
+                names.push(tag);
+            }
+        }
+        names
+    })
+}
+
+/// Names of parameters with their `=`.
+pub(crate) fn params(current: &OsStr) -> Vec<CompletionCandidate> {
+    matching(current, &pipeline(), |spec| {
+        spec.params
+            .iter()
+            .map(|(name, param)| (format!("{name}="), param.help.clone()))
+            .collect()
+    })
+}
+
+/// Names with their descriptions.
+type Names = Vec<(String, Option<String>)>;
+
+fn node_names(spec: &Spec) -> Names {
+    spec.process
+        .iter()
+        .map(|(name, process)| (name.clone(), process.description.clone()))
+        .collect()
+}
+
+fn matching(
+    current: &OsStr,
+    spec: &Option<Spec>,
+    names: fn(&Spec) -> Names,
+) -> Vec<CompletionCandidate> {
+    let (Some(spec), Some(current)) = (spec, current.to_str()) else {
+        return Vec::new();
+    };
+    names(spec)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(current))
+        .map(|(name, help)| CompletionCandidate::new(name).help(help.map(Into::into)))
+        .collect()
+}
+
+/// The pipeline on the command line that is being completed: its first word that is a readable `.toml` file. clap's engine
+/// does not tell a completer what else is on the line; the words stand after `--` of our own command line.
+fn pipeline() -> Option<Spec> {
+    let words: Vec<OsString> = std::env::args_os()
+        .skip_while(|word| word != "--")
+        .skip(1)
+        .collect();
+    words.iter().find_map(|word| {
+        let path = Path::new(word);
+        if path.extension() != Some(OsStr::new("toml")) {
+            return None;
+        }
+        let source = Source::read(path, io::empty()).ok()?;
+        match spec::read(&source.text) {
+            Ok(spec) => Some(spec),
+            // A file that is being written is worth completing from, too.
+            Err(wrong) => wrong.partial.map(|partial| partial.spec),
+        }
+    })
+}

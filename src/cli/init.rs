@@ -1,0 +1,56 @@
+//! `procflow init`: a commented pipeline to start from.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+
+use clap::builder::PossibleValuesParser;
+
+use crate::cli::Error;
+use crate::cli::args::InitArgs;
+use crate::diagnostic::harmless;
+use crate::exit::ExitCode;
+
+/// What `init` writes.
+const START: &str = include_str!("init.toml");
+
+/// The pipelines that come with procflow: name and text.
+const EXAMPLES: &[(&str, &str)] = &[("start", START)];
+
+/// What `--example` takes.
+pub(crate) fn example_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(EXAMPLES.iter().map(|(name, _)| *name))
+}
+
+/// Writes the pipeline to the file that `args` names, or prints it.
+///
+/// # Errors
+/// [`Error::Usage`] where the file exists; it is never overwritten. [`Error::Broken`] where it cannot be written.
+pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let text = match &args.example {
+        None => START,
+        Some(name) => EXAMPLES
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or(START, |(_, text)| text),
+    };
+    let Some(path) = &args.file else {
+        out.write_all(text.as_bytes())?;
+        return Ok(ExitCode::Success);
+    };
+    let shown = harmless(&path.display().to_string());
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    match written {
+        Ok(()) => {
+            writeln!(out, "wrote {shown}; next: procflow run {shown}")?;
+            Ok(ExitCode::Success)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Usage(format!(
+            "{shown} exists already, and is not overwritten"
+        ))),
+        Err(error) => Err(Error::Broken(format!("cannot write {shown}: {error}"))),
+    }
+}
