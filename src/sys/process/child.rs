@@ -1,0 +1,192 @@
+//! A child process from its start until nothing of its process group is left.
+
+#![allow(unsafe_code)] // wait4, waitid and pidfd_send_signal are not in nix, or without what is needed of them
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9: the signal goes to the group that the process leads, even when
+/// the leader itself has been reaped.
+const PROCESS_GROUP: libc::c_uint = 4;
+
+/// The kernel knows [`PROCESS_GROUP`]. Found out by the first signal that is sent.
+static GROUP_SIGNALS: AtomicBool = AtomicBool::new(true);
+
+/// What a process used, as wait4(2) tells it: itself and the children that it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// Peak resident memory, bytes. The peak of its parent at the time of the start is in it: it shared that memory until the exec.
+    pub max_rss: u64,
+}
+
+/// A child that leads a process group of its own. Readable (its pidfd) when it has ended.
+///
+/// Dropping it neither ends nor reaps the process.
+#[derive(Debug)]
+pub struct Child {
+    pid: libc::pid_t,
+    pidfd: OwnedFd,
+    reaped: bool,
+    /// Without [`PROCESS_GROUP`] the group is killed before its leader is reaped, as its number is nobody's to use after.
+    /// This says whether somebody was there.
+    leftovers: bool,
+}
+
+impl Child {
+    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
+        Child { pid, pidfd, reaped: false, leftovers: false }
+    }
+
+    /// Its process id, which is its group's, too. For reports: nothing is done by it after the reap.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends a signal to its process group. A group of which nobody is left is no error.
+    ///
+    /// # Errors
+    /// EPERM where every process of the group has become another user's (a set-user-id program).
+    pub fn signal_group(&self, signal: i32) -> io::Result<()> {
+        match self.send(signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn send(&self, signal: i32) -> Result<(), Errno> {
+        if GROUP_SIGNALS.load(Ordering::Relaxed) {
+            let (fd, info) = (self.pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
+            // SAFETY: no memory is touched: the siginfo is null.
+            let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, PROCESS_GROUP) };
+            match Errno::result(sent) {
+                // EPERM may be a sandbox's as well as the process's answer; the kill below tells them apart.
+                Err(Errno::EINVAL | Errno::ENOSYS) => GROUP_SIGNALS.store(false, Ordering::Relaxed),
+                Err(Errno::EPERM) if !self.reaped => {}
+                result => return result.map(drop),
+            }
+        }
+        if self.reaped {
+            // The number may be someone else's by now.
+            return Err(Errno::ESRCH);
+        }
+        // SAFETY: no memory is touched. The leader is not reaped, so the number is this group's. (It made the group before the exec, and
+        // `Child` exists only after.)
+        Errno::result(unsafe { libc::kill(-self.pid, signal) }).map(drop)
+    }
+
+    /// Reaps it, if it has ended: how, and what it used. `None` while it runs, and once it has been reaped.
+    ///
+    /// # Errors
+    /// ECHILD where someone else has reaped it: a bug.
+    pub fn try_wait(&mut self) -> io::Result<Option<(ExitStatus, Usage)>> {
+        if self.reaped {
+            return Ok(None);
+        }
+        if !GROUP_SIGNALS.load(Ordering::Relaxed) && self.has_ended() {
+            // Now or never, see `leftovers`. The leader is dead and does not mind.
+            let _ = self.send(libc::SIGKILL);
+        }
+        let mut status = 0;
+        // SAFETY: zeroes are a valid rusage.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: it writes only to the two local variables.
+        match Errno::result(unsafe { libc::wait4(self.pid, &raw mut status, libc::WNOHANG, &raw mut usage) }) {
+            Ok(0) => return Ok(None),
+            Ok(_) => self.reaped = true,
+            Err(errno) => return Err(errno.into()),
+        }
+        let usage = Usage {
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+            max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        };
+        Ok(Some((ExitStatus::from_raw(status), usage)))
+    }
+
+    /// Kills what is left of the group after the reap of its leader. True if somebody was alive.
+    ///
+    /// Members that have ended already, but whom nobody has reaped (they are ours, by adoption), do not count.
+    pub fn kill_leftovers(&mut self) -> bool {
+        if !self.reaped {
+            return false;
+        }
+        let killed = reap_group(self.pid);
+        if !GROUP_SIGNALS.load(Ordering::Relaxed) {
+            // `try_wait` has killed them. They are zombies, or dying and still in the group: nobody can have taken its
+            // number in the meantime, or if so, it is only asked whether the group exists.
+            // SAFETY: no memory is touched.
+            let exists = unsafe { libc::kill(-self.pid, 0) } == 0;
+            self.leftovers |= killed || exists;
+            return self.leftovers;
+        }
+        self.send(libc::SIGKILL).is_ok()
+    }
+
+    fn has_ended(&self) -> bool {
+        peek(libc::P_PID, self.pid.unsigned_abs()) == Some(self.pid)
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Reaps processes that have ended and came to us because their parents ended before them (we are their subreaper).
+///
+/// `is_ours` tells the pids of [`Child`]ren that are not reaped yet; these are left alone. The kernel shows one ended child at
+/// a time, so the first one that is ours ends the search: call it again when that one has been reaped.
+pub fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
+    while let Some(pid) = peek(libc::P_ALL, 0).filter(|&pid| !is_ours(pid)) {
+        // SAFETY: no memory is touched: the status is not asked for.
+        if unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) } <= 0 {
+            return;
+        }
+    }
+}
+
+/// A child that has ended and is not reaped.
+fn peek(kind: libc::idtype_t, id: libc::id_t) -> Option<libc::pid_t> {
+    // SAFETY: zeroes are a valid siginfo (the kernel leaves it so where there is none); the call writes only to it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        (libc::waitid(kind, id, &raw mut info, flags) == 0).then(|| info.si_pid()).filter(|&pid| pid != 0)
+    }
+}
+
+/// Reaps the dead of a group that are ours. True if one of them was killed by SIGKILL.
+fn reap_group(group: libc::pid_t) -> bool {
+    let mut killed = false;
+    loop {
+        // SAFETY: zeroes are a valid siginfo; the call writes only to it.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG;
+            let done = libc::waitid(libc::P_PGID, group.unsigned_abs(), &raw mut info, flags);
+            if done != 0 || info.si_pid() == 0 {
+                return killed;
+            }
+            killed |= info.si_code == libc::CLD_KILLED && info.si_status() == libc::SIGKILL;
+        }
+    }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(micros)
+}

@@ -1,0 +1,9 @@
+//! Processes: what procflow was started with, how a child is made of it, and how a child ends.
+
+mod child;
+mod origin;
+mod spawn;
+
+pub use child::{Child, Usage, reap_orphans};
+pub use origin::Origin;
+pub use spawn::{Image, SpawnError, Spawner, Stage};
