@@ -1,0 +1,337 @@
+//! A unit of the plan becomes a process of this machine: arguments, environment, directory and program, then the spawn.
+//!
+//! It knows nothing of pipes and files (who calls it brings the descriptors) nor of what becomes of the process.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::event::Failure;
+use crate::exec::launch::environment::{Base, Environment, variable};
+use crate::exec::launch::lookup::{Lookup, NotFound};
+use crate::plan::template::{Part, Template};
+use crate::plan::{Arg, Ends, NodeId, Plan, Sink, Source, Unit, UnitId};
+use crate::sys::process::{Child, Image, Origin, SpawnError, Spawner, Stage};
+
+mod environment;
+mod lookup;
+mod refusal;
+
+/// How long a program that somebody has open for writing is waited for (ETXTBSY): any process that forks while it writes an
+/// executable makes this happen for a moment, and it is no fault of the pipeline.
+const BUSY: Patience = Patience { first: Duration::from_millis(10), total: Duration::from_secs(2) };
+
+/// How long the kernel may have no room for one more process.
+const FORK: Patience = Patience { first: Duration::from_millis(5), total: Duration::from_millis(300) };
+
+/// Starts the units of a plan. One thread makes all of them: see [`Spawner`].
+#[derive(Debug)]
+pub struct Launcher<'p> {
+    plan: &'p Plan,
+    run_id: String,
+    spawner: Spawner,
+    /// What every node's environment has in common.
+    base: Base,
+    /// The same for nodes with `clear_env`.
+    clear: Base,
+    lookup: Lookup,
+    /// For each node: those before it whose values it gets. Empty where no node has a value.
+    values_before: Vec<Arc<[NodeId]>>,
+}
+
+/// A unit that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The unit has failed: something is wrong with it.
+    #[error("{0:?}")]
+    Unit(Failure),
+    /// Nothing is wrong with the unit: this machine has no process or descriptor left for it, and so not for others.
+    #[error("cannot start a process: {0}")]
+    Broken(io::Error),
+}
+
+impl<'p> Launcher<'p> {
+    /// Takes down our own environment.
+    ///
+    /// # Errors
+    /// Where there is no memory, or a variable of the plan holds a NUL (which the plan's checks rule out).
+    pub fn new(plan: &'p Plan, run_id: &str, origin: Origin) -> io::Result<Self> {
+        let own = [("PROCFLOW_RUN_ID", run_id)];
+        let pipeline = || plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own);
+        Ok(Launcher {
+            plan,
+            run_id: run_id.to_owned(),
+            spawner: Spawner::new(origin)?,
+            base: Base::new(std::env::vars_os(), pipeline())?,
+            clear: Base::new([], pipeline())?,
+            lookup: Lookup::default(),
+            values_before: values_before(plan),
+        })
+    }
+
+    /// Starts a unit's process: `attempt` counts from 1; `fds` are all descriptors it gets, (ours, its number);
+    /// `values` knows what nodes that have ended had to say.
+    ///
+    /// It comes back when the program has been loaded. Ours stay open: it is the caller's to close them.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing of the process is left then.
+    pub fn start<'v>(
+        &mut self,
+        unit: UnitId,
+        attempt: u32,
+        fds: &[(RawFd, u32)],
+        values: &dyn Fn(NodeId) -> Option<&'v str>,
+    ) -> Result<Child, StartError> {
+        let Some(unit) = self.plan.units.get(unit.index()) else { panic!("BUG: {unit:?} is not in the plan") };
+        let known = Known { plan: self.plan, ends: &unit.ends, run_id: &self.run_id, values };
+        let argv = known.argv(unit)?;
+        let cwd = self.plan.dir.join(known.resolve(&unit.settings.cwd)?.as_ref());
+        let before = self.values_before.get(unit.node.index()).map_or(&[][..], |nodes| nodes);
+        let base = if unit.settings.clear_env { &self.clear } else { &self.base };
+        let env = known.environment(base, unit, attempt, before)?;
+
+        let cwd_path = c_string(cwd.as_os_str().as_bytes(), "cwd")?;
+        let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
+        let name = argv.first().map_or(&[][..], |name| name.to_bytes());
+        let env_list = env.list();
+        let mut again = Retries::default();
+        loop {
+            let program = match self.lookup.find(name, &cwd, env.get(b"PATH")) {
+                Ok(program) => program,
+                Err(NotFound { code, why }) => return Err(cannot_start(code, why)),
+            };
+            let image = Image {
+                program: &program.file,
+                argv: &argv,
+                env: &env_list,
+                cwd: Some(&cwd_path),
+                fds,
+                limits: &unit.settings.limits,
+                nice: unit.settings.nice,
+            };
+            let error = match self.spawner.spawn(&image) {
+                Ok(child) => return Ok(child),
+                Err(error) => error,
+            };
+            if again.after(error, program.remembered) {
+                self.lookup.forget();
+                continue;
+            }
+            if error.stage == Stage::Fork {
+                return Err(StartError::Broken(error.errno.into()));
+            }
+            let (code, why) = refusal::explain(error, &image, &cwd, self.spawner.origin().open_files());
+            return Err(cannot_start(code, why));
+        }
+    }
+}
+
+/// What a unit's templates may name.
+struct Known<'a, 'v> {
+    plan: &'a Plan,
+    ends: &'a Ends,
+    run_id: &'a str,
+    values: &'a dyn Fn(NodeId) -> Option<&'v str>,
+}
+
+impl<'a> Known<'a, '_> {
+    fn argv(&self, unit: &Unit) -> Result<Vec<CString>, StartError> {
+        let mut argv = Vec::with_capacity(unit.argv.len());
+        for arg in &unit.argv {
+            match arg {
+                Arg::One(template) => argv.push(c_string(self.resolve(template)?.as_bytes(), "an argument")?),
+                Arg::EachInput(name) => {
+                    for path in self.inputs(name) {
+                        argv.push(c_string(path.as_bytes(), "an argument")?);
+                    }
+                }
+            }
+        }
+        Ok(argv)
+    }
+
+    fn environment<'e>(
+        &self,
+        base: &'e Base,
+        unit: &Unit,
+        attempt: u32,
+        before: &[NodeId],
+    ) -> Result<Environment<'e>, StartError> {
+        let mut env = Environment::over(base);
+        let mut set = |name: &str, value: &str| {
+            env.set(name, value).map_err(|_| cannot_start(126, format!("variable `{name}` holds a NUL byte")))
+        };
+        for (name, value) in &unit.env {
+            set(name, &self.resolve(value)?)?;
+        }
+        // Standard ends need no path: the process has them.
+        for input in self.ends.inputs.iter().filter(|input| &*input.name != "stdin") {
+            set(&variable("IN_", &input.name), &self.inputs(&input.name).collect::<Vec<_>>().join(" "))?;
+        }
+        for output in self.ends.outputs.iter().filter(|output| output.fd > 2 || is_number(&output.name)) {
+            set(&variable("OUT_", &output.name), &dev_fd(output.fd))?;
+        }
+        for &node in before {
+            if let Some(value) = (self.values)(node) {
+                set(&variable("VALUE_", self.name(node)), value)?;
+            }
+        }
+        set("PROCFLOW_NODE", self.name(unit.node))?;
+        set("PROCFLOW_ATTEMPT", &attempt.to_string())?;
+        Ok(env)
+    }
+
+    fn resolve<'t>(&self, template: &'t Template) -> Result<Cow<'t, str>, StartError> {
+        let parts = match template {
+            Template::Literal(text) => return Ok(Cow::Borrowed(text)),
+            Template::Parts(parts) => parts,
+        };
+        let mut text = String::new();
+        for part in parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::In(name) => text.push_str(&self.inputs(name).collect::<Vec<_>>().join(" ")),
+                Part::Out(name) => text.push_str(&self.output(name)),
+                Part::RunId => text.push_str(self.run_id),
+                // An empty text instead would make `rm -r ${{ value.where }}/x` something nobody meant.
+                Part::Value(node) => match (self.values)(*node) {
+                    Some(value) => text.push_str(value),
+                    None => return Err(cannot_start(126, format!("there is no value of `{}`: it has not succeeded", self.name(*node)))),
+                },
+            }
+        }
+        Ok(Cow::Owned(text))
+    }
+
+    fn inputs(&self, name: &str) -> impl Iterator<Item = String> {
+        let input = self.ends.inputs.iter().find(|input| &*input.name == name);
+        input.map_or(&[][..], |input| &input.from).iter().map(|(fd, _)| dev_fd(*fd))
+    }
+
+    fn output(&self, name: &str) -> String {
+        self.ends.outputs.iter().find(|output| &*output.name == name).map_or_else(String::new, |output| dev_fd(output.fd))
+    }
+
+    fn name(&self, node: NodeId) -> &'a str {
+        self.plan.nodes.get(node.index()).map_or("", |node| &node.name)
+    }
+}
+
+/// Whether a failed spawn is worth another try, of which there are only so many.
+#[derive(Debug, Default)]
+struct Retries {
+    busy: Duration,
+    fork: Duration,
+    looked_up: bool,
+}
+
+impl Retries {
+    /// True if it may work now; waits first where that is what it takes.
+    fn after(&mut self, error: SpawnError, remembered: bool) -> bool {
+        match (error.stage, error.errno) {
+            (Stage::Exec, Errno::ETXTBSY) => BUSY.wait(&mut self.busy),
+            (Stage::Fork, Errno::EAGAIN | Errno::ENOMEM) => FORK.wait(&mut self.fork),
+            // It was there when it was looked up, and has been moved since.
+            (Stage::Exec, Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR) if remembered && !self.looked_up => {
+                self.looked_up = true;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Pauses that double, up to a total.
+struct Patience {
+    first: Duration,
+    total: Duration,
+}
+
+impl Patience {
+    fn wait(&self, waited: &mut Duration) -> bool {
+        let left = self.total.saturating_sub(*waited);
+        let pause = (*waited).max(self.first).min(left);
+        *waited += pause;
+        sleep(pause);
+        !pause.is_zero()
+    }
+}
+
+fn cannot_start(code: u8, why: String) -> StartError {
+    StartError::Unit(Failure::CannotStart { code, why })
+}
+
+fn c_string(bytes: &[u8], what: &str) -> Result<CString, StartError> {
+    CString::new(bytes).map_err(|_| cannot_start(126, format!("{what} holds a NUL byte")))
+}
+
+fn dev_fd(fd: u32) -> String {
+    format!("/dev/fd/{fd}")
+}
+
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// For each node those with `stdout = "value"` that it comes after, in whatever number of steps.
+fn values_before(plan: &Plan) -> Vec<Arc<[NodeId]>> {
+    let mut has_value = vec![false; plan.nodes.len()];
+    for unit in &plan.units {
+        if unit.ends.outputs.iter().any(|output| output.to.contains(&Sink::Value))
+            && let Some(has) = has_value.get_mut(unit.node.index())
+        {
+            *has = true;
+        }
+    }
+    if !has_value.contains(&true) {
+        return Vec::new();
+    }
+    let none: Arc<[NodeId]> = Arc::new([]);
+    let mut before = vec![none; plan.nodes.len()];
+    // Groups stand in start order, so what a node comes after has been seen.
+    for unit in plan.groups.iter().flat_map(|group| &group.units).filter_map(|unit| plan.units.get(unit.index())) {
+        let mut all: Vec<NodeId> = before.get(unit.node.index()).map_or_else(Vec::new, |nodes| nodes.to_vec());
+        for earlier in nodes_before(plan, unit) {
+            all.extend(before.get(earlier.index()).iter().flat_map(|nodes| nodes.iter()));
+            if has_value.get(earlier.index()) == Some(&true) {
+                all.push(earlier);
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        if let Some(nodes) = before.get_mut(unit.node.index()) {
+            *nodes = all.into();
+        }
+    }
+    before
+}
+
+/// The nodes that a unit's node comes after in one step: those it waits for, and the writers of its queues.
+fn nodes_before<'a>(plan: &'a Plan, unit: &'a Unit) -> impl Iterator<Item = NodeId> + 'a {
+    let waits = plan.nodes.get(unit.node.index()).into_iter().flat_map(|node| node.after.iter().map(|after| after.node));
+    let queues = unit.ends.inputs.iter().flat_map(|input| &input.from).filter_map(|(_, source)| match source {
+        Source::Queue(queue) => plan.queues.get(queue.index()),
+        Source::Null | Source::Inherit | Source::File(_) | Source::Text(_) => None,
+    });
+    let writers = queues.flat_map(|queue| &queue.writers).filter_map(|unit| plan.units.get(unit.index()));
+    waits.chain(writers.map(|unit| unit.node))
+}
+
+/// A path as bytes, for the kernel.
+fn path_c_string(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().to_os_string().into_vec()).ok()
+}
+
+/// Bytes that name a file.
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
