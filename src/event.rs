@@ -10,6 +10,15 @@ use crate::plan::{NodeId, UnitId};
 /// Version of the events' and the report's form. It changes when a reader of the old form would be misled.
 pub const VERSION: u32 = 1;
 
+/// Which of a unit's outputs bytes came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output, and every other output that goes to the log.
+    Out,
+    /// Standard error.
+    Err,
+}
+
 /// How a process ended, as wait4(2) tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

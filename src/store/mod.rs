@@ -1,1 +1,63 @@
-//! (to come)
+//! The run directory: what a run leaves behind, and where.
+//!
+//! ```text
+//! .procflow/            0700, beside the pipeline (or --state-dir)
+//!   .gitignore          *
+//!   runs/ID/            one run; IDs sort by time
+//!     lock              flock(2)ed while the run lives
+//!     pipeline.toml     the text that was run
+//!     events.jsonl      report.json
+//!     logs/NODE.out     logs/NODE.err     made when there is something to write
+//!     queues/           made when a queue needs it
+//! ```
+//!
+//! It knows files and names, not what is in them: `report` writes events and the report, `queue` what it spills.
+
+mod logs;
+mod run_dir;
+
+pub use logs::Logs;
+pub use run_dir::{RunDir, RunId};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The run directory could not be made or written. procflow cannot go on then (exit code 3).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {doing} {}: {source}{}", path.display(), hint(source))]
+    Io {
+        /// What was tried, as a verb: "create", "write".
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The state directory is there, and is not ours to use.
+    #[error("{} {why}; name another directory with --state-dir", path.display())]
+    Unfit {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, as a predicate: "is a symbolic link".
+        why: String,
+    },
+}
+
+impl Error {
+    fn io(doing: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Error::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
+    }
+}
+
+/// The way out, where the errno says that another directory is one.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+            "; name a directory for runs with --state-dir"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room, or name another place with --state-dir",
+        _ => "",
+    }
+}

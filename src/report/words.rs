@@ -1,0 +1,122 @@
+//! Reasons in words: how a unit ended and why, as one reads it in a line, a table or the report (spec 2.5).
+//!
+//! It says what to do about it where that is known, and invents nothing: what killed a process by SIGKILL, for one, it does
+//! not know.
+
+use crate::event::{Cause, Exit, Failure, Outcome};
+use crate::exit::ExitCode;
+use crate::plan::template::Template;
+use crate::plan::{Arg, NodeId, Plan, UnitId};
+use crate::report::units;
+
+/// The state that an outcome is: `succeeded`, `failed`, `cancelled`, `skipped`.
+pub fn state(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded { .. } => "succeeded",
+        Outcome::Failed(_) => "failed",
+        Outcome::Cancelled(_) => "cancelled",
+        Outcome::Skipped(_) => "skipped",
+    }
+}
+
+/// Why it ended so; nothing where it simply succeeded.
+pub fn reason(plan: &Plan, unit: UnitId, outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Succeeded { early_close: false } => None,
+        Outcome::Succeeded { early_close: true } => Some("its readers had all they needed".to_owned()),
+        Outcome::Failed(why) => Some(failure(plan, unit, why)),
+        Outcome::Cancelled(why) | Outcome::Skipped(why) => Some(cause(plan, why)),
+    }
+}
+
+/// Why a unit failed: `exit 3`, `killed by SIGSEGV (core dumped)`, `timed out after 30s`.
+pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
+    match failure {
+        Failure::Exit(status) => match advice(plan, unit, *status) {
+            None => exit(*status),
+            Some(advice) => format!("{} ({advice})", exit(*status)),
+        },
+        Failure::TimedOut(limit) => format!("timed out after {}", units::exact(*limit)),
+        Failure::CannotStart { why, .. } => format!("cannot start: {why}"),
+        Failure::Result(why) => why.clone(),
+    }
+}
+
+/// A process's status: `exit 3`, `killed by SIGKILL`.
+pub fn exit(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit {code}"),
+        Exit::Signal { number, core } => {
+            let dumped = if core { " (core dumped)" } else { "" };
+            format!("killed by {}{dumped}", units::signal(number))
+        }
+    }
+}
+
+/// What a status means beyond itself, where that is certain.
+fn advice(plan: &Plan, unit: UnitId, exit: Exit) -> Option<String> {
+    match exit {
+        Exit::Code(code) => {
+            let shell = shell(plan, unit)?;
+            match code {
+                126 => Some(format!("{shell} found a command that it could not run")),
+                127 => Some(format!("{shell} did not find a command")),
+                129..=192 => Some(format!("as {shell} says it: {} ended a command", units::signal(i32::from(code) - 128))),
+                _ => None,
+            }
+        }
+        Exit::Signal { number: libc::SIGXCPU, .. } => Some("its CPU time was over `limits.cpu_time`".to_owned()),
+        Exit::Signal { number: libc::SIGXFSZ, .. } => Some("a file grew over `limits.file_size`".to_owned()),
+        Exit::Signal { .. } => None,
+    }
+}
+
+/// The shell's name, where a unit's program is one.
+fn shell(plan: &Plan, unit: UnitId) -> Option<&str> {
+    match plan.units.get(unit.index())?.argv.first()? {
+        Arg::One(Template::Literal(program)) => {
+            let name = program.rsplit('/').next()?;
+            ["sh", "bash", "dash", "zsh", "ksh", "ash", "fish"].contains(&name).then_some(name)
+        }
+        Arg::One(Template::Parts(_)) | Arg::EachInput(_) => None,
+    }
+}
+
+/// Why procflow cancelled or skipped: `writer a failed`, `the run stopped after a failed`.
+pub fn cause(plan: &Plan, cause: &Cause) -> String {
+    let name = |node: &NodeId| match plan.nodes.get(node.index()) {
+        Some(node) => &node.name,
+        None => panic!("BUG: {node:?} is not in the plan"),
+    };
+    match cause {
+        Cause::Writer { node, root } if node == root => format!("writer {} failed", name(node)),
+        Cause::Writer { node, root } => format!("writer {} was cancelled ({} failed)", name(node), name(root)),
+        Cause::Reader { node, root } if node == root => format!("reader {} failed", name(node)),
+        Cause::Reader { node, root } => format!("reader {} was cancelled ({} failed)", name(node), name(root)),
+        Cause::After { node, root } if node == root => format!("{} failed", name(node)),
+        Cause::After { node, root } => format!("{} did not succeed ({} failed)", name(node), name(root)),
+        Cause::NeverFailed(node) => format!("{} did not fail", name(node)),
+        Cause::RunFailed(node) => format!("the run stopped after {} failed", name(node)),
+        Cause::RunTimeout => match plan.timeout {
+            Some(limit) => format!("the run timed out after {}", units::exact(limit)),
+            None => "the run timed out".to_owned(),
+        },
+        Cause::Interrupted(number) => format!("interrupted by {}", units::signal(*number)),
+        Cause::ByUser => "--skip".to_owned(),
+        Cause::Broken => "procflow could not go on".to_owned(),
+    }
+}
+
+/// How the run ended: `succeeded`, `failed`, `timed out`, `interrupted by SIGINT`.
+pub fn verdict(exit: ExitCode, any_failed: bool) -> String {
+    match exit {
+        ExitCode::Success => "succeeded".to_owned(),
+        ExitCode::NodeFailed => "failed".to_owned(),
+        ExitCode::Usage => "refused".to_owned(),
+        ExitCode::Broken => "broken off".to_owned(),
+        ExitCode::TimedOut => "timed out".to_owned(),
+        // `--exit-code-from` says what to exit with, not how the run went.
+        ExitCode::Node(_) => if any_failed { "failed" } else { "succeeded" }.to_owned(),
+        ExitCode::Signal(number) => format!("interrupted by {}", units::signal(number)),
+    }
+}
