@@ -1,0 +1,288 @@
+//! [`Console`]: a run as people see it on a terminal or in a CI log: a line for each end, what nodes print, the closing table.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anstyle::AnsiColor;
+use indexmap::IndexMap;
+
+use crate::event::{Cause, Outcome, RunEvent, Stream, What};
+use crate::plan::UnitId;
+use crate::report::bars::Bars;
+use crate::report::block::{Block, Lines};
+use crate::report::lines::{self, Layout};
+use crate::report::observers::{Reporter, View};
+use crate::report::sanitize;
+use crate::report::table;
+use crate::report::tally::End;
+use crate::report::terminal::{Look, Terminal};
+use crate::report::units::{Label, bytes};
+use crate::report::words;
+
+/// How a run's progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Bars that are drawn again and again; on a terminal only.
+    Bars,
+    /// A line for each end.
+    Plain,
+    /// Failures only.
+    None,
+}
+
+/// How what nodes print is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// All of a node when it has ended.
+    Grouped,
+    /// Line by line as it comes, each with the node's name.
+    Prefixed,
+    /// All of a node when it has failed.
+    Failed,
+    /// Not at all. (Of a failure the last lines of its standard error are shown in any case.)
+    None,
+}
+
+/// A node that runs longer than this is told of, and again each time its time has doubled.
+const LONG: Duration = Duration::from_secs(60);
+
+/// How often plain progress looks for long runners. The loop has to wake up for it: so, seldom.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Shows a run on a [`Terminal`].
+#[derive(Debug)]
+pub struct Console {
+    terminal: Terminal,
+    look: Look,
+    progress: Progress,
+    output: Output,
+    /// Where the run's files are, to be named when something failed.
+    run_dir: Option<PathBuf>,
+    layout: Option<Layout>,
+    bars: Option<Bars>,
+    /// Units with a process, as they were started, with the time at which each is to be told of.
+    running: IndexMap<UnitId, Duration>,
+    printed: HashMap<UnitId, Printed>,
+    /// What is to be said at the next flush (with bars: tick).
+    pending: String,
+}
+
+/// What a unit that runs has printed.
+#[derive(Debug, Default)]
+struct Printed {
+    lines: Lines,
+    block: Block,
+}
+
+impl Console {
+    /// Shows on `terminal`. Bars become plain lines where it is none.
+    pub fn new(terminal: Terminal, progress: Progress, output: Output, run_dir: Option<PathBuf>) -> Self {
+        let look = terminal.look();
+        let progress = if progress == Progress::Bars && look.size.is_none() { Progress::Plain } else { progress };
+        let bars = (progress == Progress::Bars).then(|| Bars::new(&terminal));
+        Console {
+            terminal,
+            look,
+            progress,
+            output,
+            run_dir,
+            layout: None,
+            bars,
+            running: IndexMap::new(),
+            printed: HashMap::new(),
+            pending: String::new(),
+        }
+    }
+
+    fn layout(&mut self, view: &View<'_>) -> Layout {
+        *self.layout.get_or_insert_with(|| Layout::new(view, self.look.colour))
+    }
+
+    fn run_started(&mut self, id: &str, jobs: u32, view: &View<'_>) {
+        if self.progress != Progress::Plain {
+            return;
+        }
+        let total = view.tally.counts.total;
+        let (nodes, slots) = (plural(total, "node"), plural(jobs as usize, "job"));
+        let _ = writeln!(self.pending, "{}: {nodes}, {slots}, run {id}", view.plan.name);
+    }
+
+    fn ended(&mut self, unit: UnitId, end: &End, view: &View<'_>) {
+        self.running.shift_remove(&unit);
+        let block = self.printed.remove(&unit).map(|printed| printed.block).filter(|block| !block.is_empty());
+        let failed = matches!(end.outcome, Outcome::Failed(_));
+        let show_block = match self.output {
+            Output::Grouped => block.is_some(),
+            Output::Failed => block.is_some() && failed,
+            Output::Prefixed | Output::None => false,
+        };
+        if !(self.progress == Progress::Plain || failed || show_block) {
+            return;
+        }
+        let layout = self.layout(view);
+        lines::ended(&mut self.pending, view, layout, unit, end);
+        match block {
+            Some(block) if show_block => self.quote_block(&block, unit, view),
+            _ if failed => self.quote_tail(end, view),
+            _ => {}
+        }
+    }
+
+    fn quote_block(&mut self, block: &Block, unit: UnitId, view: &View<'_>) {
+        for line in block.lines() {
+            match line {
+                Ok(line) => lines::quoted(&mut self.pending, line),
+                Err((count, size)) => {
+                    let logs = self.run_dir.as_ref().map(|dir| {
+                        format!(", all of it in {}", dir.join("logs").join(format!("{}.*", Label::of(view.plan, unit))).display())
+                    });
+                    let left_out = plural(usize::try_from(count).unwrap_or(usize::MAX), "line");
+                    let _ = writeln!(self.pending, "  {left_out} ({}) left out{}", bytes(size), logs.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn quote_tail(&mut self, end: &End, view: &View<'_>) {
+        if end.stderr_tail.is_empty() {
+            return;
+        }
+        let mut harmless = String::new();
+        for line in view.secrets.bytes(&end.stderr_tail).split(|b| *b == b'\n') {
+            harmless.clear();
+            sanitize::line(&mut harmless, line, self.look.colour);
+            lines::quoted(&mut self.pending, &harmless);
+        }
+    }
+
+    fn stopping(&mut self, cause: &Cause, view: &View<'_>) {
+        let once_more = match cause {
+            // The failure is told of by itself.
+            Cause::RunFailed(_) => return,
+            Cause::Interrupted(_) => "; once more kills at once",
+            _ => "",
+        };
+        let _ = writeln!(self.pending, "stopping: {}{once_more}", words::cause(view.plan, cause));
+    }
+
+    /// Takes lines that a unit printed, by this mode.
+    fn take_line(&mut self, unit: UnitId, line: &[u8], block: &mut Block, view: &View<'_>) {
+        match self.output {
+            Output::None => {}
+            Output::Prefixed => {
+                let layout = self.layout(view);
+                let name = format!("{:<width$}", Label::of(view.plan, unit), width = layout.name.min(20));
+                self.pending.push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
+                self.pending.push_str(" | ");
+                sanitize::line(&mut self.pending, line, self.look.colour);
+                self.pending.push('\n');
+            }
+            Output::Grouped | Output::Failed => {
+                let mut harmless = String::new();
+                sanitize::line(&mut harmless, line, self.look.colour);
+                block.push(&harmless);
+            }
+        }
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Reporter for Console {
+    fn event(&mut self, event: &RunEvent, view: &View<'_>) {
+        match &event.what {
+            What::RunStarted { id, jobs, .. } => self.run_started(id, *jobs, view),
+            What::Started { unit, .. } => {
+                // Without progress nobody asks who runs.
+                if self.progress != Progress::None {
+                    self.running.insert(*unit, event.at + LONG);
+                }
+            }
+            What::Retrying { unit, failure, delay, .. } => {
+                self.running.shift_remove(unit);
+                self.printed.remove(unit);
+                if self.progress != Progress::None {
+                    let layout = self.layout(view);
+                    lines::retrying(&mut self.pending, view, layout, *unit, failure, *delay);
+                }
+            }
+            What::Ended { unit, .. } => {
+                if let Some(end) = &view.tally.unit(*unit).end {
+                    self.ended(*unit, end, view);
+                }
+            }
+            What::RunStopping { cause } => self.stopping(cause, view),
+            What::Stopping { .. } | What::QueueEnded { .. } | What::RunEnded { .. } => {}
+        }
+    }
+
+    fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8], view: &View<'_>) {
+        if self.output == Output::None {
+            return;
+        }
+        // Taken out for the time, since a line is said by the whole console.
+        let mut printed = self.printed.remove(&unit).unwrap_or_default();
+        printed.lines.push(stream, bytes, |line| self.take_line(unit, line, &mut printed.block, view));
+        self.printed.insert(unit, printed);
+    }
+
+    fn output_ended(&mut self, unit: UnitId, view: &View<'_>) {
+        let Some(mut printed) = self.printed.remove(&unit) else { return };
+        printed.lines.end(|line| self.take_line(unit, line, &mut printed.block, view));
+        self.printed.insert(unit, printed);
+    }
+
+    fn tick(&mut self, now: Duration, view: &View<'_>) {
+        if let Some(bars) = &mut self.bars {
+            self.look = self.terminal.look();
+            bars.draw(&std::mem::take(&mut self.pending), now, self.running.keys().copied(), self.look, view);
+            return;
+        }
+        let due: Vec<UnitId> = self.running.iter().filter(|(_, at)| **at <= now).map(|(unit, _)| *unit).collect();
+        for unit in due {
+            let layout = self.layout(view);
+            let time = now.saturating_sub(view.tally.unit(unit).started.unwrap_or(now));
+            lines::running(&mut self.pending, view, layout, unit, time);
+            self.running.insert(unit, now + time);
+        }
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        match self.progress {
+            Progress::Bars => Some(Duration::from_millis(100)),
+            Progress::Plain => Some(LOOK),
+            Progress::None => None,
+        }
+    }
+
+    fn flush(&mut self) {
+        // With bars, lines go out at the next tick: drawing everything again for each of them is what makes bars slow.
+        if self.bars.is_none() && !self.pending.is_empty() {
+            self.terminal.say(&self.pending);
+            self.pending.clear();
+        }
+    }
+
+    fn finish(&mut self, view: &View<'_>) {
+        if let Some(bars) = self.bars.take() {
+            bars.clear();
+        }
+        let paint = lines::Layout { paint: crate::report::terminal::Paint(self.look.colour), name: 0 }.paint;
+        let well = view.tally.ended.is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
+        if self.progress != Progress::None {
+            table::table(&mut self.pending, view, paint);
+        }
+        if self.progress != Progress::None || !well {
+            lines::verdict(&mut self.pending, view, paint);
+        }
+        if let (false, Some(dir)) = (well, &self.run_dir) {
+            let _ = writeln!(self.pending, "its files: {}", dir.display());
+        }
+        self.terminal.say(&self.pending);
+        self.pending.clear();
+    }
+}

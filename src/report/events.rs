@@ -1,0 +1,288 @@
+//! [`EventLog`]: events as JSON lines (`events.jsonl`, `--events`), and their schema.
+//!
+//! A line is flat, and names nodes and queues instead of numbering them.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Write};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+
+use crate::event::{Exit, Outcome, RunEvent, VERSION, What};
+use crate::plan::{Plan, UnitId};
+use crate::report::redact::Redactor;
+use crate::report::units::{Label, signal};
+use crate::report::words;
+
+/// One line of `events.jsonl`. `t` is in seconds since the run's start.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[schemars(title = "procflow event", deny_unknown_fields)]
+enum Line<'a> {
+    /// The first line.
+    RunStarted {
+        t: f64,
+        /// Of this form. It changes when a reader of the old form would be misled.
+        version: u32,
+        run: &'a str,
+        pipeline: &'a str,
+        /// Wall clock, RFC 3339, UTC.
+        time: String,
+        /// Of the procflow process that is the parent of every node.
+        pid: i32,
+        /// Job slots.
+        jobs: u32,
+    },
+    /// A process was started.
+    Started {
+        t: f64,
+        node: &'a str,
+        /// Which process of the node, from 0, where it has several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<u32>,
+        /// From 1.
+        attempt: u32,
+        pid: i32,
+    },
+    /// A process is being stopped.
+    Stopping {
+        t: f64,
+        node: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<u32>,
+        /// What it was sent, by name.
+        signal: String,
+    },
+    /// A try has failed and there will be another.
+    Retrying {
+        t: f64,
+        node: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<u32>,
+        /// The try that failed, from 1.
+        attempt: u32,
+        /// Why it failed, in words.
+        reason: Cow<'a, str>,
+        /// Seconds until the next.
+        delay: f64,
+    },
+    /// A process, or what would have been one, has ended for good.
+    Ended {
+        t: f64,
+        node: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unit: Option<u32>,
+        state: State,
+        /// In words; missing where it simply succeeded.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Cow<'a, str>>,
+        /// Its exit code, where it ended by one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit: Option<u8>,
+        /// The signal that ended it, by name.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
+        /// A writer that its readers did not need to the end.
+        #[serde(skip_serializing_if = "is_false")]
+        early_close: bool,
+        /// Processes of its group were left and have been killed.
+        #[serde(skip_serializing_if = "is_false")]
+        leaked: bool,
+        /// Tries; 0 where it was never started.
+        attempts: u32,
+        /// Seconds that the last try took.
+        wall: f64,
+        /// Seconds of CPU time in user mode.
+        user: f64,
+        /// Seconds of CPU time in the kernel.
+        system: f64,
+        /// Peak resident memory in bytes; never below procflow's own.
+        max_rss: u64,
+    },
+    /// A queue has ended.
+    QueueEnded {
+        t: f64,
+        queue: &'a str,
+        /// Bytes that readers took, where procflow carried them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// Records that readers took, where procflow counted them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        records: Option<u64>,
+    },
+    /// The run begins to stop.
+    RunStopping {
+        t: f64,
+        /// In words.
+        reason: String,
+    },
+    /// The last line.
+    RunEnded {
+        t: f64,
+        /// What procflow exits with, as a shell shows it.
+        exit: u8,
+    },
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It did its work.
+    Succeeded,
+    /// It did not.
+    Failed,
+    /// procflow ended it, or did not let its result count.
+    Cancelled,
+    /// It was never started.
+    Skipped,
+}
+
+impl From<&Outcome> for State {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Succeeded { .. } => State::Succeeded,
+            Outcome::Failed(_) => State::Failed,
+            Outcome::Cancelled(_) => State::Cancelled,
+            Outcome::Skipped(_) => State::Skipped,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Seconds with microseconds, which is what the events are worth.
+pub(super) fn seconds(time: std::time::Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
+
+/// A time since 1970 as RFC 3339, UTC, with milliseconds.
+pub(super) fn rfc3339(since_1970: std::time::Duration) -> String {
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
+}
+
+/// The code and the signal's name of a status.
+pub(super) fn code_and_signal(exit: Option<Exit>) -> (Option<u8>, Option<String>) {
+    match exit {
+        None => (None, None),
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal { number, .. }) => (None, Some(signal(number))),
+    }
+}
+
+/// Redacts a text that procflow put together.
+pub(super) fn redacted<'a>(secrets: &Redactor, text: String) -> Cow<'a, str> {
+    if secrets.is_idle() { Cow::Owned(text) } else { Cow::Owned(secrets.text(&text).into_owned()) }
+}
+
+fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a> {
+    let t = seconds(event.at);
+    let label = |unit: UnitId| {
+        let Label { node, unit } = Label::of(plan, unit);
+        (node, unit)
+    };
+    match &event.what {
+        What::RunStarted { id, pipeline, time, pid, jobs } => {
+            Line::RunStarted { t, version: VERSION, run: id, pipeline, time: rfc3339(*time), pid: *pid, jobs: *jobs }
+        }
+        What::Started { unit, attempt, pid } => {
+            let (node, unit) = label(*unit);
+            Line::Started { t, node, unit, attempt: *attempt, pid: *pid }
+        }
+        What::Stopping { unit, signal: number } => {
+            let (node, unit) = label(*unit);
+            Line::Stopping { t, node, unit, signal: signal(*number) }
+        }
+        What::Retrying { unit: id, attempt, failure, delay } => {
+            let (node, unit) = label(*id);
+            let reason = redacted(secrets, words::failure(plan, *id, failure));
+            Line::Retrying { t, node, unit, attempt: *attempt, reason, delay: seconds(*delay) }
+        }
+        What::Ended { unit: id, outcome, exit, attempts, usage, leaked, stderr_tail: _ } => {
+            let (node, unit) = label(*id);
+            let (exit, signal) = code_and_signal(*exit);
+            Line::Ended {
+                t,
+                node,
+                unit,
+                state: outcome.into(),
+                reason: words::reason(plan, *id, outcome).map(|reason| redacted(secrets, reason)),
+                exit,
+                signal,
+                early_close: matches!(outcome, Outcome::Succeeded { early_close: true }),
+                leaked: *leaked,
+                attempts: *attempts,
+                wall: seconds(usage.wall),
+                user: seconds(usage.user),
+                system: seconds(usage.system),
+                max_rss: usage.max_rss,
+            }
+        }
+        What::QueueEnded { queue, bytes, records } => {
+            let Some(queue) = plan.queues.get(queue.index()) else { panic!("BUG: {queue:?} is not in the plan") };
+            Line::QueueEnded { t, queue: &queue.name, bytes: *bytes, records: *records }
+        }
+        What::RunStopping { cause } => Line::RunStopping { t, reason: words::cause(plan, cause) },
+        What::RunEnded { exit } => Line::RunEnded { t, exit: exit.code() },
+    }
+}
+
+/// Appends an event as a JSON line, newline included.
+pub fn write_line(out: &mut Vec<u8>, plan: &Plan, secrets: &Redactor, event: &RunEvent) {
+    if let Err(e) = serde_json::to_writer(&mut *out, &line(plan, secrets, event)) {
+        panic!("BUG: {event:?} is no JSON: {e}");
+    }
+    out.push(b'\n');
+}
+
+/// Where event lines go, buffered until [`EventLog::flush`].
+#[derive(Debug)]
+pub struct EventLog {
+    name: String,
+    out: File,
+    buffer: Vec<u8>,
+}
+
+impl EventLog {
+    /// Writes to `out`, which messages call `name`.
+    pub fn new(name: impl Into<String>, out: File) -> Self {
+        EventLog { name: name.into(), out, buffer: Vec::new() }
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a line that [`write_line`] has made.
+    pub fn push(&mut self, line: &[u8]) {
+        self.buffer.extend_from_slice(line);
+    }
+
+    /// Writes what is buffered, in one write(2) where the file takes it.
+    ///
+    /// # Errors
+    /// Where it cannot be written; what was buffered is then lost.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let result = self.out.write_all(&self.buffer);
+        self.buffer.clear();
+        result
+    }
+}
+
+/// The JSON Schema of one line of `events.jsonl`.
+pub fn schema_events() -> Schema {
+    schema_generator().into_root_schema_for::<Line<'static>>()
+}
+
+/// Draft 7, which most tools know; for what is written, not for what is read.
+pub(super) fn schema_generator() -> SchemaGenerator {
+    schemars::generate::SchemaSettings::draft07().for_serialize().into_generator()
+}

@@ -1,0 +1,145 @@
+//! The lines that procflow says of a run: how a unit ended, that one still runs, how the whole went. Plain text that can be
+//! searched: `[ 4/12] failed     build  0.31s  exit 2`.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::event::{Failure, Outcome};
+use crate::plan::UnitId;
+use crate::report::observers::View;
+use crate::report::tally::End;
+use crate::report::terminal::Paint;
+use crate::report::units::{Label, exact, short};
+use crate::report::words;
+
+/// Names are padded up to here; a longer one pushes its line out.
+const WIDEST_NAME: usize = 32;
+
+/// How lines are laid out in a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Colours.
+    pub paint: Paint,
+    /// Columns of the names.
+    pub name: usize,
+}
+
+impl Layout {
+    /// For the names of this plan.
+    pub fn new(view: &View<'_>, colour: bool) -> Self {
+        let widest = (0..view.plan.units.len())
+            .map(|unit| Label::of(view.plan, unit.into()))
+            .map(|label| label.node.len() + label.unit.map_or(0, |_| 3))
+            .max();
+        Layout { paint: Paint(colour), name: widest.unwrap_or(0).min(WIDEST_NAME) }
+    }
+}
+
+/// The colour of a state.
+pub fn style(outcome: &Outcome) -> Style {
+    let colour = match outcome {
+        Outcome::Succeeded { .. } => AnsiColor::Green,
+        Outcome::Failed(_) => AnsiColor::Red,
+        Outcome::Cancelled(_) => AnsiColor::Yellow,
+        Outcome::Skipped(_) => return Style::new().dimmed(),
+    };
+    Style::new().fg_color(Some(colour.into()))
+}
+
+/// `[ 4/12] `
+fn counter(out: &mut String, view: &View<'_>) {
+    let counts = &view.tally.counts;
+    let width = counts.total.checked_ilog10().unwrap_or(0) as usize + 1;
+    let _ = write!(out, "[{:>width$}/{}] ", counts.ended(), counts.total);
+}
+
+/// `[ 4/12] failed     build    0.31s  exit 2`, newline included.
+pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, end: &End) {
+    counter(out, view);
+    let state = format!("{:<9}", words::state(&end.outcome));
+    out.push_str(&layout.paint.paint(style(&end.outcome), &state));
+    let ran = view.tally.unit(unit).pid.is_some();
+    let time = if ran { short(end.usage.wall) } else { "-".to_owned() };
+    let _ = write!(out, "  {:<width$}  {time:>7}", Label::of(view.plan, unit), width = layout.name);
+    for (i, remark) in remarks(view, unit, end).iter().enumerate() {
+        out.push_str(if i == 0 { "  " } else { "; " });
+        out.push_str(&view.secrets.text(remark));
+    }
+    out.push('\n');
+}
+
+/// What there is to say about an end: the reason first.
+fn remarks(view: &View<'_>, unit: UnitId, end: &End) -> Vec<String> {
+    let mut remarks: Vec<String> = words::reason(view.plan, unit, &end.outcome).into_iter().collect();
+    if matches!(end.outcome, Outcome::Failed(_)) && may_fail(view, unit) {
+        remarks.push("it may fail".to_owned());
+    }
+    if end.attempts > 1 {
+        remarks.push(format!("{} tries", end.attempts));
+    }
+    if end.leaked {
+        remarks.push("left processes behind, which were killed".to_owned());
+    }
+    remarks
+}
+
+fn may_fail(view: &View<'_>, unit: UnitId) -> bool {
+    let node = view.plan.units.get(unit.index()).and_then(|unit| view.plan.nodes.get(unit.node.index()));
+    node.is_some_and(|node| node.allow_failure)
+}
+
+/// `[ 3/12] retrying   fetch     exit 7; next try in 2s`
+pub fn retrying(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, failure: &Failure, delay: Duration) {
+    counter(out, view);
+    out.push_str(&layout.paint.paint(AnsiColor::Yellow.on_default(), "retrying "));
+    let why = words::failure(view.plan, unit, failure);
+    let why = view.secrets.text(&why);
+    // Delays are drawn at random: whole milliseconds are enough to read.
+    let delay = exact(Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)));
+    let _ = writeln!(
+        out,
+        "  {:<width$}  {:>7}  {why}; next try in {delay}",
+        Label::of(view.plan, unit),
+        "",
+        width = layout.name
+    );
+}
+
+/// `[ 3/12] running    train    2m 00s`
+pub fn running(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, time: Duration) {
+    counter(out, view);
+    let _ = writeln!(out, "running    {:<width$}  {:>7}", Label::of(view.plan, unit), short(time), width = layout.name);
+}
+
+/// A line that a child printed, in a block below its node's line. The bar keeps a child from speaking with our voice.
+pub fn quoted(out: &mut String, line: &str) {
+    out.push_str("  | ");
+    out.push_str(line);
+    out.push('\n');
+}
+
+/// `failed: 12 nodes: 10 succeeded, 1 failed, 1 skipped in 1.31s`
+pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
+    let counts = &view.tally.counts;
+    let Some((time, exit)) = view.tally.ended else { return };
+    let bad = counts.failed + counts.cancelled > 0;
+    let word = words::verdict(exit, bad);
+    let colour = if word == "succeeded" { AnsiColor::Green } else { AnsiColor::Red };
+    out.push_str(&paint.paint(colour.on_default().bold(), &word));
+    let nodes = if counts.total == 1 { "node" } else { "nodes" };
+    let _ = write!(out, ": {} {nodes}", counts.total);
+    if counts.succeeded != counts.total {
+        let states = [
+            (counts.succeeded, "succeeded"),
+            (counts.failed, "failed"),
+            (counts.cancelled, "cancelled"),
+            (counts.skipped, "skipped"),
+        ];
+        for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {
+            let _ = write!(out, "{} {count} {state}", if i == 0 { ":" } else { "," });
+        }
+    }
+    let _ = writeln!(out, " in {}", short(time));
+}

@@ -1,0 +1,294 @@
+//! [`Observers`]: hands every event, and what units print, to whoever watches: the run directory, event files, and reporters.
+//! What goes wrong in one of them touches no other.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use crate::event::{Outcome, RunEvent, Stream, What};
+use crate::plan::{Plan, UnitId};
+use crate::report::block::Tail;
+use crate::report::events::{EventLog, write_line};
+use crate::report::json::Report;
+use crate::report::redact::{Held, Redactor};
+use crate::report::tally::Tally;
+use crate::report::units::Label;
+use crate::store;
+
+/// What a reporter may look at, beside what it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The pipeline.
+    pub plan: &'a Plan,
+    /// What has happened so far; the event that a reporter is told of is in it already.
+    pub tally: &'a Tally,
+    /// Secrets are to be taken out of every text of an event. (Output comes without them.)
+    pub secrets: &'a Redactor,
+}
+
+/// Shows a run to someone. It can't fail: what it can't show is lost.
+pub trait Reporter {
+    /// This has happened.
+    fn event(&mut self, event: &RunEvent, view: &View<'_>);
+
+    /// A unit printed this to its log. Cut anywhere; without secrets.
+    fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8], view: &View<'_>);
+
+    /// Nothing more comes from this unit's try. Comes before the event of its end.
+    fn output_ended(&mut self, unit: UnitId, view: &View<'_>);
+
+    /// It is now so late, since the run's start.
+    fn tick(&mut self, now: Duration, view: &View<'_>);
+
+    /// How often it wants [`Reporter::tick`]; never, if it need not.
+    fn tick_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// One wake-up is over: now is the time to write what has come.
+    fn flush(&mut self);
+
+    /// The run has ended; this is the last call.
+    fn finish(&mut self, view: &View<'_>);
+}
+
+/// A report that was asked for could not be written: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {name}: {why}")]
+pub struct SinkError {
+    /// What the user called it.
+    pub name: String,
+    /// What the kernel said.
+    pub why: io::Error,
+}
+
+/// Everyone who watches a run.
+pub struct Observers<'p> {
+    plan: &'p Plan,
+    secrets: Redactor,
+    tally: Tally,
+    streams: HashMap<UnitId, Streams>,
+    logs: Option<store::Logs>,
+    journal: Option<EventLog>,
+    event_files: Vec<EventLog>,
+    reporters: Vec<Box<dyn Reporter>>,
+    /// The line that is being written; kept for its memory.
+    line: Vec<u8>,
+    fatal: Option<store::Error>,
+    faults: Vec<SinkError>,
+}
+
+/// What is kept of the output of a unit that runs.
+#[derive(Debug, Default)]
+struct Streams {
+    out: Held,
+    err: Held,
+    tail: Tail,
+}
+
+impl<'p> Observers<'p> {
+    /// Nobody watches yet.
+    pub fn new(plan: &'p Plan) -> Self {
+        Observers {
+            plan,
+            secrets: Redactor::new(&plan.secrets),
+            tally: Tally::new(plan),
+            streams: HashMap::new(),
+            logs: None,
+            journal: None,
+            event_files: Vec::new(),
+            reporters: Vec::new(),
+            line: Vec::new(),
+            fatal: None,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Keeps what units print, and events, in the run directory. Its errors end the run ([`Observers::flush`]).
+    pub fn keep(&mut self, logs: store::Logs, journal: EventLog) {
+        self.logs = Some(logs);
+        self.journal = Some(journal);
+    }
+
+    /// Writes events here as well. Its errors are told at the end ([`Observers::finish`]).
+    pub fn add_event_file(&mut self, file: EventLog) {
+        self.event_files.push(file);
+    }
+
+    /// Shows the run to this one as well.
+    pub fn add_reporter(&mut self, reporter: Box<dyn Reporter>) {
+        self.reporters.push(reporter);
+    }
+
+    /// What has happened so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// For texts that are shown in another way.
+    pub fn secrets(&self) -> &Redactor {
+        &self.secrets
+    }
+
+    /// The report, as far as the run has come.
+    pub fn report(&self) -> Report {
+        Report::new(self.plan, &self.tally, &self.secrets)
+    }
+
+    /// This has happened. Where a unit failed and `stderr_tail` is empty, it is filled in from what came by
+    /// [`Observers::output`]. A try's output ends with its `Ended` or `Retrying`.
+    pub fn event(&mut self, mut event: RunEvent) {
+        match &mut event.what {
+            What::Ended { unit, outcome, stderr_tail, .. } => {
+                let mut streams = self.end_output(*unit);
+                if matches!(outcome, Outcome::Failed(_)) && stderr_tail.is_empty() {
+                    *stderr_tail = streams.as_mut().map(|streams| streams.tail.take()).unwrap_or_default();
+                }
+            }
+            What::Retrying { unit, .. } => {
+                self.end_output(*unit);
+            }
+            _ => {}
+        }
+        self.tally.add(&event);
+        if self.journal.is_some() || !self.event_files.is_empty() {
+            self.line.clear();
+            write_line(&mut self.line, self.plan, &self.secrets, &event);
+            for log in self.journal.iter_mut().chain(&mut self.event_files) {
+                log.push(&self.line);
+            }
+        }
+        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        for reporter in &mut self.reporters {
+            reporter.event(&event, &view);
+        }
+    }
+
+    /// A unit printed this to its log.
+    pub fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8]) {
+        let streams = self.streams.entry(unit).or_default();
+        let held = match stream {
+            Stream::Out => &mut streams.out,
+            Stream::Err => &mut streams.err,
+        };
+        let shown = self.secrets.chunk(held, bytes);
+        if stream == Stream::Err {
+            streams.tail.push(&shown);
+        }
+        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        show(unit, stream, &shown, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
+    }
+
+    /// Nothing more comes from this try of a unit: what was held back is shown, its logs are closed.
+    fn end_output(&mut self, unit: UnitId) -> Option<Streams> {
+        // Most units print nothing; then nobody has anything to end.
+        let mut streams = self.streams.remove(&unit)?;
+        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        if !self.secrets.is_idle() {
+            let out = self.secrets.end(&mut streams.out);
+            let err = self.secrets.end(&mut streams.err);
+            streams.tail.push(&err);
+            show(unit, Stream::Out, &out, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
+            show(unit, Stream::Err, &err, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
+        }
+        for reporter in &mut self.reporters {
+            reporter.output_ended(unit, &view);
+        }
+        if let Some(logs) = &mut self.logs
+            && let Err(e) = logs.close(unit)
+        {
+            self.logs = None;
+            self.fatal.get_or_insert(e);
+        }
+        Some(streams)
+    }
+
+    /// How often someone wants [`Observers::tick`].
+    pub fn tick_every(&self) -> Option<Duration> {
+        self.reporters.iter().filter_map(|reporter| reporter.tick_every()).min()
+    }
+
+    /// It is now so late, since the run's start.
+    pub fn tick(&mut self, now: Duration) {
+        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        for reporter in &mut self.reporters {
+            reporter.tick(now, &view);
+        }
+    }
+
+    /// One wake-up is over: everything is written.
+    ///
+    /// # Errors
+    /// Where the run directory could not be written since the last call: the run cannot go on. It is told once, and the run
+    /// directory's files are left as they are then.
+    pub fn flush(&mut self) -> Result<(), store::Error> {
+        if let Some(logs) = &mut self.logs
+            && let Err(e) = logs.flush()
+        {
+            self.logs = None;
+            self.fatal.get_or_insert(e);
+        }
+        if let Some(journal) = &mut self.journal
+            && let Err(e) = journal.flush()
+        {
+            let path = std::path::PathBuf::from(journal.name());
+            self.fatal.get_or_insert(store::Error::Io { doing: "write", path, source: e });
+            self.journal = None;
+        }
+        let faults = &mut self.faults;
+        self.event_files.retain_mut(|file| match file.flush() {
+            Ok(()) => true,
+            Err(why) => {
+                faults.push(SinkError { name: file.name().to_owned(), why });
+                false
+            }
+        });
+        for reporter in &mut self.reporters {
+            reporter.flush();
+        }
+        self.fatal.take().map_or(Ok(()), Err)
+    }
+
+    /// Whether a report that was asked for could not be written so far.
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// The run has ended: writes what is left and says the last word. `own_peak`: procflow's own peak of resident memory in
+    /// bytes. Gives what could not be written.
+    ///
+    /// # Errors
+    /// As [`Observers::flush`].
+    pub fn finish(&mut self, own_peak: u64) -> Result<Vec<SinkError>, store::Error> {
+        self.tally.own_peak = own_peak;
+        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        for reporter in &mut self.reporters {
+            reporter.finish(&view);
+        }
+        self.flush()?;
+        Ok(std::mem::take(&mut self.faults))
+    }
+}
+
+fn show(
+    unit: UnitId,
+    stream: Stream,
+    bytes: &[u8],
+    view: &View<'_>,
+    logs: &mut Option<store::Logs>,
+    reporters: &mut [Box<dyn Reporter>],
+    fatal: &mut Option<store::Error>,
+) {
+    if bytes.is_empty() {
+        return;
+    }
+    if let Some(open) = logs
+        && let Err(e) = open.append(unit, || Label::of(view.plan, unit).to_string(), stream, bytes)
+    {
+        *logs = None;
+        fatal.get_or_insert(e);
+    }
+    for reporter in reporters {
+        reporter.output(unit, stream, bytes, view);
+    }
+}

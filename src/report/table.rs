@@ -1,0 +1,133 @@
+//! The closing table: a row for each node, or, in a big run, for each that did not plainly succeed.
+
+use std::fmt::Write;
+
+use anstyle::Style;
+
+use crate::event::{Exit, Outcome};
+use crate::plan::UnitId;
+use crate::report::json::exit_code;
+use crate::report::lines::style;
+use crate::report::observers::View;
+use crate::report::tally::End;
+use crate::report::terminal::Paint;
+use crate::report::units::{Label, bytes, short, signal};
+use crate::report::words;
+
+/// A run of more nodes than this shows only those that did not plainly succeed, and at most so many of them.
+pub const MOST_ROWS: usize = 40;
+
+/// A column: its head, whether it stands to the right, and its cells.
+struct Column {
+    head: &'static str,
+    right: bool,
+    cells: Vec<String>,
+}
+
+/// Appends the table. Columns in which nothing is known are left out.
+pub fn table(out: &mut String, view: &View<'_>, paint: Paint) {
+    let (rows, more) = rows(view);
+    if rows.is_empty() {
+        return;
+    }
+    let column = |head, right, cell: &dyn Fn(UnitId, Option<&End>) -> String| Column {
+        head,
+        right,
+        cells: rows.iter().map(|(unit, end)| cell(*unit, *end)).collect(),
+    };
+    let mut columns = vec![
+        column("node", false, &|unit, _| Label::of(view.plan, unit).to_string()),
+        column("state", false, &|_, end| end.map_or("-", |end| words::state(&end.outcome)).to_owned()),
+        column("exit", true, &|_, end| end.and_then(status).unwrap_or_default()),
+        column("time", true, &|unit, end| ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.wall))),
+        column("cpu", true, &|unit, end| {
+            ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.user + end.usage.system))
+        }),
+        column("memory", true, &|unit, end| {
+            ran(view, unit, end).map_or_else(String::new, |end| match view.tally.peak(end) {
+                Some(peak) => bytes(peak),
+                None if view.tally.own_peak > 0 => format!("<{}", bytes(view.tally.own_peak)),
+                None => String::new(),
+            })
+        }),
+        column("in → out", true, &|unit, _| match view.tally.flow(view.plan, unit) {
+            (None, None) => String::new(),
+            (input, output) => {
+                let side = |side: Option<u64>| side.map_or("-".to_owned(), bytes);
+                format!("{} → {}", side(input), side(output))
+            }
+        }),
+        column("tries", true, &|_, end| match end {
+            Some(end) if end.attempts > 1 => end.attempts.to_string(),
+            _ => String::new(),
+        }),
+    ];
+    columns.retain(|column| column.cells.iter().any(|cell| !cell.is_empty()));
+    write_rows(out, &columns, &rows, paint);
+    if more > 0 {
+        let _ = writeln!(out, "and {more} more");
+    }
+}
+
+type Row<'a> = (UnitId, Option<&'a End>);
+
+/// The rows to show, and how many more there would be.
+fn rows<'a>(view: &View<'a>) -> (Vec<Row<'a>>, usize) {
+    let units = view.tally.units.iter().enumerate().map(|(i, unit)| (UnitId::from(i), unit.end.as_deref()));
+    if view.tally.units.len() <= MOST_ROWS {
+        return (units.collect(), 0);
+    }
+    let plain = |end: &End| matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked;
+    let mut rows: Vec<_> = units.filter(|(_, end)| !end.is_some_and(plain)).collect();
+    // Failures first: where not all have room, these must.
+    rows.sort_by_key(|(_, end)| !end.is_some_and(|end| matches!(end.outcome, Outcome::Failed(_))));
+    let more = rows.len().saturating_sub(MOST_ROWS);
+    rows.truncate(MOST_ROWS);
+    (rows, more)
+}
+
+/// The end of a unit that had a process.
+fn ran<'a>(view: &View<'_>, unit: UnitId, end: Option<&'a End>) -> Option<&'a End> {
+    end.filter(|_| view.tally.unit(unit).pid.is_some())
+}
+
+fn status(end: &End) -> Option<String> {
+    match end.exit {
+        Some(Exit::Signal { number, .. }) => Some(signal(number)),
+        Some(Exit::Code(_)) | None => exit_code(end).map(|code| code.to_string()),
+    }
+}
+
+fn write_rows(out: &mut String, columns: &[Column], rows: &[Row<'_>], paint: Paint) {
+    let width = |text: &str| text.chars().count();
+    let widths: Vec<usize> =
+        columns.iter().map(|c| c.cells.iter().map(|cell| width(cell)).chain([width(c.head)]).max().unwrap_or(0)).collect();
+    let mut line = |cells: &mut dyn Iterator<Item = (&str, Style)>| {
+        let mut text = String::new();
+        let mut last = 0;
+        for (i, ((cell, style), (column, width))) in cells.zip(columns.iter().zip(&widths)).enumerate() {
+            let padded = if column.right { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+            if i > 0 {
+                text.push_str("  ");
+            }
+            text.push_str(&paint.paint(style, &padded));
+            if !cell.is_empty() {
+                last = text.len();
+            }
+        }
+        // No spaces at the end of a line, but for those that a colour ends with.
+        text.truncate(last);
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(&mut columns.iter().map(|c| (c.head, Style::new().bold())));
+    for (i, (_, end)) in rows.iter().enumerate() {
+        line(&mut columns.iter().map(|c| {
+            let style = match (c.head, end) {
+                ("state", Some(end)) => style(&end.outcome),
+                _ => Style::new(),
+            };
+            (c.cells.get(i).map_or("", String::as_str), style)
+        }));
+    }
+}

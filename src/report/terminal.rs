@@ -1,0 +1,205 @@
+//! [`Terminal`]: the one way by which procflow speaks: standard error, or what stands for it.
+//!
+//! A terminal that has gone, or a pipe that nobody reads, is no reason to fail a run: what cannot be said is dropped.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anstyle::Style;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long a non-blocking descriptor may refuse bytes before it counts as gone, in milliseconds. Someone else made it
+/// non-blocking (it is shared with whoever started us), so waiting is all that can be done.
+const PATIENCE: u16 = 1000;
+
+/// Where procflow speaks. Clones speak to the same place.
+#[derive(Debug, Clone)]
+pub struct Terminal(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    out: Out,
+    look: Look,
+    /// Not yet written: so that what belongs together goes out in one write(2).
+    pending: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Out {
+    Fd(File),
+    /// Nothing more can be said there.
+    Gone,
+    /// For tests.
+    Text(Vec<u8>),
+}
+
+/// What the other side can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// It is a terminal, with so many columns and rows.
+    pub size: Option<(u16, u16)>,
+    /// It shows colours, and the user wants them.
+    pub colour: bool,
+    /// It shows more than ASCII.
+    pub unicode: bool,
+}
+
+/// The environment variables that say how to look (their values, where set and not empty).
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// `NO_COLOR` is set.
+    pub no_color: bool,
+    /// `CLICOLOR_FORCE` is set, and not `0`.
+    pub force_color: bool,
+    /// `TERM` is `dumb`.
+    pub dumb: bool,
+    /// The first set one of `LC_ALL`, `LC_CTYPE` and `LANG` names UTF-8.
+    pub utf8: bool,
+}
+
+impl Wishes {
+    /// From environment variables, by this look-up.
+    pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name| var(name).filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();
+        Wishes {
+            no_color: set("NO_COLOR").is_some(),
+            force_color: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+            dumb: set("TERM").is_some_and(|value| value == "dumb"),
+            utf8: locale.contains("utf-8") || locale.contains("utf8"),
+        }
+    }
+}
+
+impl Terminal {
+    /// Speaks to a duplicate of this descriptor, standard error as a rule.
+    ///
+    /// # Errors
+    /// Where it is not open, or no descriptor is left; [`Terminal::gone`] is the way on.
+    pub fn new(fd: impl AsFd, wishes: &Wishes) -> io::Result<Self> {
+        let fd: OwnedFd = fd.as_fd().try_clone_to_owned()?;
+        // terminal_size says nothing of a terminal that does not know its size (0 columns), as of a pipe: lines then.
+        let size = terminal_size::terminal_size_of(&fd).map(|(width, height)| (width.0, height.0)).filter(|_| !wishes.dumb);
+        let colour = !wishes.no_color && (wishes.force_color || size.is_some());
+        let look = Look { size, colour, unicode: wishes.utf8 };
+        Ok(Terminal::with(Out::Fd(File::from(fd)), look))
+    }
+
+    /// Speaks to nobody.
+    pub fn gone() -> Self {
+        Terminal::with(Out::Gone, Look { size: None, colour: false, unicode: false })
+    }
+
+    /// Keeps what is said, for [`Terminal::said`].
+    pub fn kept(look: Look) -> Self {
+        Terminal::with(Out::Text(Vec::new()), look)
+    }
+
+    fn with(out: Out, look: Look) -> Self {
+        Terminal(Arc::new(Mutex::new(Inner { out, look, pending: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves bytes, not a broken invariant.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the other side can show; the size as it is now.
+    pub fn look(&self) -> Look {
+        let mut inner = self.lock();
+        if let (Out::Fd(fd), Some(_)) = (&inner.out, inner.look.size)
+            && let Some((width, height)) = terminal_size::terminal_size_of(fd)
+        {
+            inner.look.size = Some((width.0, height.0));
+        }
+        inner.look
+    }
+
+    /// What was said to a terminal that keeps it.
+    pub fn said(&self) -> String {
+        match &self.lock().out {
+            Out::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Out::Fd(_) | Out::Gone => String::new(),
+        }
+    }
+
+    /// Says this with the next [`Terminal::flush`].
+    pub fn queue(&self, text: &str) {
+        self.lock().pending.extend_from_slice(text.as_bytes());
+    }
+
+    /// Says what is queued, in one write(2) where the other side takes it.
+    pub fn flush(&self) {
+        let mut inner = self.lock();
+        let pending = std::mem::take(&mut inner.pending);
+        match &mut inner.out {
+            _ if pending.is_empty() => {}
+            Out::Fd(file) => {
+                if write_patiently(file, &pending).is_err() {
+                    inner.out = Out::Gone;
+                }
+            }
+            Out::Text(text) => text.extend_from_slice(&pending),
+            Out::Gone => {}
+        }
+        // The buffer is used again unless one long burst made it large.
+        if pending.capacity() <= 64 * 1024 {
+            inner.pending = pending;
+            inner.pending.clear();
+        }
+    }
+
+    /// Says this now.
+    pub fn say(&self, text: &str) {
+        self.queue(text);
+        self.flush();
+    }
+}
+
+fn write_patiently(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_writable(file.as_fd())?,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Puts text in a style where colours are shown, and leaves it as it is elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    /// `text` in `style`.
+    pub fn paint(self, style: Style, text: &str) -> String {
+        if self.0 { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+}
+
+/// Writing goes to the terminal at once, by way of its queue.
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().pending.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Terminal::flush(self);
+        Ok(())
+    }
+}
