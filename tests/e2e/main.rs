@@ -1,0 +1,21 @@
+//! The whole program from outside: each test writes a pipeline, runs the real binary on it, and asserts all that came of it.
+//! What is not mentioned must not have happened (see [`support`]).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod codes;
+mod definition;
+mod failure;
+mod hostile;
+mod kill;
+mod pipelines;
+mod signals;
+mod streams;

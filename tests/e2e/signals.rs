@@ -1,0 +1,300 @@
+//! Ctrl-C, Ctrl-Z and the signals that ask procflow to end: everything is stopped, the report is written, and procflow ends
+//! by the same signal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::pty::openpty;
+use nix::sys::signal::Signal;
+
+use crate::support::{LIMIT, PROCFLOW, Pipeline, children, process_state, read_fifo, wait_for};
+
+#[test]
+fn a_signal_stops_everything_and_ends_procflow_by_the_same() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let live = Pipeline::new(
+            r#"
+            [process.running]
+            script = "echo ready > ready; sleep 1000"
+            [process.next]
+            after = ["running"]
+            command = ["true"]
+            [process.clean-up]
+            after = [{ node = "running", state = "finished" }]
+            command = ["echo", "cleaned up"]
+            stdout = "inherit"
+            "#,
+        )
+        .with_fifo("ready")
+        .start();
+        live.lines("ready", 1);
+        live.signal(signal);
+        let ran = live.finish().any_stdout().signal(signal);
+        let ran = ran.node("running", &format!("cancelled: interrupted by {signal}"));
+        assert_eq!(ran.field("next", "state"), "skipped");
+    }
+}
+
+/// The grace is far longer than the test's limit: only the second signal can have ended it.
+#[test]
+fn a_second_signal_kills_at_once() {
+    let live = Pipeline::new(
+        r#"
+        [process.stubborn]
+        script = "trap 'echo asked > ready' TERM; echo ready > ready; while :; do sleep 0.01; done"
+        stop_grace = "1000s"
+        "#,
+    )
+    .with_fifo("ready")
+    .start();
+    live.lines("ready", 1);
+    live.signal(Signal::SIGINT);
+    live.lines("ready", 1);
+    live.signal(Signal::SIGINT);
+    live.finish()
+        .node("stubborn", "cancelled: interrupted by SIGINT")
+        .signal(Signal::SIGINT);
+}
+
+#[test]
+fn a_node_that_ignores_the_signal_is_killed_after_its_grace() {
+    let live = Pipeline::new(
+        r#"
+        [process.stubborn]
+        script = "trap '' TERM; echo ready > ready; sleep 1000"
+        stop_grace = "50ms"
+        "#,
+    )
+    .with_fifo("ready")
+    .start();
+    live.lines("ready", 1);
+    live.signal(Signal::SIGTERM);
+    live.finish()
+        .node("stubborn", "cancelled: interrupted by SIGTERM")
+        .signal(Signal::SIGTERM);
+}
+
+/// nohup(1) ignores SIGHUP for what it starts, and that is how it stays.
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let live = Pipeline::new(
+        r#"
+        [process.running]
+        script = "echo ready > ready; read go < go; grep SigIgn /proc/self/status"
+        stdout = "inherit"
+        "#,
+    )
+    .with_fifo("ready")
+    .with_fifo("go")
+    .under(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"])
+    .start();
+    live.lines("ready", 1);
+    live.signal(Signal::SIGHUP);
+    live.release("go", "go\n");
+    live.finish().stdout("SigIgn:\t0000000000000001\n");
+}
+
+/// A terminal of its own, with a shell (or procflow itself) as the leader of the session in it.
+struct Terminal {
+    master: File,
+    child: Child,
+}
+
+impl Terminal {
+    /// Starts a command as the leader of a new session, with a new terminal as its standard streams.
+    fn start(pipeline: &Pipeline, line: &[&str]) -> Self {
+        let pty = openpty(None, None).unwrap();
+        let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let mut command = Command::new("setsid");
+        command
+            .args(["--ctty", "--wait"])
+            .args(line)
+            .current_dir(pipeline.path("."));
+        let ours = pipeline.command();
+        for (name, value) in ours.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("TERM", "xterm").env("PROCFLOW", PROCFLOW);
+        command
+            .stdin(slave(&pty.slave))
+            .stdout(slave(&pty.slave))
+            .stderr(slave(&pty.slave));
+        let child = command.spawn().unwrap();
+        drop(pty.slave);
+        Terminal {
+            master: File::from(pty.master),
+            child,
+        }
+    }
+
+    /// Types.
+    fn type_keys(&mut self, keys: &[u8]) {
+        self.master.write_all(keys).unwrap();
+    }
+
+    /// Everything that was shown until the last process left the terminal.
+    fn finish(mut self) -> (String, std::process::ExitStatus) {
+        let mut reader = self.master.try_clone().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut shown = Vec::new();
+            let mut buffer = [0; 4096];
+            // When nobody has the other side any more, reading it is an error (EIO).
+            while let Ok(length) = reader.read(&mut buffer) {
+                if length == 0 {
+                    break;
+                }
+                shown.extend_from_slice(&buffer[..length]);
+            }
+            let _ = sender.send(String::from_utf8_lossy(&shown).into_owned());
+        });
+        let shown = receiver
+            .recv_timeout(LIMIT)
+            .expect("everything in the terminal ends");
+        (shown, self.child.wait().unwrap())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_ends_the_run() {
+    let pipeline = Pipeline::new("[process.a]\nscript = \"echo ready > ready; sleep 1000\"\n")
+        .with_fifo("ready");
+    let mut terminal = Terminal::start(
+        &pipeline,
+        &[
+            "sh",
+            "-c",
+            "\"$PROCFLOW\" run pipeline.toml --json report.json; echo ended=$?",
+        ],
+    );
+    read_fifo(&pipeline.path("ready"), 1);
+    // The shell in between is in the same foreground group; it waits for its child and goes on, unless that was ended by
+    // the signal, which ends a non-interactive shell too. So it is `trap`ped away by being the leader of nothing.
+    terminal.type_keys(b"\x03");
+    let (_, _) = terminal.finish();
+    let report = wait_for("the report", || {
+        std::fs::read(pipeline.path("report.json")).ok()
+    });
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["nodes"][0]["state"], "cancelled");
+    assert_eq!(crate::support::marked(&mark(&pipeline)), vec![]);
+}
+
+#[test]
+fn a_second_ctrl_c_kills_at_once() {
+    let pipeline = Pipeline::new(
+        r#"
+        [process.stubborn]
+        script = "trap 'echo asked > ready' TERM; echo ready > ready; while :; do sleep 0.01; done"
+        stop_grace = "1000s"
+        "#,
+    )
+    .with_fifo("ready");
+    let mut terminal = Terminal::start(
+        &pipeline,
+        &[PROCFLOW, "run", "pipeline.toml", "--json", "report.json"],
+    );
+    read_fifo(&pipeline.path("ready"), 1);
+    terminal.type_keys(b"\x03");
+    read_fifo(&pipeline.path("ready"), 1);
+    terminal.type_keys(b"\x03");
+    let (_, status) = terminal.finish();
+    // `setsid --wait` passes on what a shell would say.
+    assert_eq!(status.code(), Some(128 + Signal::SIGINT as i32));
+    assert_eq!(crate::support::marked(&mark(&pipeline)), vec![]);
+}
+
+/// Ctrl-Z stops the nodes too, `fg` continues them, and no timeout counts the time between.
+#[test]
+fn ctrl_z_and_fg_stop_and_continue_everything() {
+    let pipeline = Pipeline::new(
+        r#"
+        [process.a]
+        script = "echo $$ > ready; read go < go; echo went on"
+        timeout = "60s"
+        stdout = { file = "out" }
+        "#,
+    )
+    .with_fifo("ready")
+    .with_fifo("go")
+    .with_fifo("stopped");
+    // An interactive shell's job control, without its prompts.
+    let script = "set -m; \"$PROCFLOW\" run pipeline.toml --progress none; echo $? > stopped; read line; fg > /dev/null; echo ended=$?";
+    let mut terminal = Terminal::start(&pipeline, &["sh", "-c", script]);
+    let node: i32 = read_fifo(&pipeline.path("ready"), 1)[0].parse().unwrap();
+    terminal.type_keys(b"\x1a");
+    let said = read_fifo(&pipeline.path("stopped"), 1);
+    assert_eq!(
+        said,
+        [(128 + Signal::SIGTSTP as i32).to_string()],
+        "what the shell says of a stopped job"
+    );
+    assert_eq!(process_state(node), Some('T'), "the node stands still too");
+    terminal.type_keys(b"go on\n");
+    wait_for("the node to go on", || {
+        (process_state(node) != Some('T')).then_some(())
+    });
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(pipeline.path("go"))
+        .unwrap()
+        .write_all(b"go\n")
+        .unwrap();
+    let (shown, _) = terminal.finish();
+    assert!(shown.contains("ended=0"), "{shown}");
+    assert_eq!(
+        std::fs::read_to_string(pipeline.path("out")).unwrap(),
+        "went on\n"
+    );
+}
+
+#[test]
+fn no_timeout_counts_the_time_that_a_run_stood_still() {
+    let live = Pipeline::new(
+        r#"
+        [process.a]
+        script = "echo $$ > ready; sleep 0.5"
+        timeout = "1s"
+        "#,
+    )
+    .with_fifo("ready")
+    // In a group that is not the terminal's nobody but its parent could continue it; `setsid` would make it an orphan.
+    .start();
+    let node: i32 = live.lines("ready", 1)[0].parse().unwrap();
+    live.signal(Signal::SIGTSTP);
+    wait_for("the node to stand still", || {
+        (process_state(node) == Some('T')).then_some(())
+    });
+    wait_for("procflow to stand still", || {
+        (process_state(live.pid()) == Some('T')).then_some(())
+    });
+    // The one place where time itself is what is tested.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!children(live.pid()).is_empty());
+    live.signal(Signal::SIGCONT);
+    live.finish();
+}
+
+/// The mark in the environment of a pipeline's run.
+fn mark(pipeline: &Pipeline) -> String {
+    let command = pipeline.command();
+    let mark = command
+        .get_envs()
+        .find(|(name, _)| *name == "PF_MARK")
+        .and_then(|(_, value)| value);
+    mark.unwrap().to_str().unwrap().to_owned()
+}
