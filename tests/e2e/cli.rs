@@ -63,9 +63,9 @@ fn skip_leaves_a_node_out_and_what_comes_after_goes_on() {
         .stdout("a\nc\n")
         .nodes([
             ("a", "succeeded"),
-            ("b", "skipped: by --skip"),
+            ("b", "skipped: --skip"),
             ("c", "succeeded"),
-            ("other", "skipped: by --skip"),
+            ("other", "skipped: --skip"),
         ]);
 }
 
@@ -85,7 +85,7 @@ fn a_queue_whose_writer_is_skipped_is_empty() {
     .args(["--skip", "write"])
     .run()
     .stdout("0\n")
-    .nodes([("write", "skipped: by --skip"), ("read", "succeeded")]);
+    .nodes([("write", "skipped: --skip"), ("read", "succeeded")]);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn procflow_tells_a_node_about_itself() {
     )
     .run()
     .any_stdout();
-    let id = ran.report.as_ref().unwrap()["run"]["id"]
+    let id = ran.report.as_ref().unwrap()["run"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -200,7 +200,7 @@ fn a_secret_is_shown_nowhere() {
     .run()
     .says("***")
     .never_says(secret)
-    .nodes([("log", "succeeded"), ("err", "failed: exit code 1")])
+    .nodes([("log", "succeeded"), ("err", "failed: exit 1")])
     .exit(1);
     let mut files = vec![
         ran.pipeline.path(".procflow"),
@@ -345,7 +345,7 @@ fn a_script_ends_at_its_first_failure() {
     Pipeline::new("[process.a]\nscript = \"\"\"\necho before\nfalse\necho after\n\"\"\"\nstdout = \"inherit\"\n")
         .run()
         .stdout("before\n")
-        .nodes([("a", "failed: exit code 1")])
+        .nodes([("a", "failed: exit 1")])
         .exit(1);
 }
 

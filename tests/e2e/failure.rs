@@ -64,9 +64,9 @@ fn stop_starts_nothing_new_and_lets_finish_what_runs() {
         .run()
         .stdout("on-failure\nat-the-end\n")
         .nodes([
-            ("bad", "failed: exit code 1"),
+            ("bad", "failed: exit 1"),
             ("slow", "succeeded"),
-            ("later", "skipped: bad failed"),
+            ("later", "skipped: the run stopped after bad failed"),
             ("needs-bad", "skipped: bad failed"),
             ("on-failure", "succeeded"),
             ("at-the-end", "succeeded"),
@@ -80,7 +80,7 @@ fn continue_runs_all_that_does_not_depend_on_the_failure() {
         .run()
         .stdout("on-failure\nat-the-end\n")
         .nodes([
-            ("bad", "failed: exit code 1"),
+            ("bad", "failed: exit 1"),
             ("slow", "succeeded"),
             ("later", "succeeded"),
             ("needs-bad", "skipped: bad failed"),
@@ -109,8 +109,8 @@ fn kill_ends_what_runs_too() {
     .run()
     .stdout("cleaned up\n")
     .nodes([
-        ("bad", "failed: exit code 1"),
-        ("slow", "cancelled: bad failed"),
+        ("bad", "failed: exit 1"),
+        ("slow", "cancelled: the run stopped after bad failed"),
         ("clean-up", "succeeded"),
     ])
     .exit(1);
@@ -154,7 +154,7 @@ fn a_node_that_may_fail_fails_nobody() {
     .run()
     .stdout("one\n")
     .nodes([
-        ("may", "failed: exit code 7"),
+        ("may", "failed: exit 7"),
         ("read", "succeeded"),
         ("next", "succeeded"),
     ]);
@@ -173,7 +173,7 @@ fn other_codes_may_mean_success() {
         "#,
     )
     .run()
-    .nodes([("grep", "succeeded"), ("only-three", "failed: exit code 0")])
+    .nodes([("grep", "succeeded"), ("only-three", "failed: exit 0")])
     .exit(1);
 }
 
@@ -202,7 +202,7 @@ fn tries_come_to_an_end() {
         "#,
     )
     .run()
-    .nodes([("never", "failed: exit code 9")])
+    .nodes([("never", "failed: exit 9")])
     .exit(1);
     assert_eq!(ran.field("never", "attempts"), 3);
 }
@@ -217,7 +217,7 @@ fn only_some_codes_are_tried_again() {
         "#,
     )
     .run()
-    .nodes([("a", "failed: exit code 76")])
+    .nodes([("a", "failed: exit 76")])
     .exit(1);
     assert_eq!(ran.field("a", "attempts"), 2);
 }
@@ -338,8 +338,8 @@ fn the_runs_own_timeout_ends_everything() {
     .args(["--timeout", "100ms"])
     .run()
     .nodes([
-        ("slow", "cancelled: the run timed out"),
-        ("next", "skipped: the run timed out"),
+        ("slow", "cancelled: the run timed out after 100ms"),
+        ("next", "skipped: the run timed out after 100ms"),
     ])
     .exit(124);
 }
@@ -361,7 +361,7 @@ fn a_program_that_is_not_there_says_what_was_meant() {
         end.contains("sotr") && end.contains("did you mean") && end.contains("sort"),
         "{end}"
     );
-    assert_eq!(ran.field("a", "exit_code"), 127);
+    assert_eq!(ran.field("a", "exit"), 127);
     drop(ran.node("a", end.clone().as_str()));
 }
 
@@ -379,7 +379,7 @@ fn the_program_its_interpreter_and_its_directory_are_told_apart() {
             end.starts_with("failed: cannot start: ") && end.contains(word),
             "{end}"
         );
-        assert_eq!(ran.field("a", "exit_code"), code, "{end}");
+        assert_eq!(ran.field("a", "exit"), code, "{end}");
         drop(ran.node("a", &end));
     };
     start(r#"command = ["/no/such/program"]"#, "/no/such/program", 127);
@@ -467,7 +467,7 @@ fn the_last_lines_of_standard_error_stand_below_a_failure() {
     )
     .run()
     .says("the disk is on fire")
-    .nodes([("a", "failed: exit code 1")])
+    .nodes([("a", "failed: exit 1")])
     .exit(1);
 }
 

@@ -33,7 +33,7 @@ fn procflow_runs_where_its_parent_ignores_sigchld() {
     Pipeline::new("[process.a]\nscript = \"exit 3\"\n")
         .under(["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"])
         .run()
-        .nodes([("a", "failed: exit code 3")])
+        .nodes([("a", "failed: exit 3")])
         .exit(1);
 }
 
@@ -156,7 +156,7 @@ fn nodes_have_their_own_process_group_and_procflow_as_parent() {
     assert_eq!(said[0], ran.field("a", "pid").to_string());
     assert_eq!(
         said[1],
-        ran.report.as_ref().unwrap()["run"]["pid"].to_string()
+        ran.report.as_ref().unwrap()["procflow"]["pid"].to_string()
     );
 }
 

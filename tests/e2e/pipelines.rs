@@ -103,7 +103,7 @@ fn fork() {
     let output = project.run("fork", &["--json", "report.json"]);
     let report: serde_json::Value =
         serde_json::from_slice(&fs::read(project.path("report.json")).unwrap()).unwrap();
-    let (child, parent) = (&report["nodes"][0]["pid"], &report["run"]["pid"]);
+    let (child, parent) = (&report["nodes"][0]["pid"], &report["procflow"]["pid"]);
     check(&output, 0, &format!("{child} is the child of {parent}\n"));
 }
 

@@ -23,7 +23,7 @@ fn a_reader_gets_what_the_writer_wrote() {
 #[test]
 fn a_broken_writer_gives_no_end_of_data_through_a_direct_queue() {
     for (death, reason) in [
-        ("exit 3", "failed: exit code 3"),
+        ("exit 3", "failed: exit 3"),
         ("kill -KILL $$", "failed: killed by SIGKILL"),
     ] {
         Pipeline::new(&format!(
@@ -64,7 +64,7 @@ fn a_broken_writer_gives_no_end_of_data_through_a_merge() {
     .run()
     .nodes([
         ("good", "succeeded"),
-        ("bad", "failed: exit code 1"),
+        ("bad", "failed: exit 1"),
         ("read", "cancelled: writer bad failed"),
     ])
     .no_file("result")
@@ -88,7 +88,7 @@ fn a_broken_writer_gives_no_end_of_data_to_any_of_two_copies() {
     )
     .run()
     .nodes([
-        ("write", "failed: exit code 1"),
+        ("write", "failed: exit 1"),
         ("left", "cancelled: writer write failed"),
         ("right", "cancelled: writer write failed"),
     ])
@@ -108,7 +108,7 @@ fn a_file_keeps_its_old_content_where_its_writer_fails() {
     )
     .with_file("total.txt", "old\n")
     .run()
-    .nodes([("write", "failed: exit code 1")])
+    .nodes([("write", "failed: exit 1")])
     .file("total.txt", "old\n")
     .only_files(["total.txt"])
     .exit(1);
@@ -130,7 +130,7 @@ fn a_file_keeps_its_old_content_where_a_writer_upstream_fails() {
     .with_file("total.txt", "old\n")
     .run()
     .nodes([
-        ("read", "failed: exit code 1"),
+        ("read", "failed: exit 1"),
         ("sort", "cancelled: writer read failed"),
     ])
     .file("total.txt", "old\n")
@@ -156,7 +156,7 @@ fn a_file_is_not_replaced_before_every_writer_upstream_has_succeeded() {
     .with_fifo("gate")
     .run()
     .nodes([
-        ("write", "failed: exit code 1"),
+        ("write", "failed: exit 1"),
         ("first", "cancelled: writer write failed"),
     ])
     .file("total.txt", "old\n")
@@ -180,7 +180,7 @@ fn a_closed_queue_ends_as_in_a_shell_when_its_writer_fails() {
         "#,
     )
     .run()
-    .nodes([("write", "failed: exit code 3"), ("read", "succeeded")])
+    .nodes([("write", "failed: exit 3"), ("read", "succeeded")])
     .file("result", "one\n")
     .exit(1);
 }
@@ -251,7 +251,7 @@ fn a_writer_may_say_by_its_exit_code_that_its_reader_has_gone() {
     Pipeline::new(&text(""))
         .run()
         .stdout("y\n")
-        .node("write", "failed: exit code 1")
+        .node("write", "failed: exit 1")
         .exit(1);
 }
 
@@ -270,7 +270,7 @@ fn a_writer_whose_reader_failed_is_cancelled_and_the_reader_is_to_blame() {
     .run()
     .nodes([
         ("write", "cancelled: reader read failed"),
-        ("read", "failed: exit code 2"),
+        ("read", "failed: exit 2"),
     ])
     .exit(1);
 }
