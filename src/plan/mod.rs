@@ -12,7 +12,21 @@ use std::time::Duration;
 use crate::plan::template::Template;
 use crate::spec::{AfterState, OnFailure};
 
+mod arrange;
+mod bridges;
+mod build;
+mod checks;
+mod cycles;
+mod ends;
+mod environment;
+mod params;
+mod problems;
+mod scope;
+mod select;
+pub mod settings;
 pub mod template;
+
+pub use crate::plan::build::{Origin, Overrides, build};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -281,11 +295,14 @@ pub struct Queue {
 }
 
 /// How procflow carries a queue.
+///
+/// It says nothing of what stands before a queue: where the writer's end is an array, each of its ends gets a copy, and a
+/// tee stands between the writer and the (direct or relayed) queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueKind {
     /// One writer, one reader, nothing to look at: a kernel pipe between the two.
     Direct,
-    /// Through a relay thread: several writers or readers, or it may spill.
+    /// Through a relay thread: several writers or readers, it may spill, or a rule of its records needs a look at the data.
     Relayed,
 }
 

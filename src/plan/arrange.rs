@@ -1,0 +1,148 @@
+//! Groups and order: who runs together, and who starts before whom. It knows numbers only.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use petgraph::unionfind::UnionFind;
+
+/// The graph of a pipeline.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Graph {
+    /// How many units there are.
+    pub(super) units: usize,
+    /// `(a, b)`: b waits for a.
+    pub(super) waits: Vec<(u32, u32)>,
+    /// Writers and readers of each queue.
+    pub(super) queues: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+/// The graph in start order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arrangement {
+    /// Units of each group, writers first, in start order; ties in the order of their numbers.
+    pub(super) groups: Vec<Vec<u32>>,
+    /// The group of each unit.
+    pub(super) group_of: Vec<u32>,
+}
+
+/// Why there is no order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stuck {
+    /// For each unit a number that it shares with those it runs together with.
+    pub(super) joined: Vec<u32>,
+}
+
+impl Graph {
+    /// For each unit a number that it shares with those joined to it by queues: the lowest unit's.
+    pub(super) fn joined(&self) -> Vec<u32> {
+        if self.queues.is_empty() {
+            return (0..self.units as u32).collect();
+        }
+        let mut sets = UnionFind::<u32>::new(self.units);
+        for (writers, readers) in &self.queues {
+            let mut ends = writers.iter().chain(readers);
+            if let Some(&first) = ends.next() {
+                for &end in ends {
+                    sets.union(first, end);
+                }
+            }
+        }
+        let labels = sets.into_labeling();
+        let mut lowest = vec![u32::MAX; self.units];
+        for (unit, &label) in (0u32..).zip(&labels) {
+            lowest[label as usize] = lowest[label as usize].min(unit);
+        }
+        labels.into_iter().map(|label| lowest[label as usize]).collect()
+    }
+
+    /// Groups in start order.
+    pub(super) fn arrange(&self) -> Result<Arrangement, Stuck> {
+        let joined = self.joined();
+        let Some(within) = self.writers_first() else { return Err(Stuck { joined }) };
+        // Groups by their lowest unit: ties are then in the file's order.
+        let between: Vec<(u32, u32)> = self.waits.iter().map(|&(a, b)| (joined[a as usize], joined[b as usize])).collect();
+        // A wait inside a group is an edge to itself, which no order has.
+        let Some(order) = topological(self.units, &between) else { return Err(Stuck { joined }) };
+        let mut group_at = vec![u32::MAX; self.units];
+        let mut groups = Vec::new();
+        for lowest in order {
+            if joined[lowest as usize] == lowest {
+                group_at[lowest as usize] = groups.len() as u32;
+                groups.push(Vec::new());
+            }
+        }
+        let group_of: Vec<u32> = joined.iter().map(|&lowest| group_at[lowest as usize]).collect();
+        for unit in within {
+            groups[group_of[unit as usize] as usize].push(unit);
+        }
+        Ok(Arrangement { groups, group_of })
+    }
+
+    /// All units so that writers stand before their readers; none where queues lead in a circle.
+    fn writers_first(&self) -> Option<Vec<u32>> {
+        if self.queues.is_empty() {
+            return Some((0..self.units as u32).collect());
+        }
+        // Queues are vertices of their own: the edges of 1,000 writers and 1,000 readers are 2,000, not a million. They have
+        // the lower numbers, so that they are taken as soon as they can be and change nothing of the units' order.
+        let queues = self.queues.len() as u32;
+        let edges: Vec<(u32, u32)> = (0u32..)
+            .zip(&self.queues)
+            .flat_map(|(queue, (writers, readers))| {
+                let write = writers.iter().map(move |&unit| (queues + unit, queue));
+                let read = readers.iter().map(move |&unit| (queue, queues + unit));
+                write.chain(read)
+            })
+            .collect();
+        let order = topological(self.units + self.queues.len(), &edges)?;
+        Some(order.into_iter().filter_map(|vertex| vertex.checked_sub(queues)).collect())
+    }
+
+    /// For every queue whether it lies on an undirected cycle of its group: data splits and meets again (spec 2.4).
+    ///
+    /// Queues are vertices here, too: a copy to two readers that meet again is a cycle through the queue, not an edge.
+    pub(super) fn meets_again(&self) -> Vec<bool> {
+        let mut edges = Vec::new();
+        for (queue, (writers, readers)) in (0u32..).zip(&self.queues) {
+            edges.extend(writers.iter().chain(readers).map(|&unit| (self.units as u32 + queue, unit)));
+        }
+        let on_cycle = crate::plan::bridges::on_cycle(self.units + self.queues.len(), &edges);
+        let mut meets = vec![false; self.queues.len()];
+        for (&(queue, _), on) in edges.iter().zip(on_cycle) {
+            meets[queue as usize - self.units] |= on;
+        }
+        meets
+    }
+}
+
+/// All vertices so that `a` stands before `b` for each edge `(a, b)`, the lowest number first where there is a choice.
+/// None where edges lead in a circle. (Kahn's algorithm with a heap; petgraph's `toposort` has no say in ties.)
+pub(super) fn topological(vertices: usize, edges: &[(u32, u32)]) -> Option<Vec<u32>> {
+    let mut start = vec![0u32; vertices + 1];
+    let mut before = vec![0u32; vertices];
+    for &(a, b) in edges {
+        start[a as usize + 1] += 1;
+        before[b as usize] += 1;
+    }
+    for i in 0..vertices {
+        start[i + 1] += start[i];
+    }
+    let mut next = start.clone();
+    let mut to = vec![0u32; edges.len()];
+    for &(a, b) in edges {
+        to[next[a as usize] as usize] = b;
+        next[a as usize] += 1;
+    }
+    let mut ready: BinaryHeap<Reverse<u32>> = (0..vertices as u32).filter(|&v| before[v as usize] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(vertices);
+    while let Some(Reverse(v)) = ready.pop() {
+        order.push(v);
+        for &b in &to[start[v as usize] as usize..start[v as usize + 1] as usize] {
+            before[b as usize] -= 1;
+            if before[b as usize] == 0 {
+                ready.push(Reverse(b));
+            }
+        }
+    }
+    (order.len() == vertices).then_some(order)
+}

@@ -1,0 +1,264 @@
+//! Why a graph has no order, in words: cycles of nodes the short way round, waits inside a group, groups that wait for
+//! each other. Only reached when something is wrong, so it is written for clear messages, not for speed.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::diagnostic::{Diagnostic, Mark, Place};
+use crate::plan::arrange::Graph;
+use crate::plan::problems::{Chain, Problems, error_of, listed};
+
+/// What messages need to know of the pipeline.
+pub(super) trait Words {
+    /// A node's name.
+    fn node(&self, unit: u32) -> &str;
+    /// A queue's name.
+    fn queue(&self, queue: usize) -> &str;
+    /// Where `unit` says that it reads (or writes) this queue.
+    fn end(&self, queue: usize, unit: u32, reads: bool) -> Mark;
+    /// Where `unit` says that it waits for `before`.
+    fn wait(&self, unit: u32, before: u32) -> Mark;
+}
+
+/// How many starting points are tried for the shortest cycle of a component.
+const STARTS: usize = 100;
+
+/// Says why there is no order.
+pub(super) fn explain(graph: &Graph, joined: &[u32], words: &dyn Words, problems: &mut Problems) {
+    let edges = node_edges(graph);
+    let components = components(graph.units, &edges);
+    let before = problems.0.len();
+    let mut in_cycle: HashSet<(u32, u32)> = HashSet::new();
+    for component in &components {
+        let members: HashSet<u32> = component.iter().copied().collect();
+        in_cycle.extend(edges.keys().filter(|(a, b)| members.contains(a) && members.contains(b)));
+        if let Some(cycle) = shortest(component, &edges) {
+            problems.push(cycle_problem(&cycle, &edges, words));
+        }
+    }
+    for &(a, b) in &graph.waits {
+        if joined[a as usize] == joined[b as usize] && !in_cycle.contains(&(a, b)) {
+            problems.push(wait_inside_group(graph, a, b, words));
+        }
+    }
+    if problems.0.len() == before {
+        groups_in_a_circle(graph, joined, words, problems);
+    }
+    debug_assert!(problems.0.len() > before, "BUG: no order, and no reason found: {graph:?}");
+}
+
+/// What joins two nodes: a queue, or a wait.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Queue(usize),
+    Wait,
+}
+
+fn node_edges(graph: &Graph) -> BTreeMap<(u32, u32), Why> {
+    let mut edges = BTreeMap::new();
+    for &edge in &graph.waits {
+        edges.insert(edge, Why::Wait);
+    }
+    for (queue, (writers, readers)) in graph.queues.iter().enumerate() {
+        for &writer in writers {
+            for &reader in readers {
+                edges.insert((writer, reader), Why::Queue(queue));
+            }
+        }
+    }
+    edges
+}
+
+/// Components that hold a cycle, each in the order of numbers, in the order of their first.
+fn components(units: usize, edges: &BTreeMap<(u32, u32), Why>) -> Vec<Vec<u32>> {
+    let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(units, edges.len());
+    for _ in 0..units {
+        graph.add_node(());
+    }
+    for &(a, b) in edges.keys() {
+        graph.add_edge(NodeIndex::new(a as usize), NodeIndex::new(b as usize), ());
+    }
+    // Not tarjan_scc, which recurses and dies on long chains.
+    let mut components: Vec<Vec<u32>> = petgraph::algo::kosaraju_scc(&graph)
+        .into_iter()
+        .map(|component| component.into_iter().map(|node| node.index() as u32).collect::<Vec<u32>>())
+        .filter(|component| component.len() > 1 || component.first().is_some_and(|&one| edges.contains_key(&(one, one))))
+        .collect();
+    for component in &mut components {
+        component.sort_unstable();
+    }
+    components.sort_unstable();
+    components
+}
+
+/// A shortest cycle within a component, from its lowest node round to before it again.
+fn shortest(component: &[u32], edges: &BTreeMap<(u32, u32), Why>) -> Option<Vec<u32>> {
+    let members: HashSet<u32> = component.iter().copied().collect();
+    let mut best: Option<Vec<u32>> = None;
+    for &start in component.iter().take(STARTS) {
+        let bound = best.as_ref().map_or(usize::MAX, Vec::len);
+        if let Some(cycle) = round(start, &members, edges).filter(|cycle| cycle.len() < bound) {
+            best = Some(cycle);
+        }
+    }
+    best
+}
+
+/// The shortest way from `start` back to it.
+fn round(start: u32, members: &HashSet<u32>, edges: &BTreeMap<(u32, u32), Why>) -> Option<Vec<u32>> {
+    let mut from: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut queue = VecDeque::from([start]);
+    while let Some(at) = queue.pop_front() {
+        for (&(_, to), _) in edges.range((at, 0)..=(at, u32::MAX)) {
+            if to == start {
+                let mut cycle = vec![at];
+                let mut step = at;
+                while step != start {
+                    step = from[&step];
+                    cycle.push(step);
+                }
+                cycle.reverse();
+                return Some(cycle);
+            }
+            if members.contains(&to) && !from.contains_key(&to) {
+                from.insert(to, at);
+                queue.push_back(to);
+            }
+        }
+    }
+    None
+}
+
+fn cycle_problem(cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn Words) -> Diagnostic {
+    let hint = "a process can't come after itself: drop one of these, or let the data go through a file";
+    if let &[one] = cycle {
+        let name = words.node(one);
+        return match edges.get(&(one, one)) {
+            Some(Why::Queue(queue)) => error_of(format!("`{name}` writes queue `{}` and reads it itself", words.queue(*queue)))
+                .at(words.end(*queue, one, false), "written here")
+                .at(words.end(*queue, one, true), "read here")
+                .hint("it would wait for its own end of data: use two queues, or a file"),
+            _ => error_of(format!("`{name}` waits for itself")).at(words.wait(one, one), "").hint("drop it from `after`"),
+        };
+    }
+    let mut way: Vec<&str> = cycle.iter().map(|&unit| words.node(unit)).collect();
+    way.push(words.node(cycle[0]));
+    // A chain of a thousand nodes is shown by its ends.
+    if way.len() > 12 {
+        let left_out = format!("({} more)", way.len() - 10);
+        let mut short: Vec<&str> = way[..7].to_vec();
+        short.push("...");
+        let tail = way[way.len() - 3..].to_vec();
+        let shown = format!("{} {left_out} → {}", short.join(" → "), tail.join(" → "));
+        return label_cycle(error_of(format!("cycle: {shown}")), cycle, edges, words).hint(hint);
+    }
+    label_cycle(error_of(format!("cycle: {}", way.join(" → "))), cycle, edges, words).hint(hint)
+}
+
+/// Each step of the way at its place in the file.
+fn label_cycle(mut problem: Diagnostic, cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn Words) -> Diagnostic {
+    const SHOWN: usize = 12;
+    for (i, &from) in cycle.iter().enumerate().take(SHOWN) {
+        let to = cycle[(i + 1) % cycle.len()];
+        let (from_name, to_name) = (words.node(from), words.node(to));
+        problem = match edges.get(&(from, to)) {
+            Some(Why::Queue(queue)) => problem.at(words.end(*queue, to, true), format!("`{to_name}` reads queue `{}` from `{from_name}`", words.queue(*queue))),
+            _ => problem.at(words.wait(to, from), format!("`{to_name}` waits for `{from_name}`")),
+        };
+    }
+    problem
+}
+
+/// `b` waits for `a`, and they run together (2.3).
+fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagnostic {
+    let (before, waiting) = (words.node(a), words.node(b));
+    let direct = graph.queues.iter().position(|(writers, readers)| writers.contains(&a) && readers.contains(&b));
+    if let Some(queue) = direct {
+        let queue_name = words.queue(queue);
+        return error_of(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
+            .at(words.wait(b, a), format!("waits for `{before}`"))
+            .at(words.end(queue, b, true), format!("and reads from it while it runs, queue `{queue_name}`"))
+            .hint(format!(
+                "drop the wait; or, since a queue that is stored on disk is not in this version, let `{before}` write a file, `{{ file = \"{queue_name}.data\" }}`, and `{waiting}` read it"
+            ));
+    }
+    let way = way_between(graph, a, b);
+    let queues = listed(way.iter().map(|&queue| words.queue(queue)));
+    let noun = if way.len() == 1 { "queue" } else { "queues" };
+    error_of(format!("`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"))
+        .at(words.wait(b, a), "nodes joined by queues start together")
+        .hint("let one of these queues go through a file, which its reader waits for, or drop the wait")
+}
+
+/// The queues on a shortest way between two units of a group.
+fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
+    let mut from: BTreeMap<u32, (u32, usize)> = BTreeMap::new();
+    let mut next = VecDeque::from([a]);
+    while let Some(at) = next.pop_front() {
+        if at == b {
+            break;
+        }
+        for (queue, (writers, readers)) in graph.queues.iter().enumerate() {
+            if writers.contains(&at) || readers.contains(&at) {
+                for &other in writers.iter().chain(readers) {
+                    if other != a && !from.contains_key(&other) {
+                        from.insert(other, (at, queue));
+                        next.push_back(other);
+                    }
+                }
+            }
+        }
+    }
+    let mut way = Vec::new();
+    let mut at = b;
+    while at != a {
+        let Some(&(before, queue)) = from.get(&at) else { break };
+        way.push(queue);
+        at = before;
+    }
+    way.reverse();
+    way.dedup();
+    way
+}
+
+/// No cycle of nodes, but groups that can't start before each other.
+fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems: &mut Problems) {
+    let mut edges: BTreeMap<(u32, u32), Why> = BTreeMap::new();
+    let mut said_by: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
+    for &(a, b) in &graph.waits {
+        let edge = (joined[a as usize], joined[b as usize]);
+        edges.insert(edge, Why::Wait);
+        said_by.entry(edge).or_insert((a, b));
+    }
+    for component in components(graph.units, &edges) {
+        let Some(cycle) = shortest(&component, &edges) else { continue };
+        let waits: Vec<(u32, u32)> =
+            (0..cycle.len()).filter_map(|i| said_by.get(&(cycle[i], cycle[(i + 1) % cycle.len()])).copied()).collect();
+        let mut together = Vec::new();
+        let mut queues = Vec::new();
+        for (i, &(_, waiting)) in waits.iter().enumerate() {
+            let (next, _) = waits[(i + 1) % waits.len()];
+            if waiting != next {
+                together.push(format!("`{waiting}` runs together with `{next}`", waiting = words.node(waiting), next = words.node(next)));
+                queues.extend(way_between(graph, waiting, next));
+            }
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        let steps: Vec<String> = waits.iter().map(|&(a, b)| format!("`{}` waits for `{}`", words.node(b), words.node(a))).collect();
+        let mut problem = error_of(format!("no group can start first: {}, and {}", steps.join(", "), together.join(", ")));
+        for &(a, b) in &waits {
+            problem = problem.at(words.wait(b, a), format!("`{}` waits for `{}`", words.node(b), words.node(a)));
+        }
+        problems.push(problem.hint(format!(
+            "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",
+            listed(queues.iter().map(|&queue| words.queue(queue)))
+        )));
+    }
+}
+
+/// The place of a process.
+pub(super) fn process(name: &str) -> Place {
+    Place::of(&["process", name])
+}

@@ -1,0 +1,113 @@
+//! The values of `[params]`: from `--set`, else from the variable that `env` names, else the default.
+
+use indexmap::IndexMap;
+
+use crate::plan::problems::{Chain, NAME_RULE, Problems, Site, error, error_of_command_line, is_name, listed, variable};
+use crate::plan::{Overrides, problems};
+use crate::spec::Param;
+
+/// Shorter secrets are refused: hiding them would blank out every second word, and not hiding them is no secret.
+pub(super) const SHORTEST_SECRET: usize = 4;
+
+/// A param's value for this run.
+#[derive(Debug)]
+pub(super) struct Value {
+    pub(super) value: String,
+    pub(super) secret: bool,
+}
+
+/// All params by name, in the file's order.
+pub(super) type Params = IndexMap<String, Value>;
+
+/// Where a value came from, for messages.
+enum From {
+    Set,
+    Variable,
+    Default,
+}
+
+/// Decides every param's value. Those with a problem are there too, so that nothing else complains about them.
+pub(super) fn decide(spec: &IndexMap<String, Param>, overrides: &Overrides<'_>, problems: &mut Problems) -> Params {
+    for (name, value) in &overrides.set {
+        if !spec.contains_key(name) {
+            problems.push(
+                error_of_command_line(format!("--set {name}={value}: no param `{name}` in this pipeline"))
+                    .did_you_mean(name, spec.keys().map(String::as_str)),
+            );
+        }
+    }
+    let top = Site::top("params");
+    let mut variables: IndexMap<String, &str> = IndexMap::new();
+    let mut params = Params::new();
+    for (name, param) in spec {
+        let site = top.key(name);
+        if !is_name(name) {
+            problems.push(error(site.mark_key(), format!("`{}` can't be a param's name", name.escape_debug())).hint(NAME_RULE));
+        }
+        if let Some(other) = variables.insert(variable(name), name) {
+            problems.push(
+                error(site.mark_key(), format!("params `{other}` and `{name}` would both be the variable `PARAM_{}`", variable(name)))
+                    .at(top.key(other).mark_key(), "")
+                    .hint("rename one of them"),
+            );
+        }
+        let value = decide_one(name, param, overrides, &site, problems);
+        params.insert(name.clone(), Value { value, secret: param.secret });
+    }
+    params
+}
+
+fn decide_one(name: &str, param: &Param, overrides: &Overrides<'_>, site: &Site<'_>, problems: &mut Problems) -> String {
+    let allowed = |value: &String| param.choices.is_empty() || param.choices.contains(value);
+    if let Some(default) = param.default.as_ref().filter(|default| !allowed(default)) {
+        problems.push(not_a_choice(error(site.key("default").mark_value(), format!("the default of param `{name}` is none of its choices")), default, param));
+    }
+    let set = overrides.set.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let from_variable = || param.env.as_ref().and_then(|variable| (overrides.env)(variable));
+    let (value, from) = match (set, param.default.clone()) {
+        (Some(value), _) => (value, From::Set),
+        (None, default) => match (from_variable(), default) {
+            (Some(value), _) => (value, From::Variable),
+            (None, Some(default)) => (default, From::Default),
+            (None, None) if param.required => {
+                let other = param.env.as_ref().map_or(String::new(), |variable| format!(", or set the environment variable `{variable}`"));
+                problems.push(
+                    error(site.mark_key(), format!("param `{name}` must be given")).hint(format!("add `--set {name}=VALUE`{other}")),
+                );
+                return String::new();
+            }
+            // Optional and not given: it is empty.
+            (None, None) => return String::new(),
+        },
+    };
+    // A secret's value never goes into a message.
+    let shown = if param.secret { "***" } else { value.as_str() };
+    if !allowed(&value) {
+        let variable = param.env.as_deref().unwrap_or_default();
+        let problem = match from {
+            From::Set => error_of_command_line(format!("--set {name}={shown}: not one of the choices of param `{name}`")),
+            From::Variable => error(site.key("env").mark_value(), format!("environment variable `{variable}` is `{shown}`: not one of the choices of param `{name}`")),
+            // Said above.
+            From::Default => return value,
+        };
+        problems.push(not_a_choice(problem, &value, param));
+    }
+    if value.contains('\0') {
+        problems.push(error(site.mark_key(), format!("param `{name}` holds a NUL byte, which no argument or variable can hold")));
+    }
+    if param.secret && !value.is_empty() && value.len() < SHORTEST_SECRET {
+        problems.push(
+            error(site.mark_key(), format!("the value of secret param `{name}` is shorter than {SHORTEST_SECRET} bytes: it can't be hidden in what is shown"))
+                .hint("take a longer secret, or drop `secret = true`"),
+        );
+    }
+    value
+}
+
+fn not_a_choice(problem: crate::diagnostic::Diagnostic, value: &str, param: &Param) -> crate::diagnostic::Diagnostic {
+    let choices = param.choices.iter().map(String::as_str);
+    match problems::nearest(value, choices.clone()).filter(|_| !param.secret) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None => problem.hint(format!("the choices are {}", listed(choices))),
+    }
+}
