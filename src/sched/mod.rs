@@ -5,6 +5,23 @@ use std::time::Duration;
 use crate::event::{Cause, Exit, Failure, Outcome};
 use crate::plan::{GroupId, QueueId, UnitId};
 
+#[cfg(test)]
+mod draft;
+mod flat;
+mod halt;
+mod machine;
+mod order;
+mod ready;
+mod retry;
+mod settle;
+#[cfg(test)]
+mod sim;
+mod state;
+#[cfg(test)]
+mod stories;
+
+pub use crate::sched::machine::Scheduler;
+
 /// What happened in the world.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {

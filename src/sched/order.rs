@@ -1,0 +1,200 @@
+//! Between nodes: conditions, and starting groups when theirs hold and there is room.
+
+use crate::event::{Cause, Outcome};
+use crate::plan::{GroupId, NodeId, UnitId};
+use crate::sched::Action;
+use crate::sched::machine::Scheduler;
+use crate::sched::ready::Claim;
+use crate::sched::state::{From, Phase, State, derived};
+use crate::spec::AfterState;
+
+/// What a node's waiters wait to hear. Each is told once, in this order, those that come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// All its processes were started.
+    Started,
+    /// A unit of it has not succeeded; others may still run.
+    Ill,
+    /// All its units have ended.
+    Ended,
+}
+
+/// What a fact means for a condition.
+enum Meaning {
+    Nothing,
+    Met,
+    /// It never will be.
+    Never(Cause),
+}
+
+impl Scheduler<'_> {
+    /// A group was started as a whole, for the first time.
+    pub(super) fn tell_started(&mut self, group: GroupId) {
+        let plan = self.plan;
+        for unit in &plan.groups[group.index()].units {
+            let id = self.node_of(*unit);
+            if plan.nodes[id.index()].skip {
+                continue;
+            }
+            let node = &mut self.nodes[id.index()];
+            node.started += 1;
+            if node.started as usize == plan.nodes[id.index()].units.len() {
+                self.facts.push_back((id, Fact::Started));
+            }
+        }
+    }
+
+    pub(super) fn tell_waiters(&mut self, node: NodeId, fact: Fact) {
+        let plan = self.plan;
+        for at in self.waiters.range(node.index()) {
+            let (waiter, state) = self.waiters.at(at);
+            match self.meaning(node, fact, state) {
+                Meaning::Nothing => {}
+                Meaning::Met => {
+                    for unit in plan.nodes[waiter.index()].units.clone() {
+                        self.condition_met(plan.units[unit as usize].group);
+                    }
+                }
+                Meaning::Never(cause) => {
+                    for unit in plan.nodes[waiter.index()].units.clone() {
+                        self.skip_because_of(UnitId(unit), &cause);
+                    }
+                }
+            }
+        }
+    }
+
+    fn meaning(&self, id: NodeId, fact: Fact, state: AfterState) -> Meaning {
+        let node = &self.nodes[id.index()];
+        let declared = &self.plan.nodes[id.index()];
+        let started = node.started as usize == declared.units.len() && !declared.skip;
+        // What comes after it takes it for a success.
+        let passes = match &node.ill {
+            None | Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser)) => true,
+            Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => declared.allow_failure,
+            Some(Outcome::Skipped(_)) => false,
+        };
+        match (state, fact) {
+            (AfterState::Started, Fact::Started) => Meaning::Met,
+            (AfterState::Started, Fact::Ended) if started => Meaning::Nothing,
+            (AfterState::Started, Fact::Ended) if passes => Meaning::Met,
+            (AfterState::Started, Fact::Ended) => Meaning::Never(self.why_not(id)),
+            (AfterState::Started, Fact::Ill) => Meaning::Nothing,
+            (AfterState::Succeeded, Fact::Ill) if !passes => Meaning::Never(self.why_not(id)),
+            (AfterState::Succeeded, Fact::Ended) if passes => Meaning::Met,
+            (AfterState::Succeeded, Fact::Started | Fact::Ill | Fact::Ended) => Meaning::Nothing,
+            (AfterState::Failed, Fact::Ended) => match &node.ill {
+                Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => Meaning::Met,
+                // Why it was skipped does not matter: for the waiter all is as if it had gone well.
+                Some(Outcome::Skipped(_) | Outcome::Succeeded { .. }) | None => Meaning::Never(Cause::NeverFailed(id)),
+            },
+            (AfterState::Finished, Fact::Ended) => Meaning::Met,
+            (AfterState::Failed | AfterState::Finished, Fact::Started | Fact::Ill) => Meaning::Nothing,
+        }
+    }
+
+    /// The cause for those who need more of a node than it gave.
+    fn why_not(&self, node: NodeId) -> Cause {
+        match &self.nodes[node.index()].ill {
+            Some(outcome) => derived(From::Condition, node, outcome),
+            None => panic!("BUG: {node:?} ended well, and yet not"),
+        }
+    }
+
+    fn condition_met(&mut self, id: GroupId) {
+        let group = &mut self.groups[id.index()];
+        group.unmet -= 1;
+        if group.unmet == 0 && group.phase == Phase::Waiting {
+            self.becomes_ready(id);
+        }
+    }
+
+    /// A unit's condition never holds: it is skipped, and with it all that it would have run with.
+    fn skip_because_of(&mut self, unit: UnitId, cause: &Cause) {
+        let group = self.plan.units[unit.index()].group;
+        if self.groups[group.index()].phase != Phase::Waiting {
+            return;
+        }
+        let outcome = Outcome::Skipped(cause.clone());
+        let mut causes = self.causes(group, unit, &outcome);
+        causes.push((unit, cause.clone()));
+        self.skip(group, causes);
+    }
+
+    /// Skips a whole group that was never started.
+    pub(super) fn skip(&mut self, group: GroupId, causes: Vec<(UnitId, Cause)>) {
+        match self.groups[group.index()].phase {
+            Phase::Waiting => {}
+            Phase::Ready => self.ready.remove(self.claim(group), group),
+            other => panic!("BUG: {group:?} is skipped in {other:?}"),
+        }
+        self.groups[group.index()].phase = Phase::Over;
+        for (unit, cause) in causes {
+            match &self.units[unit.index()].state {
+                State::Waiting => self.done(unit, Outcome::Skipped(cause)),
+                State::Done(Outcome::Skipped(Cause::ByUser)) => {}
+                other => panic!("BUG: {unit:?} is skipped in {other:?}"),
+            }
+        }
+    }
+
+    fn claim(&self, group: GroupId) -> Claim {
+        let group = &self.plan.groups[group.index()];
+        Claim { slots: group.slots, memory: group.memory }
+    }
+
+    /// Nothing but room is missing for a group's try.
+    pub(super) fn becomes_ready(&mut self, id: GroupId) {
+        let group = &mut self.groups[id.index()];
+        group.phase = match group.phase {
+            Phase::Waiting => Phase::Ready,
+            Phase::Backoff => Phase::ReadyAgain,
+            other => panic!("BUG: {id:?} becomes ready in {other:?}"),
+        };
+        self.ready.insert(self.claim(id), id);
+    }
+
+    /// Takes a group that waits for its next try out of the line.
+    pub(super) fn leave_line(&mut self, group: GroupId) {
+        self.ready.remove(self.claim(group), group);
+    }
+
+    /// Starts the first group that there is room for.
+    pub(super) fn start_next(&mut self) -> bool {
+        let free = Claim {
+            slots: self.capacity.slots.saturating_sub(self.used.slots),
+            memory: self.capacity.memory.saturating_sub(self.used.memory),
+        };
+        // When nothing runs, waiting for more room would be waiting for ever.
+        let Some(id) = self.ready.take_first((self.running > 0).then_some(free)) else { return false };
+        let claim = self.claim(id);
+        self.running += 1;
+        self.used.slots += claim.slots;
+        self.used.memory += claim.memory;
+
+        let group = &mut self.groups[id.index()];
+        group.phase = Phase::Running;
+        group.attempt += 1;
+        group.restart = None;
+        group.last_try = !group.restartable;
+        let attempt = group.attempt;
+        let plan = self.plan;
+        for unit in &plan.groups[id.index()].units {
+            match self.units[unit.index()].state {
+                State::Waiting | State::Backoff => self.set(*unit, State::Starting { stop: None }),
+                State::Done(Outcome::Skipped(Cause::ByUser)) => {}
+                ref other => panic!("BUG: {unit:?} is started in {other:?}"),
+            }
+        }
+        self.out.push(Action::Spawn { group: id, attempt });
+        true
+    }
+
+    /// A group's try is over: what it held is free.
+    pub(super) fn give_back(&mut self, group: GroupId) {
+        let claim = self.claim(group);
+        self.running -= 1;
+        self.used.slots -= claim.slots;
+        self.used.memory -= claim.memory;
+    }
+}
