@@ -1,0 +1,151 @@
+//! What an output has taken and its reader has not: first in, first out, in memory up to a bound, then in a file.
+//!
+//! The file has no name, lies in a directory of the run, and takes what does not fit: appended at its end, read back
+//! from its front with positional reads. Space that has been read back is given back: piece by piece as holes, and all of
+//! it when the file has become empty.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::queue::BLOCK;
+
+/// The front of a spill file is given back in pieces of this many bytes: few calls, and a file that never becomes empty
+/// (a reader that keeps up, but never catches up) does not grow without end.
+const HOLE: u64 = 16 * 1024 * 1024;
+
+/// Bytes on their way to one output.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    memory: VecDeque<u8>,
+    /// The most bytes that `memory` holds.
+    capacity: usize,
+    spill: Option<Spill>,
+}
+
+/// A failed call on a spill file.
+#[derive(Debug)]
+pub(crate) struct SpillError {
+    /// Where the file lies.
+    pub dir: PathBuf,
+    /// What was tried, as in "can't …".
+    pub call: &'static str,
+    /// Why not.
+    pub error: io::Error,
+}
+
+#[derive(Debug)]
+struct Spill {
+    dir: PathBuf,
+    /// Made when first needed: most queues that may spill never do.
+    file: Option<File>,
+    /// What has been read back.
+    front: u64,
+    /// What has been given back to the file system, at most `front`.
+    hole: u64,
+    /// The file's length.
+    end: u64,
+}
+
+impl Backlog {
+    /// Holds up to `capacity` bytes in memory; what is more goes to a file in `spill`, where that is given.
+    pub fn new(capacity: usize, spill: Option<PathBuf>) -> Backlog {
+        Backlog {
+            memory: VecDeque::new(),
+            capacity,
+            spill: spill.map(|dir| Spill { dir, file: None, front: 0, hole: 0, end: 0 }),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        // The file is never ahead of memory: see `consume`.
+        self.memory.is_empty()
+    }
+
+    /// The bytes to go next; not all of them.
+    pub fn front(&self) -> (&[u8], &[u8]) {
+        self.memory.as_slices()
+    }
+
+    /// Takes as much of `data` as has room; returns how much that is.
+    pub fn push(&mut self, data: &[u8]) -> Result<usize, SpillError> {
+        let in_order = self.spill.as_ref().is_none_or(Spill::is_empty);
+        let room = if in_order { self.capacity.saturating_sub(self.memory.len()) } else { 0 };
+        let (held, more) = data.split_at(room.min(data.len()));
+        self.memory.extend(held);
+        match &mut self.spill {
+            Some(spill) if !more.is_empty() => {
+                spill.append(more)?;
+                // With a capacity of 0 nothing would ever come forward.
+                if self.memory.is_empty() {
+                    self.consume(0)?;
+                }
+                Ok(data.len())
+            }
+            _ => Ok(held.len()),
+        }
+    }
+
+    /// The first `count` bytes have gone.
+    pub fn consume(&mut self, count: usize) -> Result<(), SpillError> {
+        self.memory.drain(..count);
+        match &mut self.spill {
+            Some(spill) if self.memory.is_empty() && !spill.is_empty() => spill.take(&mut self.memory),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Spill {
+    fn is_empty(&self) -> bool {
+        self.front == self.end
+    }
+
+    fn append(&mut self, data: &[u8]) -> Result<(), SpillError> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => match tempfile::tempfile_in(&self.dir) {
+                Ok(file) => none.insert(file),
+                Err(error) => return Err(self.error("make a spill file", error)),
+            },
+        };
+        match file.write_all_at(data, self.end) {
+            Ok(()) => {
+                self.end += data.len() as u64;
+                Ok(())
+            }
+            Err(error) => Err(self.error("write to a spill file", error)),
+        }
+    }
+
+    /// Moves up to a block from the file's front to `memory`, which is empty.
+    fn take(&mut self, memory: &mut VecDeque<u8>) -> Result<(), SpillError> {
+        let Some(file) = &self.file else { panic!("BUG: {} bytes spilled, but no file", self.end - self.front) };
+        let count = usize::try_from(self.end - self.front).map_or(BLOCK, |held| held.min(BLOCK));
+        let mut block = vec![0; count];
+        if let Err(error) = file.read_exact_at(&mut block, self.front) {
+            return Err(self.error("read from a spill file", error));
+        }
+        *memory = block.into();
+        self.front += count as u64;
+        if self.is_empty() {
+            (self.front, self.hole, self.end) = (0, 0, 0);
+            return file.set_len(0).map_err(|error| self.error("empty a spill file", error));
+        }
+        if self.front - self.hole >= HOLE {
+            // A file system without holes keeps the space until the file is empty: nothing to report.
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let _ = fallocate(file, flags, self.hole.cast_signed(), (self.front - self.hole).cast_signed());
+            self.hole = self.front;
+        }
+        Ok(())
+    }
+
+    fn error(&self, call: &'static str, error: io::Error) -> SpillError {
+        SpillError { dir: self.dir.clone(), call, error }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a relay has moved so far, for whoever asks from another thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A moment's counts of a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// What each input has brought, in the order of [`crate::queue::RelaySpec::inputs`].
+    pub inputs: Vec<Count>,
+    /// What each output has been given, in the order of [`crate::queue::RelaySpec::outputs`]. Less than what came in where
+    /// its reader has gone.
+    pub outputs: Vec<Count>,
+    /// How long there was nothing to hand on.
+    pub empty: Duration,
+    /// How long records were held back by an output that took no more.
+    pub full: Duration,
+}
+
+/// Of one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Bytes.
+    pub bytes: u64,
+    /// Records; `None` where the relay did not look for any.
+    pub records: Option<u64>,
+}
+
+/// The counters themselves: written by the relay's thread alone, read by any. Relaxed, since nothing is concluded from
+/// one about another.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub inputs: Vec<Counter>,
+    pub outputs: Vec<Counter>,
+    pub empty: AtomicU64,
+    pub full: AtomicU64,
+    has_records: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    bytes: AtomicU64,
+    records: AtomicU64,
+}
+
+impl Counter {
+    pub fn add(&self, bytes: usize, records: u64) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    pub fn new(inputs: usize, outputs: usize, has_records: bool) -> Counters {
+        let some = |count| std::iter::repeat_with(Counter::default).take(count).collect();
+        Counters {
+            inputs: some(inputs),
+            outputs: some(outputs),
+            empty: AtomicU64::new(0),
+            full: AtomicU64::new(0),
+            has_records,
+        }
+    }
+
+    pub fn snapshot(&self) -> Counts {
+        let count = |counter: &Counter| Count {
+            bytes: counter.bytes.load(Ordering::Relaxed),
+            records: self.has_records.then(|| counter.records.load(Ordering::Relaxed)),
+        };
+        Counts {
+            inputs: self.inputs.iter().map(count).collect(),
+            outputs: self.outputs.iter().map(count).collect(),
+            empty: Duration::from_nanos(self.empty.load(Ordering::Relaxed)),
+            full: Duration::from_nanos(self.full.load(Ordering::Relaxed)),
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! A queue's thread: whole records from its writers to each of its readers.
+//!
+//! One offer at a time: a run of whole records of one writer is offered to all outputs, each takes what its pipe and its
+//! backlog have room for, and nothing else is read before all have taken it. So every output gets the same bytes in the
+//! same order, a slow one holds the others back no earlier than its backlog is full, and memory is bounded by one block, or one
+//! unfinished record, for each input and one backlog for each output.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::queue::backlog::Backlog;
+use crate::queue::counts::{Counters, Counts};
+use crate::queue::framer::Framer;
+use crate::queue::sink::{Sink, SinkError};
+use crate::queue::source::{Next, Source};
+use crate::spec::{Merge, OnWriterFailure, Records};
+
+/// A relay to start.
+#[derive(Debug)]
+pub struct RelaySpec {
+    /// The queue's name, for messages.
+    pub name: String,
+    /// The writers' ends, in the file's order.
+    pub inputs: Vec<RelayInput>,
+    /// The readers' ends. Each gets all.
+    pub outputs: Vec<RelayOutput>,
+    /// How the bytes are cut into records.
+    pub records: Records,
+    /// Bytes of the longest record, terminator included.
+    pub max_record: u64,
+    /// How several writers are put together.
+    pub merge: Merge,
+    /// Whether a writer's failure lets the data end, so that what a writer leaves unfinished must be held back.
+    pub on_writer_failure: OnWriterFailure,
+    /// Bytes held in memory for each output, beyond what its pipe holds.
+    pub capacity: usize,
+}
+
+/// A writer's end.
+#[derive(Debug)]
+pub struct RelayInput {
+    /// The read end of the writer's pipe; nobody else reads it.
+    pub fd: OwnedFd,
+    /// How the writer ended. To be set before the last write end that is held for it is closed.
+    pub fate: Arc<Fate>,
+}
+
+/// A reader's end.
+#[derive(Debug)]
+pub struct RelayOutput {
+    /// The write end of the reader's pipe, or any other descriptor to write to. Its flags are left as they are.
+    pub fd: OwnedFd,
+    /// Where what does not fit memory is kept. Without, the queue waits for this output.
+    pub spill: Option<PathBuf>,
+}
+
+/// How a writer ended, told by who knows. It counts when the writer's pipe ends.
+#[derive(Debug, Default)]
+pub struct Fate {
+    torn: AtomicBool,
+}
+
+/// How a writer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriterEnd {
+    /// Well. A last record without a terminator is a record.
+    #[default]
+    Ended,
+    /// Not well: a last record that isn't complete is dropped.
+    Torn,
+}
+
+impl Fate {
+    /// Says how.
+    pub fn set(&self, end: WriterEnd) {
+        self.torn.store(end == WriterEnd::Torn, Ordering::Release);
+    }
+
+    /// What was said last; [`WriterEnd::Ended`] where nothing was.
+    pub fn get(&self) -> WriterEnd {
+        if self.torn.load(Ordering::Acquire) { WriterEnd::Torn } else { WriterEnd::Ended }
+    }
+}
+
+/// What a relay has to say, at most once each but for faults, which come once for an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayEvent {
+    /// Everything has been handed on, or all readers have gone. All its ends are closed.
+    Ended,
+    /// A writer broke a rule. What it wrote before has been handed on. With [`OnWriterFailure::Cancel`] the readers will not see
+    /// an end of data before [`RelayHandle::stop`]; with `Close` the writer counts as ended, once it has.
+    Fault {
+        /// Whose fault, as an index of [`RelaySpec::inputs`].
+        input: usize,
+        /// In words for people.
+        why: String,
+    },
+    /// procflow can't go on (in words for people). The readers see no end of data before [`RelayHandle::stop`].
+    Broken(String),
+}
+
+/// Where a relay says what it has to say.
+#[derive(Debug, Clone)]
+pub struct RelayEvents {
+    /// Comes with each event.
+    pub id: u64,
+    /// Takes the event.
+    pub sender: mpsc::Sender<(u64, RelayEvent)>,
+    /// An eventfd(2) that is written to after each event.
+    pub wake: Arc<OwnedFd>,
+}
+
+impl RelayEvents {
+    fn send(&self, event: RelayEvent) {
+        // Nobody listens any more, or (EAGAIN) is awake already.
+        let _ = self.sender.send((self.id, event));
+        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// A running relay. Dropping it stops it.
+#[derive(Debug)]
+pub struct RelayHandle {
+    stop: Arc<EventFd>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RelayHandle {
+    /// Lets the thread end at once, whatever it waits for. Its ends are closed, and what it holds is lost: readers that are
+    /// not to take that for the end of data must have ended before.
+    pub fn stop(&self) {
+        // Fails only where it has been written u64::MAX - 1 times.
+        let _ = self.stop.write(1);
+    }
+
+    /// What has been moved so far. The last counts stand when the thread has ended.
+    pub fn counts(&self) -> Counts {
+        self.counters.snapshot()
+    }
+
+    /// Waits until the thread has ended: by itself, or stopped.
+    pub fn join(mut self) {
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        // A panic has been reported as an event.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for RelayHandle {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+            self.wait();
+        }
+    }
+}
+
+/// Starts a relay's thread.
+///
+/// # Errors
+/// A setting that makes no sense (`InvalidInput`), no descriptor or thread to be had.
+pub fn start(spec: RelaySpec, events: RelayEvents) -> io::Result<RelayHandle> {
+    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    let name = format!("queue {}", spec.name.replace('\0', "?"));
+    let mut relay = Relay::new(spec, events, Arc::clone(&stop))?;
+    let counters = Arc::clone(&relay.counters);
+    let thread = std::thread::Builder::new().name(name).spawn(move || relay.live())?;
+    Ok(RelayHandle { stop, counters, thread: Some(thread) })
+}
+
+/// All that a relay's thread owns.
+struct Relay {
+    name: String,
+    sources: Vec<Source>,
+    sinks: Vec<Sink>,
+    merge: Merge,
+    on_writer_failure: OnWriterFailure,
+    max_record: u64,
+    /// What is being handed out.
+    offer: Option<Offer>,
+    /// The terminator that the last record handed out lacks, should another follow.
+    missing: Vec<u8>,
+    /// The source to begin with next time, so that a busy one doesn't starve the others.
+    turn: usize,
+    stop: Arc<EventFd>,
+    counters: Arc<Counters>,
+    events: RelayEvents,
+}
+
+/// Whole records of one source, offered to all sinks.
+struct Offer {
+    source: usize,
+    /// What was missing behind the last offer.
+    terminator: Vec<u8>,
+    /// So many of the source's bytes.
+    end: usize,
+    records: u64,
+}
+
+/// Why a relay's loop came to its end.
+enum Over {
+    Ended,
+    Stopped,
+}
+
+/// Why procflow can't go on, in words for people.
+struct Broken(String);
+
+/// What poll(2) said about an end.
+enum Polled {
+    Stop,
+    Source(usize),
+    Faulty(usize),
+    Sink(usize, PollFlags),
+}
+
+impl Relay {
+    fn new(spec: RelaySpec, events: RelayEvents, stop: Arc<EventFd>) -> io::Result<Relay> {
+        // Bytes of one writer that no failure can leave half delivered go on as they come, like through a plain pipe.
+        let framer = Framer::new(&spec.records, spec.max_record)
+            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+        let as_they_come = spec.inputs.len() == 1
+            && spec.on_writer_failure == OnWriterFailure::Cancel
+            && !framer.is_counted();
+        let framer = if as_they_come { Framer::bytes() } else { framer };
+        let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
+        let source = |input: RelayInput| Source::new(input.fd, input.fate, framer.clone());
+        let sink = |output: RelayOutput| Sink::new(output.fd, Backlog::new(spec.capacity, output.spill));
+        Ok(Relay {
+            name: spec.name,
+            sources: spec.inputs.into_iter().map(source).collect::<io::Result<_>>()?,
+            sinks: spec.outputs.into_iter().map(sink).collect::<io::Result<_>>()?,
+            merge: spec.merge,
+            on_writer_failure: spec.on_writer_failure,
+            max_record: spec.max_record,
+            offer: None,
+            missing: Vec::new(),
+            turn: 0,
+            stop,
+            counters: Arc::new(counters),
+            events,
+        })
+    }
+
+    /// The thread. Whatever goes wrong, no end is closed before all is delivered, all readers have gone, or the relay is
+    /// stopped: a reader would take that for the end of data.
+    fn live(&mut self) {
+        let broken = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+            Ok(Ok(Over::Ended)) => {
+                self.sources.clear();
+                self.sinks.clear();
+                return self.events.send(RelayEvent::Ended);
+            }
+            Ok(Ok(Over::Stopped)) => return,
+            Ok(Err(Broken(why))) => why,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                format!("queue `{}` panicked: {text}", self.name)
+            }
+        };
+        self.events.send(RelayEvent::Broken(broken));
+        while poll(&mut [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+    }
+
+    fn run(&mut self) -> Result<Over, Broken> {
+        loop {
+            if self.sinks.iter().all(Sink::is_gone) {
+                // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
+                self.sources.iter_mut().for_each(Source::close);
+                return Ok(Over::Ended);
+            }
+            if self.offer.is_none() && self.sources.iter().all(Source::is_done) && self.sinks.iter().all(Sink::is_empty) {
+                return Ok(Over::Ended);
+            }
+            let polled = self.wait()?;
+            if polled.iter().any(|end| matches!(end, Polled::Stop)) {
+                return Ok(Over::Stopped);
+            }
+            for end in &polled {
+                if let Polled::Sink(sink, events) = end {
+                    self.flush(*sink, *events)?;
+                }
+            }
+            self.hand_out()?;
+            // Not before room was made: what is read has somewhere to go.
+            let pivot = polled.iter().position(|end| matches!(end, Polled::Source(source) if *source >= self.turn));
+            let (late, early) = polled.split_at(pivot.unwrap_or(0));
+            for end in early.iter().chain(late) {
+                match end {
+                    Polled::Source(source) if self.offer.is_none() => self.read(*source)?,
+                    Polled::Faulty(source) => self.sources[*source].close(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Waits until something can be done.
+    fn wait(&self) -> Result<Vec<Polled>, Broken> {
+        let mut ends = vec![(PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), Polled::Stop)];
+        let offered = self.offer.as_ref().map_or(0, Offer::len);
+        for (at, sink) in self.sinks.iter().enumerate() {
+            if let Some((fd, wants)) = sink.waits(offered) {
+                // Without POLLOUT it still says when the reader has gone.
+                let events = if wants { PollFlags::POLLOUT } else { PollFlags::empty() };
+                ends.push((PollFd::new(fd, events), Polled::Sink(at, events)));
+            }
+        }
+        for (at, source) in self.sources.iter().enumerate() {
+            if let Some(fd) = source.readable()
+                && self.offer.is_none()
+                && !(self.merge == Merge::Sequence && at > self.first_open())
+            {
+                ends.push((PollFd::new(fd, PollFlags::POLLIN), Polled::Source(at)));
+            }
+            if let Some(fd) = source.faulty()
+                && self.on_writer_failure == OnWriterFailure::Close
+            {
+                ends.push((PollFd::new(fd, PollFlags::empty()), Polled::Faulty(at)));
+            }
+        }
+        let (mut fds, whose): (Vec<PollFd>, Vec<Polled>) = ends.into_iter().unzip();
+        let begin = Instant::now();
+        while let Err(error) = poll(&mut fds, PollTimeout::NONE) {
+            if error != Errno::EINTR {
+                return Err(Broken(format!("can't wait for the ends of queue `{}`: {error}", self.name)));
+            }
+        }
+        self.count_wait(begin);
+        let said = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        let said = said.zip(whose).filter(|(events, _)| !events.is_empty());
+        Ok(said
+            .map(|(events, end)| match end {
+                Polled::Sink(at, _) => Polled::Sink(at, events),
+                other => other,
+            })
+            .collect())
+    }
+
+    fn count_wait(&self, begin: Instant) {
+        let waited = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if self.offer.is_some() {
+            self.counters.full.fetch_add(waited, Ordering::Relaxed);
+        } else if self.sinks.iter().all(Sink::is_empty) {
+            self.counters.empty.fetch_add(waited, Ordering::Relaxed);
+        }
+    }
+
+    /// The source whose turn it is where they come in sequence.
+    fn first_open(&self) -> usize {
+        self.sources.iter().position(|source| !source.is_done()).unwrap_or(self.sources.len())
+    }
+
+    /// A sink has room, or has gone.
+    fn flush(&mut self, at: usize, events: PollFlags) -> Result<(), Broken> {
+        let sink = &mut self.sinks[at];
+        sink.polled(events);
+        let left = sink.flush().map_err(|error| broken(&self.name, error))?;
+        self.counters.outputs[at].add(left, 0);
+        Ok(())
+    }
+
+    /// A source has something to read, or has ended.
+    fn read(&mut self, at: usize) -> Result<(), Broken> {
+        self.turn = at + 1;
+        match self.sources[at].fill() {
+            Ok(count) => self.counters.inputs[at].add(count, 0),
+            Err(error) => return Err(Broken(format!("can't read queue `{}`: {error}", self.name))),
+        }
+        self.advance(at);
+        self.hand_out()
+    }
+
+    /// Hands out what is offered, and what its source has behind that, as far as it goes.
+    fn hand_out(&mut self) -> Result<(), Broken> {
+        while let Some(offer) = &self.offer {
+            let parts = [&offer.terminator[..], self.sources[offer.source].data(offer.end)];
+            let mut is_taken = true;
+            for (sink, counter) in self.sinks.iter_mut().zip(&self.counters.outputs) {
+                let had_taken = sink.has_taken(offer.len());
+                let left = sink.take(parts).map_err(|error| broken(&self.name, error))?;
+                let has_taken = sink.has_taken(offer.len());
+                let took_now = has_taken && !had_taken && !sink.is_gone();
+                counter.add(left, if took_now { offer.records } else { 0 });
+                is_taken &= has_taken;
+            }
+            if !is_taken {
+                break;
+            }
+            let source = offer.source;
+            self.sources[source].consume(offer.end);
+            self.offer = None;
+            self.advance(source);
+        }
+        Ok(())
+    }
+
+    /// Finds what a source has to offer next. Nothing must be offered.
+    fn advance(&mut self, at: usize) {
+        let source = &mut self.sources[at];
+        match source.next() {
+            Next::More => {}
+            Next::End => source.close(),
+            Next::Whole { end, records } => self.offer(at, end, records, Vec::new()),
+            Next::Last { end } => {
+                let missing = source.framer().missing_terminator(source.data(end));
+                self.offer(at, end, 1, missing);
+            }
+            Next::TooLong => {
+                let (most, after) = (bytesize::ByteSize(self.max_record), source.passed());
+                let name = &self.name;
+                self.fault(at, format!("a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"));
+            }
+            Next::Torn { held } => {
+                let (name, after) = (&self.name, source.passed());
+                self.fault(at, format!("the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"));
+            }
+        }
+    }
+
+    fn offer(&mut self, source: usize, end: usize, records: u64, missing: Vec<u8>) {
+        let terminator = std::mem::replace(&mut self.missing, missing);
+        self.counters.inputs[source].add(0, records);
+        self.offer = Some(Offer { source, terminator, end, records });
+        self.sinks.iter_mut().for_each(Sink::renew);
+    }
+
+    fn fault(&mut self, input: usize, why: String) {
+        let source = &mut self.sources[input];
+        source.fault();
+        if self.on_writer_failure == OnWriterFailure::Close && source.faulty().is_none() {
+            // It has ended already.
+            source.close();
+        }
+        self.events.send(RelayEvent::Fault { input, why });
+    }
+}
+
+impl Offer {
+    fn len(&self) -> usize {
+        self.terminator.len() + self.end
+    }
+}
+
+fn broken(name: &str, error: SinkError) -> Broken {
+    Broken(match error {
+        SinkError::Write(error) => format!("can't write what queue `{name}` carries: {error}"),
+        SinkError::Spill(spill) => {
+            format!("can't {} of queue `{name}` in {}: {}", spill.call, spill.dir.display(), spill.error)
+        }
+    })
+}

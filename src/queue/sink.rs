@@ -1,0 +1,213 @@
+//! One reader's end of a relay: writes what it is given, and holds what the reader doesn't take yet.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::write;
+
+use crate::queue::backlog::{Backlog, SpillError};
+
+/// pipe(7): a pipe that polls writable takes so many bytes without blocking.
+const PIPE_BUF: usize = 4096;
+
+/// Where bytes leave a relay.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    /// `None`: its reader has gone.
+    fd: Option<OwnedFd>,
+    way: Way,
+    /// A write may bring something.
+    ready: bool,
+    backlog: Backlog,
+    /// How much of what is being handed out it has taken.
+    taken: usize,
+}
+
+/// How an end is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A pipe, by an open file description that is ours alone, non-blocking.
+    Pipe,
+    /// A terminal or another device, likewise.
+    Device,
+    /// An open file description that others may share. O_NONBLOCK would be theirs, too, and break them, so it is written
+    /// only when poll(2) says so, in pieces that poll vouches for.
+    Shared,
+    /// A regular file, or a disk: never blocks for long.
+    File,
+}
+
+/// Why an output can't go on.
+#[derive(Debug)]
+pub(crate) enum SinkError {
+    /// Its own descriptor.
+    Write(io::Error),
+    /// Its file for what doesn't fit memory.
+    Spill(SpillError),
+}
+
+impl From<SpillError> for SinkError {
+    fn from(error: SpillError) -> Self {
+        SinkError::Spill(error)
+    }
+}
+
+enum Wrote {
+    Bytes(usize),
+    Full,
+    Gone,
+}
+
+impl Sink {
+    /// Takes any descriptor that is open for writing and leaves its flags as they are.
+    ///
+    /// # Errors
+    /// fstat(2) failed.
+    pub fn new(fd: OwnedFd, backlog: Backlog) -> io::Result<Sink> {
+        let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
+        let (fd, way) = match kind {
+            SFlag::S_IFIFO | SFlag::S_IFCHR => match reopen(&fd) {
+                Ok(own) => (Some(own), if kind == SFlag::S_IFIFO { Way::Pipe } else { Way::Device }),
+                // fifo(7): nobody has it open for reading.
+                Err(error) if kind == SFlag::S_IFIFO && error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                    (None, Way::Pipe)
+                }
+                // Another user's pipe, no /proc, a terminal of another namespace.
+                Err(_) => (Some(fd), Way::Shared),
+            },
+            SFlag::S_IFREG | SFlag::S_IFBLK => (Some(fd), Way::File),
+            _ => (Some(fd), Way::Shared),
+        };
+        Ok(Sink { fd, way, ready: way != Way::Shared, backlog, taken: 0 })
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.fd.is_none()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Its reader has gone: what is held for it is dropped.
+    pub fn leave(&mut self) {
+        self.fd = None;
+        self.backlog = Backlog::new(0, None);
+    }
+
+    /// The end to wait on, and whether for room to write (else only for its reader to go). `offered`: the length of what
+    /// is being handed out.
+    pub fn waits(&self, offered: usize) -> Option<(BorrowedFd<'_>, bool)> {
+        let fd = self.fd.as_ref()?.as_fd();
+        let wants = !self.backlog.is_empty() || self.taken < offered;
+        // Only of a pipe is it known what the poll says then; a terminal that has hung up would say so again and again.
+        (wants || self.way == Way::Pipe).then_some((fd, wants))
+    }
+
+    /// What poll(2) said about it.
+    pub fn polled(&mut self, events: PollFlags) {
+        if self.way == Way::Pipe && events.contains(PollFlags::POLLERR) {
+            self.leave();
+        }
+        self.ready = true;
+    }
+
+    /// Writes what is held, as far as it goes; returns the bytes that left.
+    pub fn flush(&mut self) -> Result<usize, SinkError> {
+        let mut left = 0;
+        while !self.backlog.is_empty() {
+            let front = self.backlog.front().0;
+            let Some(fd) = &self.fd else { break };
+            match put(fd, self.way, &mut self.ready, front)? {
+                Wrote::Bytes(count) => {
+                    self.backlog.consume(count)?;
+                    left += count;
+                }
+                Wrote::Full => break,
+                Wrote::Gone => self.leave(),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Takes what it can of `parts`, which are handed out until each output has taken all; returns the bytes that left.
+    /// A reader that has gone has taken everything.
+    pub fn take(&mut self, parts: [&[u8]; 2]) -> Result<usize, SinkError> {
+        let mut left = 0;
+        let mut before = 0;
+        for part in parts {
+            while let Some(fd) = &self.fd {
+                let rest = &part[(self.taken - before).min(part.len())..];
+                if rest.is_empty() {
+                    break;
+                }
+                if self.backlog.is_empty() && self.ready {
+                    match put(fd, self.way, &mut self.ready, rest)? {
+                        Wrote::Bytes(count) => {
+                            self.taken += count;
+                            left += count;
+                        }
+                        Wrote::Full => {}
+                        Wrote::Gone => self.leave(),
+                    }
+                } else {
+                    match self.backlog.push(rest)? {
+                        0 => return Ok(left),
+                        count => self.taken += count,
+                    }
+                }
+            }
+            before += part.len();
+        }
+        Ok(left)
+    }
+
+    /// Whether it has taken all `offered` bytes, or needs none.
+    pub fn has_taken(&self, offered: usize) -> bool {
+        self.is_gone() || self.taken == offered
+    }
+
+    /// Something new is handed out.
+    pub fn renew(&mut self) {
+        self.taken = 0;
+    }
+}
+
+/// Opens what `fd` leads to once more, for an open file description with flags of its own.
+fn reopen(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    OpenOptions::new().write(true).custom_flags(flags).open(path).map(OwnedFd::from)
+}
+
+/// One write(2).
+fn put(fd: &OwnedFd, way: Way, ready: &mut bool, data: &[u8]) -> Result<Wrote, SinkError> {
+    if !*ready {
+        return Ok(Wrote::Full);
+    }
+    let piece = match way {
+        Way::Shared => {
+            *ready = false;
+            &data[..data.len().min(PIPE_BUF)]
+        }
+        Way::Pipe | Way::Device | Way::File => data,
+    };
+    loop {
+        return match write(fd, piece) {
+            Ok(count) => Ok(Wrote::Bytes(count)),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EAGAIN) => {
+                *ready = false;
+                Ok(Wrote::Full)
+            }
+            Err(Errno::EPIPE) => Ok(Wrote::Gone),
+            Err(error) => Err(SinkError::Write(error.into())),
+        };
+    }
+}

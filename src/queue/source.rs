@@ -1,0 +1,188 @@
+//! One writer's end of a relay: reads its pipe and says which whole records are there.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::read;
+
+use crate::queue::BLOCK;
+use crate::queue::framer::{Framer, Rest};
+use crate::queue::relay::{Fate, WriterEnd};
+
+/// A writer's pipe and what has been read of it and not handed on.
+#[derive(Debug)]
+pub(crate) struct Source {
+    state: State,
+    fate: Arc<Fate>,
+    framer: Framer,
+    /// `buffer[start..end]` begins where a record begins. It grows only for a record that doesn't fit.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// So many bytes from `start` on have been looked at and hold no whole record.
+    seen: usize,
+    /// Bytes handed on so far.
+    passed: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// More may come.
+    Open(OwnedFd),
+    /// Nothing more will come; what has been read may not be handed on yet.
+    AtEnd,
+    /// It broke a rule. What it still writes is not read, but its pipe stays open, so that it doesn't end by SIGPIPE before
+    /// whoever judges it has heard why.
+    Faulty(OwnedFd),
+    /// It broke a rule with its very end.
+    FaultyAtEnd,
+    /// Everything that counts has been handed on.
+    Done,
+}
+
+/// What there is to hand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The first `end` bytes are whole records.
+    Whole { end: usize, records: u64 },
+    /// The first `end` bytes are the last record, which lacks its terminator.
+    Last { end: usize },
+    /// Nothing before more has been read.
+    More,
+    /// Nothing any more.
+    End,
+    /// A record is longer than allowed.
+    TooLong,
+    /// The data ended `held` bytes after a record's begin.
+    Torn { held: usize },
+}
+
+impl Source {
+    /// Takes the read end of a pipe that nobody else reads. It is made non-blocking: a pipe's two ends don't share that.
+    pub fn new(fd: OwnedFd, fate: Arc<Fate>, framer: Framer) -> io::Result<Source> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        let state = State::Open(fd);
+        Ok(Source { state, fate, framer, buffer: Vec::new(), start: 0, end: 0, seen: 0, passed: 0 })
+    }
+
+    /// The end to wait on for more data.
+    pub fn readable(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Open(fd) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The end to wait on for its writers to be gone.
+    pub fn faulty(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Faulty(fd) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    pub fn framer(&self) -> &Framer {
+        &self.framer
+    }
+
+    /// Bytes handed on so far.
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// The first `end` bytes that are held.
+    pub fn data(&self, end: usize) -> &[u8] {
+        &self.buffer[self.start..self.start + end]
+    }
+
+    /// Reads once; returns how many bytes that brought. At the end of data, [`Source::next`] says so.
+    pub fn fill(&mut self) -> io::Result<usize> {
+        let State::Open(fd) = &self.state else { return Ok(0) };
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == 0 && self.buffer.len() != BLOCK {
+            self.buffer = vec![0; BLOCK];
+        } else if self.buffer.len() - self.end < BLOCK / 2 {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        match read(fd, &mut self.buffer[self.end..]) {
+            Ok(0) => {
+                self.state = State::AtEnd;
+                Ok(0)
+            }
+            Ok(count) => {
+                self.end += count;
+                Ok(count)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What there is to hand on. [`Source::consume`] must follow before this is asked again where there was something.
+    pub fn next(&mut self) -> Next {
+        let held = self.end - self.start;
+        if matches!(self.state, State::Done | State::Faulty(_) | State::FaultyAtEnd) {
+            return Next::More;
+        }
+        if self.seen < held {
+            let whole = self.framer.whole(self.data(held), self.seen);
+            self.seen = if whole.too_long { whole.end } else { held };
+            if whole.end > 0 {
+                return Next::Whole { end: whole.end, records: whole.records };
+            }
+            if whole.too_long {
+                return Next::TooLong;
+            }
+        }
+        match (&self.state, held) {
+            (State::Open(_), _) => Next::More,
+            (_, 0) => Next::End,
+            _ => match (self.fate.get(), self.framer.rest()) {
+                (WriterEnd::Torn, _) => Next::End,
+                (WriterEnd::Ended, Rest::Unterminated) => Next::Last { end: held },
+                (WriterEnd::Ended, Rest::Torn) => Next::Torn { held },
+            },
+        }
+    }
+
+    /// The first `count` bytes have been handed on.
+    pub fn consume(&mut self, count: usize) {
+        self.start += count;
+        self.seen = self.seen.saturating_sub(count);
+        self.passed += count as u64;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// It broke a rule: what it has brought and will bring doesn't count.
+    pub fn fault(&mut self) {
+        self.forget();
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::Open(fd) | State::Faulty(fd) => State::Faulty(fd),
+            State::AtEnd | State::FaultyAtEnd | State::Done => State::FaultyAtEnd,
+        };
+    }
+
+    /// Nothing more is wanted of it. A writer that goes on gets SIGPIPE.
+    pub fn close(&mut self) {
+        self.forget();
+        self.state = State::Done;
+    }
+
+    fn forget(&mut self) {
+        self.buffer = Vec::new();
+        (self.start, self.end, self.seen) = (0, 0, 0);
+    }
+}

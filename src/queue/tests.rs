@@ -1,0 +1,378 @@
+//! Relays with real pipes and real threads, compared with a model. Nothing waits for time; a watchdog ends what hangs.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::pipe2;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::queue::model::{missing, split};
+use crate::queue::{Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd, start};
+use crate::spec::{Merge, OnWriterFailure, Records};
+
+/// Nothing here takes a second; what takes so long hangs.
+const HANGS: Duration = Duration::from_secs(60);
+
+fn pipe(size: i32) -> (OwnedFd, OwnedFd) {
+    let ends = pipe2(OFlag::O_CLOEXEC).unwrap();
+    fcntl(&ends.0, FcntlArg::F_SETPIPE_SZ(size)).unwrap();
+    ends
+}
+
+fn events() -> (RelayEvents, mpsc::Receiver<(u64, RelayEvent)>, Arc<OwnedFd>) {
+    let wake: Arc<OwnedFd> = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().into());
+    let (sender, receiver) = mpsc::channel();
+    (RelayEvents { id: 7, sender, wake: Arc::clone(&wake) }, receiver, wake)
+}
+
+fn next(events: &mpsc::Receiver<(u64, RelayEvent)>) -> RelayEvent {
+    let (id, event) = events.recv_timeout(HANGS).expect("the relay says something");
+    assert_eq!(id, 7);
+    event
+}
+
+/// A relay, with the other ends of its pipes.
+struct Rig {
+    writers: Vec<File>,
+    fates: Vec<Arc<Fate>>,
+    readers: Vec<File>,
+    relay: RelayHandle,
+    events: mpsc::Receiver<(u64, RelayEvent)>,
+    _wake: Arc<OwnedFd>,
+}
+
+#[derive(Debug, Clone)]
+struct Shape {
+    inputs: usize,
+    outputs: usize,
+    records: Records,
+    max_record: u64,
+    merge: Merge,
+    on_writer_failure: OnWriterFailure,
+    capacity: usize,
+    pipe: i32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            inputs: 1,
+            outputs: 1,
+            records: Records::Lines,
+            max_record: 16 << 20,
+            merge: Merge::Arrive,
+            on_writer_failure: OnWriterFailure::Cancel,
+            capacity: 256 * 1024,
+            pipe: 4096,
+        }
+    }
+}
+
+impl Shape {
+    fn build(&self, spill: Option<&Path>) -> Rig {
+        let (reads, writers): (Vec<_>, Vec<_>) = (0..self.inputs).map(|_| pipe(self.pipe)).unzip();
+        let (readers, writes): (Vec<_>, Vec<_>) = (0..self.outputs).map(|_| pipe(self.pipe)).unzip();
+        let fates: Vec<Arc<Fate>> = reads.iter().map(|_| Arc::default()).collect();
+        let (relay_events, events, wake) = events();
+        let input = |(fd, fate): (OwnedFd, &Arc<Fate>)| RelayInput { fd, fate: Arc::clone(fate) };
+        let spec = RelaySpec {
+            name: "q".into(),
+            inputs: reads.into_iter().zip(&fates).map(input).collect(),
+            outputs: writes.into_iter().map(|fd| RelayOutput { fd, spill: spill.map(Path::to_owned) }).collect(),
+            records: self.records.clone(),
+            max_record: self.max_record,
+            merge: self.merge,
+            on_writer_failure: self.on_writer_failure,
+            capacity: self.capacity,
+        };
+        let relay = start(spec, relay_events).unwrap();
+        let files = |fds: Vec<OwnedFd>| fds.into_iter().map(File::from).collect();
+        Rig { writers: files(writers), fates, readers: files(readers), relay, events, _wake: wake }
+    }
+}
+
+/// Writes all, in these pieces, or until nobody reads any more.
+fn write_pieces(mut end: File, data: &[u8], pieces: &[usize]) {
+    let mut rest = data;
+    for piece in pieces.iter().copied().chain(std::iter::repeat(usize::MAX)) {
+        let (piece, behind) = rest.split_at(piece.min(rest.len()));
+        rest = behind;
+        match end.write_all(piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return,
+            result => result.unwrap(),
+        }
+        if rest.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Reads to the end, or so many bytes and leaves.
+fn read_up_to(end: File, most: Option<u64>) -> Vec<u8> {
+    let mut data = Vec::new();
+    end.take(most.unwrap_or(u64::MAX)).read_to_end(&mut data).unwrap();
+    data
+}
+
+fn cut(records: &Records, data: &[u8]) -> Vec<Vec<u8>> {
+    let mut begin = 0;
+    let mut cut = |end| data[std::mem::replace(&mut begin, end)..end].to_vec();
+    split(records, data).all_ends.into_iter().map(&mut cut).collect()
+}
+
+/// Whether `output` is what a merge of `inputs` may be: each record whole, once, and in its writer's order; terminators
+/// added where they lack and something follows.
+fn is_merge(records: &Records, inputs: &[Vec<u8>], output: &[u8]) -> bool {
+    let inputs: Vec<Vec<Vec<u8>>> = inputs.iter().map(|data| cut(records, data)).collect();
+    // Equal records of several writers: each that it may have been.
+    let mut places = BTreeSet::from([(vec![0; inputs.len()], 0)]);
+    let total: usize = inputs.iter().map(Vec::len).sum();
+    for done in 0..total {
+        let mut next = BTreeSet::new();
+        for (place, at) in &places {
+            for (writer, input) in inputs.iter().enumerate() {
+                let Some(record) = input.get(place[writer]) else { continue };
+                let mut text = record.clone();
+                if place[writer] + 1 == input.len() && done + 1 < total && split(records, record).ends.is_empty() {
+                    text.extend(missing(records, record));
+                }
+                if output[*at..].starts_with(&text) {
+                    let mut place = place.clone();
+                    place[writer] += 1;
+                    next.insert((place, at + text.len()));
+                }
+            }
+        }
+        places = next;
+    }
+    places.iter().any(|(_, at)| *at == output.len())
+}
+
+fn in_sequence(records: &Records, inputs: &[Vec<u8>]) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut lacks = Vec::new();
+    for input in inputs.iter().filter(|input| !input.is_empty()) {
+        all.append(&mut lacks);
+        all.extend_from_slice(input);
+        let begin = split(records, input).ends.last().copied().unwrap_or(0);
+        if begin < input.len() {
+            lacks = missing(records, &input[begin..]);
+        }
+    }
+    all
+}
+
+fn framings() -> impl Strategy<Value = Records> {
+    prop_oneof![
+        3 => Just(Records::Lines),
+        1 => Just(Records::Nul),
+        1 => Just(Records::Length32),
+        1 => (1..2000u32).prop_map(Records::Size),
+        2 => "[\n>a]{1,3}".prop_map(Records::Separator),
+        2 => ">a?".prop_map(Records::Start),
+        1 => Just(Records::Bytes),
+    ]
+}
+
+/// Bytes of one writer that are records to their end: some long, most short, with much of what framings look for.
+fn writes(records: Records) -> impl Strategy<Value = Vec<u8>> {
+    let long = (any::<u8>(), 0..200_000usize).prop_map(|(byte, size)| vec![byte; size]);
+    let short = vec(prop_oneof![Just(b'\n'), Just(0), Just(b'>'), Just(b'a'), Just(b'b'), any::<u8>()], 0..40);
+    vec(prop_oneof![1 => long, 8 => short], 0..12).prop_map(move |pieces| {
+        let mut data = Vec::new();
+        for piece in pieces {
+            if records == Records::Length32 {
+                data.extend_from_slice(&(piece.len() as u32).to_be_bytes());
+            }
+            data.extend(piece);
+        }
+        match &records {
+            Records::Size(size) => data.truncate(data.len() / *size as usize * *size as usize),
+            // What stands before the first start would be one record with the end of another writer's.
+            Records::Start(start) if !data.is_empty() => drop(data.splice(0..0, start.bytes())),
+            _ => {}
+        }
+        data
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    shape: Shape,
+    inputs: Vec<(Vec<u8>, Vec<usize>)>,
+    /// For each output: how much its reader reads.
+    leaves: Vec<Option<u64>>,
+    spill: bool,
+    /// A reader begins when the one before has ended; without a spill that could not work.
+    one_by_one: bool,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let input = |records| (writes(records), vec(1..9000usize, 0..12));
+    let leave = prop_oneof![3 => Just(None), 1 => (0..100_000u64).prop_map(Some)];
+    (framings(), 1..6usize, 1..5usize).prop_flat_map(move |(records, inputs, outputs)| {
+        (
+            vec(input(records.clone()), inputs),
+            vec(leave.clone(), outputs),
+            prop_oneof![Just(Merge::Arrive), Just(Merge::Sequence)],
+            prop_oneof![Just(OnWriterFailure::Cancel), Just(OnWriterFailure::Close)],
+            prop_oneof![Just(0), Just(10), Just(5000), Just(300_000)],
+            prop_oneof![Just(4096), Just(65536)],
+            any::<(bool, bool)>(),
+        )
+            .prop_map(move |(inputs, leaves, merge, on_writer_failure, capacity, pipe, (spill, one_by_one))| Case {
+                shape: Shape {
+                    inputs: inputs.len(),
+                    outputs: leaves.len(),
+                    records: records.clone(),
+                    merge,
+                    on_writer_failure,
+                    capacity,
+                    pipe,
+                    ..Shape::default()
+                },
+                inputs,
+                leaves,
+                spill,
+                one_by_one: spill && one_by_one,
+            })
+    })
+}
+
+/// Runs a case; returns what each reader has read.
+fn run(case: &Case) -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = case.shape.build(case.spill.then(|| dir.path()));
+    let outputs: Vec<Vec<u8>> = thread::scope(|scope| {
+        for (writer, (data, pieces)) in rig.writers.into_iter().zip(&case.inputs) {
+            scope.spawn(move || write_pieces(writer, data, pieces));
+        }
+        let readers = rig.readers.into_iter().zip(&case.leaves);
+        if case.one_by_one {
+            return readers.map(|(reader, most)| read_up_to(reader, *most)).collect();
+        }
+        let readers: Vec<_> = readers.map(|(reader, most)| scope.spawn(move || read_up_to(reader, *most))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let counts = rig.relay.counts();
+    if case.leaves.contains(&None) {
+        let bytes: Vec<u64> = counts.inputs.iter().map(|count| count.bytes).collect();
+        assert_eq!(bytes, case.inputs.iter().map(|(data, _)| data.len() as u64).collect::<Vec<_>>());
+    }
+    for ((count, output), most) in counts.outputs.iter().zip(&outputs).zip(&case.leaves) {
+        if most.is_none() {
+            assert_eq!(count.bytes, output.len() as u64);
+            if let Some(records) = count.records
+                && case.shape.records != Records::Bytes
+            {
+                assert_eq!(records, case.inputs.iter().map(|(data, _)| cut(&case.shape.records, data).len() as u64).sum());
+            }
+        }
+    }
+    rig.relay.join();
+    outputs
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_torn_lost_doubled_or_reordered(case in cases()) {
+        let outputs = run(&case);
+        let inputs: Vec<Vec<u8>> = case.inputs.iter().map(|(data, _)| data.clone()).collect();
+        let records = &case.shape.records;
+        let whole = outputs.iter().zip(&case.leaves).find(|(_, most)| most.is_none()).map(|(output, _)| output);
+        let model = match (case.shape.merge, whole) {
+            (Merge::Sequence, _) => Some(in_sequence(records, &inputs)),
+            (Merge::Arrive, whole) => whole.cloned(),
+        };
+        if case.shape.merge == Merge::Arrive && *records != Records::Bytes && let Some(whole) = whole {
+            prop_assert!(is_merge(records, &inputs, whole), "{whole:?}");
+        }
+        if let Some(model) = model {
+            for (output, most) in outputs.iter().zip(&case.leaves) {
+                let most = most.map_or(model.len(), |most| model.len().min(usize::try_from(most).unwrap()));
+                prop_assert!(output == &model[..most]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_record_is_dropped_where_the_data_ends_all_the_same() {
+    let shape = Shape { inputs: 2, on_writer_failure: OnWriterFailure::Close, ..Shape::default() };
+    let mut rig = shape.build(None);
+    rig.writers[0].write_all(b"one\ntw").unwrap();
+    rig.fates[0].set(WriterEnd::Torn);
+    rig.writers.remove(0);
+    assert_eq!(rig.relay.counts().outputs.len(), 1);
+    let mut first = [0; 4];
+    rig.readers[0].read_exact(&mut first).unwrap();
+    rig.writers[0].write_all(b"three").unwrap();
+    rig.writers.clear();
+    let mut rest = String::new();
+    rig.readers[0].read_to_string(&mut rest).unwrap();
+    assert_eq!((&first, rest.as_str()), (b"one\n", "three"));
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+}
+
+#[test]
+fn a_record_too_long_is_its_writers_fault() {
+    for on_writer_failure in [OnWriterFailure::Cancel, OnWriterFailure::Close] {
+        let shape = Shape { inputs: 2, max_record: 1024, on_writer_failure, ..Shape::default() };
+        let mut rig = shape.build(None);
+        rig.writers[0].write_all(b"fine\n").unwrap();
+        let mut fine = [0; 5];
+        rig.readers[0].read_exact(&mut fine).unwrap();
+        rig.writers[0].write_all(&[b'x'; 1025]).unwrap();
+        let why = "a record of queue `q` is longer than max_record (1.0 KiB), after 5 bytes".to_owned();
+        assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
+        // It is no end of data, neither for the other writer's records ...
+        rig.writers[1].write_all(b"other\n").unwrap();
+        let mut other = [0; 6];
+        rig.readers[0].read_exact(&mut other).unwrap();
+        assert_eq!((&fine, &other), (b"fine\n", b"other\n"));
+        // ... nor, unless that is wanted, when both have gone.
+        rig.writers.clear();
+        if on_writer_failure == OnWriterFailure::Close {
+            assert_eq!(next(&rig.events), RelayEvent::Ended);
+            assert_eq!(rig.readers[0].read(&mut other).unwrap(), 0);
+        } else {
+            rig.relay.stop();
+            rig.relay.join();
+            assert_eq!(rig.events.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+        }
+    }
+}
+
+#[test]
+fn an_end_within_a_record_of_known_length_is_a_fault() {
+    for on_writer_failure in [OnWriterFailure::Cancel, OnWriterFailure::Close] {
+        let shape = Shape { records: Records::Size(4), on_writer_failure, ..Shape::default() };
+        let mut rig = shape.build(None);
+        rig.writers[0].write_all(b"onlyha").unwrap();
+        rig.writers.clear();
+        let why = "the last record of queue `q` is cut off after 2 bytes of it, 4 bytes into the data".to_owned();
+        assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
+        let mut only = [0; 4];
+        rig.readers[0].read_exact(&mut only).unwrap();
+        assert_eq!(&only, b"only");
+        if on_writer_failure == OnWriterFailure::Close {
+            assert_eq!(next(&rig.events), RelayEvent::Ended);
+            assert_eq!(rig.readers[0].read(&mut only).unwrap(), 0);
+        }
+    }
+}
