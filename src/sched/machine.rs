@@ -463,7 +463,8 @@ impl<'p> Scheduler<'p> {
         }
 
         let (old, new) = (old.side(may_fail), new.side(may_fail));
-        if old == new {
+        // A unit that was left out is in no count of its queues.
+        if old == new || plan.nodes[plan.units[unit.index()].node.index()].skip {
             return;
         }
         for at in self.reads.range(unit.index()) {
