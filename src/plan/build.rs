@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::arrange::{Arrangement, Graph};
 use crate::plan::environment::{Dotenv, Environment};
-use crate::plan::problems::{Chain, NAME_RULE, Problems, Site, error, error_of_command_line, is_name, variable, warning};
+use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::{After, Arg, Ends, Group, GroupId, Node, NodeId, Plan, Queue, QueueId, QueueKind, Unit, UnitId};
 use crate::plan::{checks, cycles, ends, environment, params, select, settings, template};
@@ -189,9 +189,10 @@ fn names_of_skip(processes: &IndexMap<String, Process>, overrides: &Overrides<'_
     for name in &overrides.skip {
         match processes.get_index_of(name.as_str()) {
             Some(index) => skip[index] = true,
-            None => problems.push(
-                error_of_command_line(format!("--skip {name}: no node `{name}`")).did_you_mean(name, processes.keys().map(String::as_str)),
-            ),
+            None => {
+                let problem = error(format!("--skip {name}: no node `{name}`"));
+                problems.push_unknown(problem, name, processes.keys().map(String::as_str), None);
+            }
         }
     }
     skip
@@ -263,15 +264,15 @@ fn argv(process: &mut Process, defaults: &spec::Defaults, node: &Site<'_>, scope
         (None, Some(script)) => script_argv(script, process.shell.take(), defaults, node, found),
         (Some(_), Some(_)) => {
             found.problems.push(
-                error(node.key("script").mark_key(), "both `command` and `script`")
-                    .at(node.key("command").mark_key(), "")
-                    .hint("a node runs one of them: drop the other"),
+                Diagnostic::error(node.key("script").mark_key(), "both `command` and `script`")
+                    .and(node.key("command").mark_key(), "")
+                    .help("a node runs one of them: drop the other"),
             );
             Vec::new()
         }
         (None, None) => {
             found.problems.push(
-                error(node.mark_key(), "neither `command` nor `script`").hint("say what to run: `command = [\"program\", \"argument\"]`, or `script = \"shell code\"`"),
+                Diagnostic::error(node.mark_key(), "neither `command` nor `script`").help("say what to run: `command = [\"program\", \"argument\"]`, or `script = \"shell code\"`"),
             );
             Vec::new()
         }
@@ -281,8 +282,8 @@ fn argv(process: &mut Process, defaults: &spec::Defaults, node: &Site<'_>, scope
 fn command_argv(command: Vec<String>, node: &Site<'_>, scope: &Scope<'_>, ends: &Ends, found: &mut Found<'_>) -> Vec<Arg> {
     let site = node.key("command");
     match command.first().map(String::as_str) {
-        None => found.problems.push(error(site.mark_value(), "an empty command").hint("its first element is the program: `command = [\"true\"]`")),
-        Some("") => found.problems.push(error(site.index(0).mark_value(), "the program's name is empty")),
+        None => found.problems.push(Diagnostic::error(site.mark_value(), "an empty command").help("its first element is the program: `command = [\"true\"]`")),
+        Some("") => found.problems.push(Diagnostic::error(site.index(0).mark_value(), "the program's name is empty")),
         Some(_) => shell_looks(&command, &site, found.problems),
     }
     let mut argv = Vec::with_capacity(command.len());
@@ -303,8 +304,8 @@ fn shell_looks(command: &[String], site: &Site<'_>, problems: &mut Problems) {
     let [program, arguments @ ..] = command else { return };
     if arguments.is_empty() && program.contains(char::is_whitespace) && !program.contains("${{") {
         problems.push(
-            warning(site.index(0).mark_value(), format!("the whole of `{}` is the program's name", program.escape_debug()))
-                .hint(format!("did you mean `script = {program:?}`, or one element for each argument?")),
+            Diagnostic::warning(site.index(0).mark_value(), format!("the whole of `{}` is the program's name", program.escape_debug()))
+                .help(format!("did you mean `script = {program:?}`, or one element for each argument?")),
         );
         return;
     }
@@ -315,8 +316,8 @@ fn shell_looks(command: &[String], site: &Site<'_>, problems: &mut Problems) {
     const OPERATORS: [&str; 7] = ["|", "&&", "||", ">", ">>", "2>&1", "2>"];
     if let Some((i, operator)) = arguments.iter().enumerate().find(|(_, argument)| OPERATORS.contains(&argument.as_str())) {
         problems.push(
-            warning(site.index(i + 1).mark_value(), format!("`{operator}` is an argument here: `command` has no shell"))
-                .hint("use `script` for shell code, or queues and files as ends"),
+            Diagnostic::warning(site.index(i + 1).mark_value(), format!("`{operator}` is an argument here: `command` has no shell"))
+                .help("use `script` for shell code, or queues and files as ends"),
         );
     }
 }
@@ -324,7 +325,7 @@ fn shell_looks(command: &[String], site: &Site<'_>, problems: &mut Problems) {
 fn script_argv(script: String, shell: Option<Vec<String>>, defaults: &spec::Defaults, node: &Site<'_>, found: &mut Found<'_>) -> Vec<Arg> {
     let site = node.key("script");
     if script.trim().is_empty() {
-        found.problems.push(error(site.mark_value(), "an empty script").hint("for a node that does nothing say `command = [\"true\"]`"));
+        found.problems.push(Diagnostic::error(site.mark_value(), "an empty script").help("for a node that does nothing say `command = [\"true\"]`"));
     }
     let script = template::script(script, &site, found.problems);
     let top = Site::top("defaults");
@@ -334,10 +335,10 @@ fn script_argv(script: String, shell: Option<Vec<String>>, defaults: &spec::Defa
         (None, None) => (settings::SHELL.map(str::to_owned).to_vec(), node.key("shell")),
     };
     if shell.first().is_none_or(String::is_empty) {
-        found.problems.push(error(site.mark_value(), "an empty shell").hint("`shell` is what stands before the script: `[\"bash\", \"-euc\"]`"));
+        found.problems.push(Diagnostic::error(site.mark_value(), "an empty shell").help("`shell` is what stands before the script: `[\"bash\", \"-euc\"]`"));
     }
     if shell.iter().any(|word| word.contains(['\0']) || word.contains("${{")) {
-        found.problems.push(error(site.mark_value(), "`shell` is taken as it stands: neither NUL nor `${{` can be in it"));
+        found.problems.push(Diagnostic::error(site.mark_value(), "`shell` is taken as it stands: neither NUL nor `${{` can be in it"));
     }
     shell.into_iter().chain([script]).map(|word| Arg::One(template::Template::Literal(word.into()))).collect()
 }
@@ -354,7 +355,7 @@ fn globs(patterns: Vec<String>, key: &str, node: &Site<'_>, scope: &Scope<'_>, f
         .map(|(i, pattern)| {
             let site = if one { site } else { site.index(i) };
             if let Err(reason) = globset::Glob::new(&pattern) {
-                found.problems.push(error(site.mark_value(), format!("not a pattern: {}", reason.kind())));
+                found.problems.push(Diagnostic::error(site.mark_value(), format!("not a pattern: {}", reason.kind())));
             }
             template::parse(pattern, &scope.at(When::Start), &site, found)
         })
@@ -367,10 +368,10 @@ fn waits(after: &[spec::After], processes: &IndexMap<String, Process>, node: &Si
     for (i, wait) in after.iter().enumerate() {
         match processes.get_index_of(wait.node.as_str()) {
             Some(index) => waits.push(After { node: NodeId::from(index), state: wait.state }),
-            None => problems.push(
-                error(node.key("after").index(i).mark_value(), format!("no node `{}`", wait.node))
-                    .did_you_mean(&wait.node, processes.keys().map(String::as_str)),
-            ),
+            None => {
+                let problem = Diagnostic::error(node.key("after").index(i).mark_value(), format!("no node `{}`", wait.node));
+                problems.push_unknown(problem, &wait.node, processes.keys().map(String::as_str), None);
+            }
         }
     }
     // Stable: several states of one node stay as they were said.
@@ -381,8 +382,8 @@ fn waits(after: &[spec::After], processes: &IndexMap<String, Process>, node: &Si
         if pair[0].node == pair[1].node && contradicts(pair[0].state, pair[1].state) {
             let name = processes.get_index(pair[0].node.index()).map_or("", |(name, _)| name.as_str());
             problems.push(
-                error(node.key("after").mark_value(), format!("it waits for both the success and the failure of `{name}`"))
-                    .hint(format!("for either of them say `{{ node = \"{name}\", state = \"finished\" }}`")),
+                Diagnostic::error(node.key("after").mark_value(), format!("it waits for both the success and the failure of `{name}`"))
+                    .help(format!("for either of them say `{{ node = \"{name}\", state = \"finished\" }}`")),
             );
         }
     }
@@ -512,6 +513,6 @@ impl cycles::Words for Names<'_> {
 /// The name of a queue or node that could be one, or says why not.
 pub(super) fn check_name(what: &str, name: &str, site: &Site<'_>, problems: &mut Problems) {
     if !is_name(name) {
-        problems.push(error(site.mark_key(), format!("`{}` can't be a {what}'s name", name.escape_debug())).hint(NAME_RULE));
+        problems.push(Diagnostic::error(site.mark_key(), format!("`{}` can't be a {what}'s name", name.escape_debug())).help(NAME_RULE));
     }
 }

@@ -5,11 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Mark, Place};
+use crate::diagnostic::{Diagnostic, Mark, Place, did_you_mean};
 use crate::plan::arrange::Graph;
 use crate::plan::build::{Draft, Names, ValueUse, check_name};
 use crate::plan::cycles::Words;
-use crate::plan::problems::{Chain, Problems, Site, error, listed, nearest, note, warning};
+use crate::plan::problems::{Problems, Site, listed};
 use crate::plan::{Node, NodeId, Queue, Sink, Source, ends, settings};
 use crate::spec::{self, AfterState, Records, Spec};
 
@@ -33,19 +33,19 @@ pub(super) fn names(spec: &Spec, problems: &mut Problems) {
 
 fn queue_settings(queue: &spec::Queue, site: &Site<'_>, problems: &mut Problems) {
     if queue.max_record.is_some_and(|size| size.0 == 0) {
-        problems.push(error(site.key("max_record").mark_value(), "no record fits 0 bytes").hint("leave `max_record` out for 16MiB"));
+        problems.push(Diagnostic::error(site.key("max_record").mark_value(), "no record fits 0 bytes").help("leave `max_record` out for 16MiB"));
     }
     if queue.capacity.is_some_and(|size| size.0 == 0) {
-        problems.push(error(site.key("capacity").mark_value(), "a queue of 0 bytes carries nothing").hint("leave `capacity` out for 256KiB"));
+        problems.push(Diagnostic::error(site.key("capacity").mark_value(), "a queue of 0 bytes carries nothing").help("leave `capacity` out for 256KiB"));
     }
     let at = site.key("records");
     match &queue.records {
-        Some(Records::Size(0)) => problems.push(error(at.key("size").mark_value(), "records of 0 bytes are none").hint("say how many bytes a record has")),
+        Some(Records::Size(0)) => problems.push(Diagnostic::error(at.key("size").mark_value(), "records of 0 bytes are none").help("say how many bytes a record has")),
         Some(Records::Separator(text)) if text.is_empty() => {
-            problems.push(error(at.key("separator").mark_value(), "an empty separator separates nothing").hint("for a stream without records say `records = \"bytes\"`"));
+            problems.push(Diagnostic::error(at.key("separator").mark_value(), "an empty separator separates nothing").help("for a stream without records say `records = \"bytes\"`"));
         }
         Some(Records::Start(text)) if text.is_empty() || text.contains('\n') => {
-            problems.push(error(at.key("start").mark_value(), "`start` is the beginning of a line: not empty, no line end in it"));
+            problems.push(Diagnostic::error(at.key("start").mark_value(), "`start` is the beginning of a line: not empty, no line end in it"));
         }
         _ => {}
     }
@@ -55,7 +55,7 @@ fn queue_settings(queue: &spec::Queue, site: &Site<'_>, problems: &mut Problems)
 pub(super) fn run(run: &spec::Run, problems: &mut Problems) {
     let site = Site::top("run");
     if run.jobs == Some(0) {
-        problems.push(error(site.key("jobs").mark_value(), "with 0 job slots nothing can start").hint("leave `jobs` out for the CPUs of this machine"));
+        problems.push(Diagnostic::error(site.key("jobs").mark_value(), "with 0 job slots nothing can start").help("leave `jobs` out for the CPUs of this machine"));
     }
     settings::check_timeout(run.timeout.map(|d| d.0), &site, problems);
 }
@@ -67,33 +67,31 @@ pub(super) fn queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>
     let near = |name: &str, writes: bool| {
         let lacking = queues.0.iter().filter(|(_, q)| if writes { q.readers.is_empty() } else { q.writers.is_empty() });
         let all = queues.0.iter().filter(|(_, q)| if writes { !q.writers.is_empty() } else { !q.readers.is_empty() });
-        nearest(name, lacking.map(|(n, _)| &**n)).or_else(|| nearest(name, all.map(|(n, _)| &**n))).map(|near| format!("did you mean `{near}`?"))
+        did_you_mean(name, lacking.map(|(n, _)| &**n)).or_else(|| did_you_mean(name, all.map(|(n, _)| &**n))).map(|near| format!("did you mean `{near}`?"))
     };
     for (name, queue) in &queues.0 {
         if let (Some(reader), true) = (queue.readers.first(), queue.writers.is_empty()) {
             let hint = near(name, true).unwrap_or_else(|| format!("let a node write it: `stdout = \"{name}\"`"));
-            problems.push(error(reader.mark(node(reader)), format!("`{}` reads queue `{name}`, which nobody writes", node(reader))).hint(hint));
+            problems.push(Diagnostic::error(reader.mark(node(reader)), format!("`{}` reads queue `{name}`, which nobody writes", node(reader))).help(hint));
         }
         if let (Some(writer), true) = (queue.writers.first(), queue.readers.is_empty()) {
             let hint = near(name, false).unwrap_or_else(|| format!("let a node read it: `stdin = \"{name}\"`"));
-            problems.push(error(writer.mark(node(writer)), format!("`{}` writes queue `{name}`, which nobody reads", node(writer))).hint(hint));
+            problems.push(Diagnostic::error(writer.mark(node(writer)), format!("`{}` writes queue `{name}`, which nobody reads", node(writer))).help(hint));
         }
         let deliver = said.get(&**name).and_then(|said| said.deliver);
         if queue.readers.len() > 1 && deliver.is_none() {
             let readers = listed(queue.readers.iter().map(node));
-            let mut problem = error(queue.readers[0].mark(node(&queue.readers[0])), format!("queue `{name}` is read by {readers}: it must say who gets what"));
+            let mut problem = Diagnostic::error(queue.readers[0].mark(node(&queue.readers[0])), format!("queue `{name}` is read by {readers}: it must say who gets what"));
             for reader in &queue.readers[1..] {
-                problem = problem.at(reader.mark(node(reader)), "");
+                problem = problem.and(reader.mark(node(reader)), "");
             }
-            problems.push(problem.hint(format!("for every reader to get all: `[queue.{name}]` `deliver = \"copy\"`")));
+            problems.push(problem.help(format!("for every reader to get all: `[queue.{name}]` `deliver = \"copy\"`")));
         }
     }
     let top = Site::top("queue");
     for name in said.keys().filter(|name| !queues.0.contains_key(name.as_str())) {
-        problems.push(
-            error(top.key(name).mark_key(), format!("queue `{name}` has settings, but is no process's end"))
-                .did_you_mean(name, queues.0.keys().map(|known| &**known)),
-        );
+        let problem = Diagnostic::error(top.key(name).mark_key(), format!("queue `{name}` has settings, but no process reads or writes it"));
+        problems.push_unknown(problem, name, queues.0.keys().map(|known| &**known), None);
     }
 }
 
@@ -151,9 +149,9 @@ pub(super) fn values(draft: &Draft, uses: &[ValueUse], order: &mut Order<'_>, pr
         let offers = |unit: u32| draft.units[unit as usize].ends.outputs.iter().any(|output| output.to.contains(&Sink::Value));
         let mark = Mark::Value(used.place.clone());
         if !draft.nodes[used.node.index()].units.clone().any(offers) {
-            problems.push(error(mark, format!("`{node}` offers no value")).hint(format!("say `stdout = \"value\"` in process `{node}`")));
+            problems.push(Diagnostic::error(mark, format!("`{node}` offers no value")).help(format!("say `stdout = \"value\"` in process `{node}`")));
         } else if !order.comes_after(used.user, used.node) {
-            problems.push(error(mark, format!("the value of `{node}` is used by `{user}`, which does not wait for it")).hint(format!("add `after = [\"{node}\"]` to process `{user}`")));
+            problems.push(Diagnostic::error(mark, format!("the value of `{node}` is used by `{user}`, which does not wait for it")).help(format!("add `after = [\"{node}\"]` to process `{user}`")));
         }
     }
 }
@@ -183,9 +181,9 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                     Some(first) => {
                         let both = if first.unit == unit { format!("by two ends of `{}`", name(unit)) } else { format!("by `{}` and by `{}`", name(first.unit), name(unit)) };
                         problems.push(
-                            error(Mark::Value(place), format!("{path} is written {both}"))
-                                .at(Mark::Value(first.place.clone()), "first here")
-                                .hint("one would replace the other's: take two files, or a queue with two writers, or `append = true` for both"),
+                            Diagnostic::error(Mark::Value(place), format!("{path} is written {both}"))
+                                .and(Mark::Value(first.place.clone()), "first here")
+                                .help("one would replace the other's: take two files, or a queue with two writers, or `append = true` for both"),
                         );
                     }
                     None => {
@@ -206,9 +204,9 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                 let Some(writer) = writers.get(&lexical(dir, path)).filter(|writer| writer.unit != unit) else { continue };
                 if !order.comes_after(said.node, draft.units[writer.unit].node) {
                     problems.push(
-                        warning(Mark::Value(key(unit, &input.name, "inputs")), format!("`{}` reads {path}, which `{}` writes, without waiting for it", name(unit), name(writer.unit)))
-                            .at(Mark::Value(writer.place.clone()), "written here")
-                            .hint(format!("add `after = [\"{}\"]` to process `{}`", name(writer.unit), name(unit))),
+                        Diagnostic::warning(Mark::Value(key(unit, &input.name, "inputs")), format!("`{}` reads {path}, which `{}` writes, without waiting for it", name(unit), name(writer.unit)))
+                            .and(Mark::Value(writer.place.clone()), "written here")
+                            .help(format!("add `after = [\"{}\"]` to process `{}`", name(writer.unit), name(unit))),
                     );
                 }
             }
@@ -241,8 +239,8 @@ pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) 
     let mut alone = joined.iter().enumerate().filter(|(_, joined)| !**joined).map(|(index, _)| index);
     if let (Some(index), None) = (alone.next(), alone.next()) {
         let name = &nodes[index].name;
-        let mut problem = note(format!("`{name}` is the only node that no queue and no wait joins to another: it starts at once"));
-        problem = problem.at(Mark::Key(Place::of(&["process", name])), "");
+        let mut problem = Diagnostic::note(format!("`{name}` is the only node that no queue and no wait joins to another: it starts at once"));
+        problem = problem.and(Mark::Key(Place::of(&["process", name])), "");
         problems.push(problem);
     }
 }
@@ -258,10 +256,10 @@ pub(super) fn note_spilling(graph: &Graph, joined: &[u32], meets: &[bool], words
     for queues in groups.values() {
         let names = listed(queues.iter().map(|&queue| words.queue(queue)));
         let (noun, verb) = if queues.len() == 1 { ("queue", "spills") } else { ("queues", "spill") };
-        let mut problem = note(format!("{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"));
+        let mut problem = Diagnostic::note(format!("{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"));
         for &queue in queues.iter().take(6) {
             if let Some(&writer) = graph.queues[queue].0.first() {
-                problem = problem.at(words.end(queue, writer, false), "");
+                problem = problem.and(words.end(queue, writer, false), "");
             }
         }
         problems.push(problem);

@@ -7,7 +7,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::arrange::Graph;
-use crate::plan::problems::{Chain, Problems, error_of, listed};
+use crate::plan::problems::{Problems, error, listed};
 
 /// What messages need to know of the pipeline.
 pub(super) trait Words {
@@ -135,11 +135,11 @@ fn cycle_problem(cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn W
     if let &[one] = cycle {
         let name = words.node(one);
         return match edges.get(&(one, one)) {
-            Some(Why::Queue(queue)) => error_of(format!("`{name}` writes queue `{}` and reads it itself", words.queue(*queue)))
-                .at(words.end(*queue, one, false), "written here")
-                .at(words.end(*queue, one, true), "read here")
-                .hint("it would wait for its own end of data: use two queues, or a file"),
-            _ => error_of(format!("`{name}` waits for itself")).at(words.wait(one, one), "").hint("drop it from `after`"),
+            Some(Why::Queue(queue)) => error(format!("`{name}` writes queue `{}` and reads it itself", words.queue(*queue)))
+                .and(words.end(*queue, one, false), "written here")
+                .and(words.end(*queue, one, true), "read here")
+                .help("it would wait for its own end of data: use two queues, or a file"),
+            _ => error(format!("`{name}` waits for itself")).and(words.wait(one, one), "").help("drop it from `after`"),
         };
     }
     let mut way: Vec<&str> = cycle.iter().map(|&unit| words.node(unit)).collect();
@@ -151,9 +151,9 @@ fn cycle_problem(cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn W
         short.push("...");
         let tail = way[way.len() - 3..].to_vec();
         let shown = format!("{} {left_out} → {}", short.join(" → "), tail.join(" → "));
-        return label_cycle(error_of(format!("cycle: {shown}")), cycle, edges, words).hint(hint);
+        return label_cycle(error(format!("cycle: {shown}")), cycle, edges, words).help(hint);
     }
-    label_cycle(error_of(format!("cycle: {}", way.join(" → "))), cycle, edges, words).hint(hint)
+    label_cycle(error(format!("cycle: {}", way.join(" → "))), cycle, edges, words).help(hint)
 }
 
 /// Each step of the way at its place in the file.
@@ -163,8 +163,8 @@ fn label_cycle(mut problem: Diagnostic, cycle: &[u32], edges: &BTreeMap<(u32, u3
         let to = cycle[(i + 1) % cycle.len()];
         let (from_name, to_name) = (words.node(from), words.node(to));
         problem = match edges.get(&(from, to)) {
-            Some(Why::Queue(queue)) => problem.at(words.end(*queue, to, true), format!("`{to_name}` reads queue `{}` from `{from_name}`", words.queue(*queue))),
-            _ => problem.at(words.wait(to, from), format!("`{to_name}` waits for `{from_name}`")),
+            Some(Why::Queue(queue)) => problem.and(words.end(*queue, to, true), format!("`{to_name}` reads queue `{}` from `{from_name}`", words.queue(*queue))),
+            _ => problem.and(words.wait(to, from), format!("`{to_name}` waits for `{from_name}`")),
         };
     }
     problem
@@ -176,19 +176,19 @@ fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagno
     let direct = graph.queues.iter().position(|(writers, readers)| writers.contains(&a) && readers.contains(&b));
     if let Some(queue) = direct {
         let queue_name = words.queue(queue);
-        return error_of(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
-            .at(words.wait(b, a), format!("waits for `{before}`"))
-            .at(words.end(queue, b, true), format!("and reads from it while it runs, queue `{queue_name}`"))
-            .hint(format!(
+        return error(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
+            .and(words.wait(b, a), format!("waits for `{before}`"))
+            .and(words.end(queue, b, true), format!("and reads from it while it runs, queue `{queue_name}`"))
+            .help(format!(
                 "drop the wait; or, since a queue that is stored on disk is not in this version, let `{before}` write a file, `{{ file = \"{queue_name}.data\" }}`, and `{waiting}` read it"
             ));
     }
     let way = way_between(graph, a, b);
     let queues = listed(way.iter().map(|&queue| words.queue(queue)));
     let noun = if way.len() == 1 { "queue" } else { "queues" };
-    error_of(format!("`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"))
-        .at(words.wait(b, a), "nodes joined by queues start together")
-        .hint("let one of these queues go through a file, which its reader waits for, or drop the wait")
+    error(format!("`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"))
+        .and(words.wait(b, a), "nodes joined by queues start together")
+        .help("let one of these queues go through a file, which its reader waits for, or drop the wait")
 }
 
 /// The queues on a shortest way between two units of a group.
@@ -247,11 +247,11 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
         queues.sort_unstable();
         queues.dedup();
         let steps: Vec<String> = waits.iter().map(|&(a, b)| format!("`{}` waits for `{}`", words.node(b), words.node(a))).collect();
-        let mut problem = error_of(format!("no group can start first: {}, and {}", steps.join(", "), together.join(", ")));
+        let mut problem = error(format!("no group can start first: {}, and {}", steps.join(", "), together.join(", ")));
         for &(a, b) in &waits {
-            problem = problem.at(words.wait(b, a), format!("`{}` waits for `{}`", words.node(b), words.node(a)));
+            problem = problem.and(words.wait(b, a), format!("`{}` waits for `{}`", words.node(b), words.node(a)));
         }
-        problems.push(problem.hint(format!(
+        problems.push(problem.help(format!(
             "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",
             listed(queues.iter().map(|&queue| words.queue(queue)))
         )));

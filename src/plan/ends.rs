@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Mark, Place};
+use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::environment::clash;
-use crate::plan::problems::{Chain, NAME_RULE, Site, error, is_name, warning};
+use crate::plan::problems::{NAME_RULE, Problems, Site, is_name, listed, variable};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::template;
 use crate::plan::{Ends, Input, Output, QueueId, Sink, Source, UnitId};
@@ -85,7 +85,7 @@ pub(super) fn written(processes: &IndexMap<String, Process>, scope: &Scope<'_>) 
         return written;
     }
     // Its problems are found again when the node is built, so here they are dropped.
-    let mut problems = crate::plan::problems::Problems::default();
+    let mut problems = Problems::default();
     let mut values = Vec::new();
     let mut found = Found { problems: &mut problems, values: &mut values, secret: false.into() };
     for (i, process) in processes.values().enumerate() {
@@ -190,8 +190,8 @@ impl Builder<'_> {
                 (Number::Fixed(fd), 0 | 1) => sources.into_iter().map(|source| (fd, source)).collect(),
                 (Number::Fixed(fd), several) => {
                     found.problems.push(
-                        error(site.mark_value(), format!("descriptor {fd} can't be {several} inputs"))
-                            .hint("give the input a name instead of a number: it then gets a descriptor for each"),
+                        Diagnostic::error(site.mark_value(), format!("descriptor {fd} can't be {several} inputs"))
+                            .help("give the input a name instead of a number: it then gets a descriptor for each"),
                     );
                     continue;
                 }
@@ -225,9 +225,9 @@ impl Builder<'_> {
         if let Some((first, second)) = clash(ends.keys().map(String::as_str)) {
             let site = node.key(key);
             found.problems.push(
-                error(site.key(second).mark_key(), format!("`{first}` and `{second}` would both be the variable `{prefix}_{}`", crate::plan::problems::variable(first)))
-                    .at(site.key(first).mark_key(), "")
-                    .hint("rename one of them"),
+                Diagnostic::error(site.key(second).mark_key(), format!("`{first}` and `{second}` would both be the variable `{prefix}_{}`", variable(first)))
+                    .and(site.key(first).mark_key(), "")
+                    .help("rename one of them"),
             );
         }
     }
@@ -238,7 +238,7 @@ impl Builder<'_> {
             Inputs::One(one) => self.matching(unit, one, &at, None, site, found),
             Inputs::Many(many) => {
                 if many.is_empty() {
-                    found.problems.push(error(site.mark_value(), "an empty array of inputs").hint("for an input without data say `\"null\"`"));
+                    found.problems.push(Diagnostic::error(site.mark_value(), "an empty array of inputs").help("for an input without data say `\"null\"`"));
                 }
                 let mut sources = Vec::new();
                 for (i, one) in many.into_iter().enumerate() {
@@ -260,7 +260,7 @@ impl Builder<'_> {
         let glob = match globset::Glob::new(text) {
             Ok(glob) => glob.compile_matcher(),
             Err(reason) => {
-                found.problems.push(error(site.mark_value(), format!("not a pattern: `{text}`: {}", reason.kind())));
+                found.problems.push(Diagnostic::error(site.mark_value(), format!("not a pattern: `{text}`: {}", reason.kind())));
                 return Vec::new();
             }
         };
@@ -272,12 +272,9 @@ impl Builder<'_> {
             .map(|(name, _)| name)
             .collect();
         if names.is_empty() {
-            let near = crate::plan::problems::nearest(text, self.written.keys().map(String::as_str));
-            let hint = match near {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("queues that are written: {}", crate::plan::problems::listed(self.written.keys().map(String::as_str))),
-            };
-            found.problems.push(error(site.mark_value(), format!("no queue matches `{text}`")).hint(hint));
+            let written = self.written.keys().map(String::as_str);
+            let help = (!self.written.is_empty()).then(|| format!("queues that are written: {}", listed(written.clone())));
+            found.problems.push_unknown(Diagnostic::error(site.mark_value(), format!("no queue matches `{text}`")), text, written, help);
         }
         names.into_iter().filter_map(|name| self.read(unit, name, at, index, site, found)).collect()
     }
@@ -290,8 +287,8 @@ impl Builder<'_> {
             Stdin::Text(text) => {
                 if text.contains("${{") {
                     found.problems.push(
-                        warning(site.key("text").mark_value(), "`${{` in `text`, where nothing is replaced")
-                            .hint("let a `script` print it from environment variables"),
+                        Diagnostic::warning(site.key("text").mark_value(), "`${{` in `text`, where nothing is replaced")
+                            .help("let a `script` print it from environment variables"),
                     );
                 }
                 Some(Source::Text(text.into()))
@@ -307,8 +304,8 @@ impl Builder<'_> {
         let (queue, draft) = self.queues.mention(name);
         if draft.readers.last().is_some_and(|end| end.unit == unit) {
             found.problems.push(
-                error(site.mark_value(), format!("queue `{name}` is read twice by one node"))
-                    .hint("a second read would take records away from the first: read it once"),
+                Diagnostic::error(site.mark_value(), format!("queue `{name}` is read twice by one node"))
+                    .help("a second read would take records away from the first: read it once"),
             );
             return None;
         }
@@ -321,7 +318,7 @@ impl Builder<'_> {
             spec::Output::One(one) => self.sink(unit, one, at, None, site, found).into_iter().collect(),
             spec::Output::Many(many) => {
                 if many.is_empty() {
-                    found.problems.push(error(site.mark_value(), "an empty array of outputs").hint("to drop the output say `\"null\"`"));
+                    found.problems.push(Diagnostic::error(site.mark_value(), "an empty array of outputs").help("to drop the output say `\"null\"`"));
                 }
                 let alone = many.len() == 1;
                 let mut sinks = Vec::new();
@@ -329,14 +326,14 @@ impl Builder<'_> {
                     let site = site.index(i);
                     if one == spec::Sink::Stdout && !alone {
                         found.problems.push(
-                            error(site.mark_value(), "`\"stdout\"` stands for the whole end and can't be one of several")
-                                .hint("say `stderr = \"stdout\"`, and what gets a copy in `stdout`"),
+                            Diagnostic::error(site.mark_value(), "`\"stdout\"` stands for the whole end and can't be one of several")
+                                .help("say `stderr = \"stdout\"`, and what gets a copy in `stdout`"),
                         );
                         continue;
                     }
                     if let Some(sink) = self.sink(unit, one, at, Some(i), &site, found) {
                         if sinks.contains(&sink) {
-                            found.problems.push(error(site.mark_value(), "the same end twice in one array").hint("drop one of the two"));
+                            found.problems.push(Diagnostic::error(site.mark_value(), "the same end twice in one array").help("drop one of the two"));
                             continue;
                         }
                         sinks.push(sink);
@@ -355,7 +352,7 @@ impl Builder<'_> {
             spec::Sink::Value => {
                 if !matches!(at, At::Key("stdout")) {
                     found.problems.push(
-                        error(site.mark_value(), "only `stdout` can be the node's value").hint("say `stdout = \"value\"`, or name a queue or a file here"),
+                        Diagnostic::error(site.mark_value(), "only `stdout` can be the node's value").help("say `stdout = \"value\"`, or name a queue or a file here"),
                     );
                     return None;
                 }
@@ -364,7 +361,7 @@ impl Builder<'_> {
             spec::Sink::Stdout => {
                 if !matches!(at, At::Key("stderr")) {
                     found.problems.push(
-                        error(site.mark_value(), "only `stderr` can be the same end as `stdout`").hint("name a queue or a file here"),
+                        Diagnostic::error(site.mark_value(), "only `stderr` can be the same end as `stdout`").help("name a queue or a file here"),
                     );
                     return None;
                 }
@@ -384,7 +381,7 @@ impl Builder<'_> {
                         At::Key("stderr") if &*first.key == "stdout" => "say `stderr = \"stdout\"`: both are then one end of the queue",
                         _ => "two queues, or one end, can carry it",
                     };
-                    found.problems.push(error(site.mark_value(), format!("queue `{name}` is written by two ends of one node")).hint(help));
+                    found.problems.push(Diagnostic::error(site.mark_value(), format!("queue `{name}` is written by two ends of one node")).help(help));
                     return None;
                 }
                 draft.writers.push(End::new(unit, at, index));
@@ -395,7 +392,7 @@ impl Builder<'_> {
 
     fn path(&self, path: String, site: &Site<'_>, found: &mut Found<'_>) -> template::Template {
         if path.is_empty() {
-            found.problems.push(error(site.mark_value(), "an empty path"));
+            found.problems.push(Diagnostic::error(site.mark_value(), "an empty path"));
         }
         template::parse(path, &self.scope.at(When::Start), site, found)
     }
@@ -414,13 +411,13 @@ impl Builder<'_> {
             return None;
         }
         if !is_name(&name) {
-            let problem = error(site.mark_value(), format!("`{}` can't be a queue's name", name.escape_debug()));
+            let problem = Diagnostic::error(site.mark_value(), format!("`{}` can't be a queue's name", name.escape_debug()));
             found.problems.push(if pattern(&name) {
-                problem.hint("a pattern works in `inputs`: `inputs = { parts = \"sorted-*\" }`")
+                problem.help("a pattern works in `inputs`: `inputs = { parts = \"sorted-*\" }`")
             } else if name.contains(['/', '.']) {
-                problem.hint(format!("for a file say `{{ file = \"{name}\" }}`"))
+                problem.help(format!("for a file say `{{ file = \"{name}\" }}`"))
             } else {
-                problem.hint(NAME_RULE)
+                problem.help(NAME_RULE)
             });
             return None;
         }
@@ -429,8 +426,8 @@ impl Builder<'_> {
 }
 
 /// A queue that has the name of another kind of end.
-pub(super) fn reserved(name: &str, mark: Mark) -> crate::diagnostic::Diagnostic {
-    error(mark, format!("a queue can't be called `{name}`")).hint(format!("`\"{name}\"` means something else as an end of a process: choose another name"))
+pub(super) fn reserved(name: &str, mark: Mark) -> Diagnostic {
+    Diagnostic::error(mark, format!("a queue can't be called `{name}`")).help(format!("`\"{name}\"` means something else as an end of a process: choose another name"))
 }
 
 /// Which descriptors are taken, by node.
@@ -467,7 +464,7 @@ impl Descriptors {
     fn named(&mut self, name: &str, standard: &str, site: &Site<'_>, found: &mut Found<'_>) -> Option<Number> {
         if matches!(name, "stdin" | "stdout" | "stderr") {
             found.problems.push(
-                error(site.mark_key(), format!("`{name}` is a key of its own")).hint(format!("move it out: `{name} = ...`")),
+                Diagnostic::error(site.mark_key(), format!("`{name}` is a key of its own")).help(format!("move it out: `{name} = ...`")),
             );
             return None;
         }
@@ -478,15 +475,15 @@ impl Descriptors {
             Ok(fd) if fd.to_string() == name => fd,
             _ => {
                 found.problems.push(
-                    error(site.mark_key(), format!("`{}` can't be the name of an end", name.escape_debug()))
-                        .hint(format!("{NAME_RULE}; or a number: that descriptor")),
+                    Diagnostic::error(site.mark_key(), format!("`{}` can't be the name of an end", name.escape_debug()))
+                        .help(format!("{NAME_RULE}; or a number: that descriptor")),
                 );
                 return None;
             }
         };
         if fd > LAST_DESCRIPTOR {
             found.problems.push(
-                error(site.mark_key(), format!("descriptor {fd} is too high")).hint(format!("descriptors go up to {LAST_DESCRIPTOR}")),
+                Diagnostic::error(site.mark_key(), format!("descriptor {fd} is too high")).help(format!("descriptors go up to {LAST_DESCRIPTOR}")),
             );
             return None;
         }
@@ -497,13 +494,13 @@ impl Descriptors {
             } else {
                 "take a number from 3".to_owned()
             };
-            found.problems.push(error(site.mark_key(), format!("descriptor {fd} is `{key}`")).hint(hint));
+            found.problems.push(Diagnostic::error(site.mark_key(), format!("descriptor {fd} is `{key}`")).help(hint));
             return None;
         }
         // Named twice: once in `inputs`, once in `outputs`; said at the second.
         if let Some(entry) = self.taken.iter_mut().find(|(taken, by)| *taken == fd && !by.is_empty()) {
             let _ = entry;
-            found.problems.push(error(site.mark_key(), format!("descriptor {fd} is in both `inputs` and `outputs`")).hint("give one of them another number, or a name"));
+            found.problems.push(Diagnostic::error(site.mark_key(), format!("descriptor {fd} is in both `inputs` and `outputs`")).help("give one of them another number, or a name"));
             return None;
         }
         if let Some(entry) = self.taken.iter_mut().find(|(taken, _)| *taken == fd) {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::plan::problems::{Chain, Problems, Site, error, variable};
+use crate::diagnostic::Diagnostic;
+use crate::plan::problems::{Problems, Site, variable};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::template::{self, Template};
 
@@ -67,8 +68,8 @@ impl<'a> Dotenv<'a> {
             Ok(text) => parse_dotenv(&text, &path, site, problems).into(),
             Err(reason) => {
                 problems.push(
-                    error(site.mark_value(), format!("cannot read env_file {}: {}", path.display(), os_reason(&reason)))
-                        .hint(format!("relative paths start from the pipeline's directory, {}", self.dir.display())),
+                    Diagnostic::error(site.mark_value(), format!("cannot read env_file {}: {}", path.display(), os_reason(&reason)))
+                        .help(format!("relative paths start from the pipeline's directory, {}", self.dir.display())),
                 );
                 Arc::new([])
             }
@@ -92,7 +93,7 @@ fn parse_dotenv(text: &str, path: &Path, site: &Site<'_>, problems: &mut Problem
     for item in dotenvy::from_read_iter(text.as_bytes()) {
         match item {
             Ok((name, value)) if value.contains('\0') => {
-                problems.push(error(site.mark_value(), format!("{}: variable `{name}` holds a NUL byte", path.display())));
+                problems.push(Diagnostic::error(site.mark_value(), format!("{}: variable `{name}` holds a NUL byte", path.display())));
             }
             Ok(variable) => variables.push(variable),
             Err(dotenvy::Error::LineParse(line, _)) => {
@@ -100,11 +101,11 @@ fn parse_dotenv(text: &str, path: &Path, site: &Site<'_>, problems: &mut Problem
                 let wrong = line.lines().next().unwrap_or_default();
                 let number = text.lines().position(|l| l.trim_end() == wrong.trim_end()).map_or(0, |i| i + 1);
                 problems.push(
-                    error(site.mark_value(), format!("{}:{number}: not a line of a dotenv file: `{}`", path.display(), wrong.trim_end()))
-                        .hint("lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`"),
+                    Diagnostic::error(site.mark_value(), format!("{}:{number}: not a line of a dotenv file: `{}`", path.display(), wrong.trim_end()))
+                        .help("lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`"),
                 );
             }
-            Err(other) => problems.push(error(site.mark_value(), format!("{}: {other}", path.display()))),
+            Err(other) => problems.push(Diagnostic::error(site.mark_value(), format!("{}: {other}", path.display()))),
         }
     }
     variables
@@ -114,8 +115,8 @@ fn parse_dotenv(text: &str, path: &Path, site: &Site<'_>, problems: &mut Problem
 pub(super) fn check_name(name: &str, site: &Site<'_>, problems: &mut Problems) {
     if name.is_empty() || name.contains(['=', '\0']) {
         problems.push(
-            error(site.mark_key(), format!("`{}` can't be the name of an environment variable", name.escape_debug()))
-                .hint("it must not be empty or hold `=` or NUL"),
+            Diagnostic::error(site.mark_key(), format!("`{}` can't be the name of an environment variable", name.escape_debug()))
+                .help("it must not be empty or hold `=` or NUL"),
         );
     }
 }

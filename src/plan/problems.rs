@@ -1,9 +1,9 @@
 //! Problems while they are found: where ([`Site`], a place that costs nothing until there is something to say) and what
-//! (small constructors for [`Diagnostic`]). It doesn't know how problems are shown.
+//! (collected in [`Problems`]). It doesn't know how problems are shown.
 
 use std::fmt::Write as _;
 
-use crate::diagnostic::{Diagnostic, Label, Mark, Place, Severity, Step};
+use crate::diagnostic::{Diagnostic, Mark, Place, Severity, Step, did_you_mean};
 
 /// A place in the file as a chain on the stack: planning 100,000 nodes passes hundreds of thousands of them and builds a
 /// [`Place`] only for those that have a problem.
@@ -61,6 +61,9 @@ impl<'a> Site<'a> {
     }
 }
 
+/// So many problems get a "did you mean".
+const SUGGESTED: usize = 100;
+
 /// All problems so far, in the order they were found.
 #[derive(Debug, Default)]
 pub(super) struct Problems(pub(super) Vec<Diagnostic>);
@@ -71,83 +74,27 @@ impl Problems {
         self.0.push(problem);
     }
 
+    /// Adds one about a word that is unknown: with the nearest candidate as its help, else with `otherwise`.
+    pub(super) fn push_unknown<'a>(
+        &mut self,
+        problem: Diagnostic,
+        word: &str,
+        candidates: impl IntoIterator<Item = &'a str>,
+        otherwise: Option<String>,
+    ) {
+        // A look at 100,000 names for each of 100,000 wrong ones would take minutes, and nobody reads on that far.
+        let near = if self.0.len() < SUGGESTED { did_you_mean(word, candidates) } else { None };
+        let help = near.map(|near| format!("did you mean `{near}`?")).or(otherwise);
+        self.0.push(match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        });
+    }
+
     /// Whether one of them keeps the pipeline from running.
     pub(super) fn fatal(&self) -> bool {
         self.0.iter().any(|p| p.severity == Severity::Error)
     }
-}
-
-/// Chaining for [`Diagnostic`].
-pub(super) trait Chain {
-    /// Another marked place.
-    fn at(self, place: Mark, text: impl Into<String>) -> Self;
-    /// The way out.
-    fn hint(self, help: impl Into<String>) -> Self;
-    /// "did you mean ..?", where a candidate is near `word`; leaves a help that is there already.
-    fn did_you_mean<'a>(self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self;
-}
-
-impl Chain for Diagnostic {
-    fn at(mut self, place: Mark, text: impl Into<String>) -> Self {
-        self.labels.push(Label { place, text: text.into() });
-        self
-    }
-
-    fn hint(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    fn did_you_mean<'a>(mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
-        if let (None, Some(near)) = (&self.help, nearest(word, candidates)) {
-            self.help = Some(format!("did you mean `{near}`?"));
-        }
-        self
-    }
-}
-
-fn problem(severity: Severity, message: String, place: Option<Mark>) -> Diagnostic {
-    let labels = place.map(|place| Label { place, text: String::new() }).into_iter().collect();
-    Diagnostic { severity, message, labels, help: None }
-}
-
-/// An error at a place of the file; its own text at the mark is added by the first [`Chain::at`]'s caller where needed.
-pub(super) fn error(place: Mark, message: impl Into<String>) -> Diagnostic {
-    problem(Severity::Error, message.into(), Some(place))
-}
-
-/// An error of the command line.
-pub(super) fn error_of_command_line(message: impl Into<String>) -> Diagnostic {
-    problem(Severity::Error, message.into(), None)
-}
-
-/// A warning at a place of the file.
-pub(super) fn warning(place: Mark, message: impl Into<String>) -> Diagnostic {
-    problem(Severity::Warning, message.into(), Some(place))
-}
-
-/// A note without a place of its own: labels are added.
-pub(super) fn note(message: impl Into<String>) -> Diagnostic {
-    problem(Severity::Note, message.into(), None)
-}
-
-/// An error whose places are all added as labels.
-pub(super) fn error_of(message: impl Into<String>) -> Diagnostic {
-    problem(Severity::Error, message.into(), None)
-}
-
-/// The candidate that `word` was most probably meant to be.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A third of the longer word may differ: the measure that rustc uses, too.
-    candidates
-        .into_iter()
-        .filter(|candidate| *candidate != word)
-        // A length that differs by more than that cannot be near: spares the quadratic measure for most of 100,000 names.
-        .filter(|candidate| candidate.len().abs_diff(word.len()) <= candidate.len().max(word.len()).max(3) / 3)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()).max(3) / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }
 
 /// Whether this may be the name of a node, queue, param or end: `[A-Za-z_][A-Za-z0-9_-]*`.
@@ -159,6 +106,16 @@ pub(super) fn is_name(word: &str) -> bool {
 
 /// What is said of a name that [`is_name`] refuses.
 pub(super) const NAME_RULE: &str = "names begin with a letter or `_` and go on with letters, digits, `_` and `-`";
+
+/// A problem without a place in the file: of the command line, or with all its places added.
+pub(super) fn error(message: impl Into<String>) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        message: message.into(),
+        labels: Vec::new(),
+        help: None,
+    }
+}
 
 /// The part of a variable's name that stands for `name`: upper case, `-` as `_`.
 pub(super) fn variable(name: &str) -> String {
@@ -184,15 +141,7 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::problems::{is_name, listed, nearest, variable};
-
-    #[test]
-    fn the_nearest_name_is_near_or_none() {
-        assert_eq!(nearest("srot", ["sort", "count"]), Some("sort"));
-        assert_eq!(nearest("sort", ["sort"]), None);
-        assert_eq!(nearest("a", ["b"]), Some("b"));
-        assert_eq!(nearest("upload", ["sort", "count"]), None);
-    }
+    use crate::plan::problems::{is_name, listed, variable};
 
     #[test]
     fn names() {

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use indexmap::IndexMap;
 
+use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::plan::environment::Environment;
 use crate::plan::params::Params;
-use crate::plan::problems::{Chain, Problems, Site, error};
+use crate::plan::problems::{Problems, Site};
 use crate::plan::template::{Builder, Part, Template};
 use crate::plan::{Ends, NodeId};
 use crate::spec::Process;
@@ -43,7 +44,7 @@ pub(super) struct Scope<'a> {
 pub(super) struct Found<'a> {
     pub(super) problems: &'a mut Problems,
     /// Every `value.NODE`, with the place that names it.
-    pub(super) values: &'a mut Vec<(NodeId, crate::diagnostic::Place)>,
+    pub(super) values: &'a mut Vec<(NodeId, Place)>,
     /// A secret has been put in since this was last set to false.
     pub(super) secret: Cell<bool>,
 }
@@ -82,11 +83,10 @@ impl Scope<'_> {
             }
             None => {
                 let names: Vec<String> = self.params.keys().map(|name| format!("params.{name}")).collect();
-                let word = format!("params.{param}");
-                let problem = error(site.mark_value(), format!("no param `{param}`"))
-                    .did_you_mean(&word, names.iter().map(String::as_str));
+                let problem = Diagnostic::error(site.mark_value(), format!("no param `{param}`"));
                 let help = format!("declare it: `[params]` `{param} = \"default\"`");
-                found.problems.push(if problem.help.is_none() { problem.hint(help) } else { problem });
+                let word = format!("params.{param}");
+                found.problems.push_unknown(problem, &word, names.iter().map(String::as_str), Some(help));
             }
         }
     }
@@ -101,10 +101,10 @@ impl Scope<'_> {
         } else if let Some(inherited) = (self.inherited)(variable) {
             into.text(&inherited);
         } else {
-            let problem = error(site.mark_value(), format!("environment variable `{variable}` is not set"))
-                .did_you_mean(variable, self.env.names().chain(self.own_env.iter().map(|(name, _)| name.as_str())));
+            let problem = Diagnostic::error(site.mark_value(), format!("environment variable `{variable}` is not set"));
+            let known = self.env.names().chain(self.own_env.iter().map(|(name, _)| name.as_str()));
             let help = format!("set it before procflow starts, or in `[env]`: `{variable} = \"...\"`");
-            found.problems.push(if problem.help.is_none() { problem.hint(help) } else { problem });
+            found.problems.push_unknown(problem, variable, known, Some(help));
         }
     }
 
@@ -115,8 +115,8 @@ impl Scope<'_> {
         };
         let Some(ends) = self.ends.filter(|_| self.when == When::Process) else {
             found.problems.push(
-                error(site.mark_value(), format!("`{word}.{end}` means nothing here"))
-                    .hint(format!("`{word}.X` names a descriptor inside the process: use it in `command` or `env`")),
+                Diagnostic::error(site.mark_value(), format!("`{word}.{end}` means nothing here"))
+                    .help(format!("`{word}.X` names a descriptor inside the process: use it in `command` or `env`")),
             );
             return;
         };
@@ -130,24 +130,21 @@ impl Scope<'_> {
                 Side::Out => Part::Out(end.into()),
             }),
             Some((_, several)) => found.problems.push(
-                error(site.mark_value(), format!("`{word}.{end}` are {several} descriptors, which one string can't hold"))
-                    .hint(format!("make `${{{{ {word}.{end} }}}}` an element of `command` of its own: it becomes {several} arguments")),
+                Diagnostic::error(site.mark_value(), format!("`{word}.{end}` are {several} descriptors, which one string can't hold"))
+                    .help(format!("make `${{{{ {word}.{end} }}}}` an element of `command` of its own: it becomes {several} arguments")),
             ),
             None => {
-                let problem = error(site.mark_value(), format!("this node has no `{end}` in `{key}`"))
-                    .did_you_mean(end, names.iter().map(|(name, _)| *name));
+                let problem = Diagnostic::error(site.mark_value(), format!("this node has no `{end}` in `{key}`"));
                 let help = format!("add it: `{key} = {{ {end} = \"QUEUE\" }}`");
-                found.problems.push(if problem.help.is_none() { problem.hint(help) } else { problem });
+                found.problems.push_unknown(problem, end, names.iter().map(|(name, _)| *name), Some(help));
             }
         }
     }
 
     fn put_value(&self, node: &str, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
         let Some(index) = self.nodes.get_index_of(node) else {
-            found.problems.push(
-                error(site.mark_value(), format!("no node `{node}`"))
-                    .did_you_mean(node, self.nodes.keys().map(String::as_str)),
-            );
+            let problem = Diagnostic::error(site.mark_value(), format!("no node `{node}`"));
+            found.problems.push_unknown(problem, node, self.nodes.keys().map(String::as_str), None);
             return;
         };
         match self.when {
@@ -165,24 +162,24 @@ enum Side {
     Out,
 }
 
-fn too_early(name: &str, site: &Site<'_>) -> crate::diagnostic::Diagnostic {
-    error(site.mark_value(), format!("`{name}` is known only when the pipeline runs, and this is needed before"))
+fn too_early(name: &str, site: &Site<'_>) -> Diagnostic {
+    Diagnostic::error(site.mark_value(), format!("`{name}` is known only when the pipeline runs, and this is needed before"))
 }
 
-fn unknown(name: &str, site: &Site<'_>) -> crate::diagnostic::Diagnostic {
+fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
     if name.is_empty() {
-        return error(site.mark_value(), "`${{ }}` names nothing").hint("write `$${{` where `${{` itself is meant");
+        return Diagnostic::error(site.mark_value(), "`${{ }}` names nothing").help("write `$${{` where `${{` itself is meant");
     }
     let (root, rest) = name.split_once('.').map_or((name, None), |(root, rest)| (root, Some(rest)));
-    let problem = error(site.mark_value(), format!("unknown name `{name}`"));
+    let problem = Diagnostic::error(site.mark_value(), format!("unknown name `{name}`"));
     match root {
         "task" | "worker" | "matrix" => {
-            return problem.hint(format!("`{root}` comes with pools and matrices, which this version does not have"));
+            return problem.help(format!("`{root}` comes with pools and matrices, which this version does not have"));
         }
         _ => {}
     }
-    let whole = crate::plan::problems::nearest(name, ROOTS);
-    let by_root = crate::plan::problems::nearest(root, ROOTS);
+    let whole = did_you_mean(name, ROOTS);
+    let by_root = did_you_mean(root, ROOTS);
     let mut help = String::new();
     match (whole, by_root, rest) {
         (Some(near), _, _) if near.contains('.') => {
@@ -193,5 +190,5 @@ fn unknown(name: &str, site: &Site<'_>) -> crate::diagnostic::Diagnostic {
         }
         _ => help.push_str("known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir"),
     }
-    problem.hint(help)
+    problem.help(help)
 }

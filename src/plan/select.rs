@@ -6,7 +6,7 @@
 use indexmap::IndexMap;
 
 use crate::plan::build::Draft;
-use crate::plan::problems::{Chain, Problems, error_of_command_line, nearest};
+use crate::plan::problems::{Problems, error};
 use crate::plan::{After, NodeId, Overrides, QueueId, Sink, Source, UnitId};
 use crate::spec::Process;
 
@@ -23,22 +23,19 @@ pub(super) fn chosen(processes: &IndexMap<String, Process>, overrides: &Override
             chosen.extend(tagged.map(|(index, _)| NodeId::from(index)));
             if chosen.len() == before {
                 let tags = processes.values().flat_map(|process| &process.tags).map(String::as_str);
-                let problem = error_of_command_line(format!("--only {word}: no node has the tag `{tag}`"));
-                problems.push(match nearest(tag, tags) {
-                    Some(near) => problem.hint(format!("did you mean `@{near}`?")),
-                    None => problem,
-                });
+                let problem = error(format!("--only {word}: no node has the tag `{tag}`"));
+                problems.push_unknown(problem, tag, tags, None);
             }
         } else if let Some(index) = processes.get_index_of(word.as_str()) {
             chosen.push(NodeId::from(index));
         } else {
             let is_tag = processes.values().any(|process| process.tags.contains(word));
-            let problem = error_of_command_line(format!("--only {word}: no node `{word}`"));
-            problems.push(if is_tag {
-                problem.hint(format!("`{word}` is a tag: say `--only @{word}`"))
+            let problem = error(format!("--only {word}: no node `{word}`"));
+            if is_tag {
+                problems.push(problem.help(format!("`{word}` is a tag: say `--only @{word}`")));
             } else {
-                problem.did_you_mean(word, processes.keys().map(String::as_str))
-            });
+                problems.push_unknown(problem, word, processes.keys().map(String::as_str), None);
+            }
         }
     }
     Some(chosen)

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::problems::{Chain, Problems, Site, error};
+use crate::diagnostic::Diagnostic;
+use crate::plan::problems::{Problems, Site};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::template::{self, Template};
 use crate::plan::{Retry, Settings};
@@ -117,14 +118,14 @@ fn check_process(process: &Process, site: &Site<'_>, problems: &mut Problems) {
 /// A timeout of nothing ends everything before it began.
 pub(super) fn check_timeout(timeout: Option<Duration>, table: &Site<'_>, problems: &mut Problems) {
     if timeout == Some(Duration::ZERO) {
-        problems.push(error(table.key("timeout").mark_value(), "a timeout of 0 would end it before it began").hint("leave `timeout` out for none"));
+        problems.push(Diagnostic::error(table.key("timeout").mark_value(), "a timeout of 0 would end it before it began").help("leave `timeout` out for none"));
     }
 }
 
 fn check_codes(codes: Option<&[u8]>, table: &Site<'_>, problems: &mut Problems) {
     if codes.is_some_and(<[u8]>::is_empty) {
         problems.push(
-            error(table.key("success_codes").mark_value(), "without success codes no exit would be a success").hint("for a node that may fail say `allow_failure = true`"),
+            Diagnostic::error(table.key("success_codes").mark_value(), "without success codes no exit would be a success").help("for a node that may fail say `allow_failure = true`"),
         );
     }
 }
@@ -133,12 +134,12 @@ fn check_retries(retries: Option<&Retries>, table: &Site<'_>, problems: &mut Pro
     let Some(retries) = retries else { return };
     let site = table.key("retries");
     if retries.backoff.is_some_and(|backoff| !(1.0..=1000.0).contains(&backoff)) {
-        problems.push(error(site.key("backoff").mark_value(), "`backoff` is the factor from one delay to the next: from 1 to 1000"));
+        problems.push(Diagnostic::error(site.key("backoff").mark_value(), "`backoff` is the factor from one delay to the next: from 1 to 1000"));
     }
     if let (Some(delay), Some(max)) = (retries.delay, retries.max_delay)
         && delay > max
     {
-        problems.push(error(site.key("delay").mark_value(), "`delay` is longer than `max_delay`").at(site.key("max_delay").mark_value(), ""));
+        problems.push(Diagnostic::error(site.key("delay").mark_value(), "`delay` is longer than `max_delay`").and(site.key("max_delay").mark_value(), ""));
     }
 }
 

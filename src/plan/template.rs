@@ -5,8 +5,9 @@
 
 use std::fmt;
 
+use crate::diagnostic::Diagnostic;
 use crate::plan::NodeId;
-use crate::plan::problems::{Chain, Problems, Site, error, variable};
+use crate::plan::problems::{Problems, Site, variable};
 use crate::plan::scope::{Found, Scope};
 
 /// A string of the file with what is known at plan time already put in.
@@ -175,8 +176,8 @@ impl Builder {
 pub(super) fn parse(text: String, scope: &Scope<'_>, site: &Site<'_>, found: &mut Found<'_>) -> Template {
     if text.contains('\0') {
         found.problems.push(
-            error(site.mark_value(), "a NUL byte, which no argument, variable or path can hold")
-                .hint("a file, or `stdin = { text = \"...\" }`, can carry it"),
+            Diagnostic::error(site.mark_value(), "a NUL byte, which no argument, variable or path can hold")
+                .help("a file, or `stdin = { text = \"...\" }`, can carry it"),
         );
     }
     if !text.contains(OPEN) {
@@ -189,7 +190,7 @@ pub(super) fn parse(text: String, scope: &Scope<'_>, site: &Site<'_>, found: &mu
             Piece::Escaped => builder.text(OPEN),
             Piece::Name(name) => scope.put(name, site, &mut builder, found),
             Piece::Unterminated => found.problems.push(
-                error(site.mark_value(), "`${{` without `}}`").hint("write `$${{` where `${{` itself is meant"),
+                Diagnostic::error(site.mark_value(), "`${{` without `}}`").help("write `$${{` where `${{` itself is meant"),
             ),
         }
     }
@@ -205,7 +206,7 @@ pub(super) fn sole_input(text: &str) -> Option<&str> {
 /// A script, in which nothing is put in: pasting values into shell code is how injections happen.
 pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> String {
     if text.contains('\0') {
-        problems.push(error(site.mark_value(), "a NUL byte, which no argument can hold"));
+        problems.push(Diagnostic::error(site.mark_value(), "a NUL byte, which no argument can hold"));
     }
     if !text.contains(OPEN) {
         return text;
@@ -216,12 +217,12 @@ pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> 
             Piece::Text(text) => script.push_str(text),
             Piece::Escaped => script.push_str(OPEN),
             Piece::Name(name) => problems.push(
-                error(site.mark_value(), format!("`${{{{ {name} }}}}` in a script, where nothing is replaced"))
-                    .hint(instead_of(name)),
+                Diagnostic::error(site.mark_value(), format!("`${{{{ {name} }}}}` in a script, where nothing is replaced"))
+                    .help(instead_of(name)),
             ),
             Piece::Unterminated => problems.push(
-                error(site.mark_value(), "`${{` in a script, where nothing is replaced")
-                    .hint("write `$${{` where `${{` itself is meant"),
+                Diagnostic::error(site.mark_value(), "`${{` in a script, where nothing is replaced")
+                    .help("write `$${{` where `${{` itself is meant"),
             ),
         }
     }
