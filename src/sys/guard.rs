@@ -133,7 +133,11 @@ pub fn start(origin: &Origin) -> io::Result<Link> {
     }
 }
 
-fn become_subreaper() -> io::Result<()> {
+/// What loses its parent comes to this process, instead of to init. [`start`] does it.
+///
+/// # Errors
+/// As prctl(2): on Linux before 3.4.
+pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: no memory is touched.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })?;
     Ok(())

@@ -117,7 +117,9 @@ impl Child {
 
     /// Kills what is left of the group after the reap of its leader. True if somebody was alive.
     ///
-    /// Members that have ended already, but whom nobody has reaped (they are ours, by adoption), do not count.
+    /// Members that have ended already, but whom nobody has reaped (they are ours, by adoption, where we are a subreaper), do not
+    /// count. Those that a signal of ours has just hit may still be about to end, so after [`Child::signal_group`] the answer
+    /// says nothing about the program.
     pub fn kill_leftovers(&mut self) -> bool {
         if !self.reaped {
             return false;

@@ -79,6 +79,19 @@ pub struct Spawner {
     clone_pidfd: bool,
 }
 
+/// Signals that the kernel has.
+const SIGNALS: usize = 64;
+
+/// What rt_sigaction(2) takes: the default disposition where it is all zeroes. The C library's call refuses signals 32 and
+/// 33, which it keeps for itself; but our own parent may have left them ignored all the same.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: usize,
+    /// Flags, restorer and mask stand in another order on each machine.
+    rest: [usize; 7],
+}
+
 /// A descriptor on its way to the child.
 struct Move {
     source: RawFd,
@@ -114,10 +127,12 @@ impl Spawner {
     pub fn new(origin: Origin) -> io::Result<Self> {
         let reset = (1..=libc::SIGRTMAX())
             .filter(|&signal| {
-                // SAFETY: the call writes only to the local variable; zeroes are a valid sigaction.
-                let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-                let known = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) } == 0;
-                known && action.sa_sigaction != libc::SIG_DFL
+                let mut action = KernelAction::default();
+                // SAFETY: the call writes only to the local variable, which has room enough.
+                let known = unsafe {
+                    libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<KernelAction>(), &raw mut action, SIGNALS / 8)
+                };
+                known == 0 && action.handler != libc::SIG_DFL
             })
             .collect();
         Ok(Spawner { origin, stack: Stack::new()?, reset, clone_pidfd: true })
@@ -305,8 +320,9 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
         }
 
         // An exec resets handlers, but what is ignored stays so: with SIGPIPE ignored, `yes | head` would never end.
+        let default = KernelAction { handler: libc::SIG_DFL, rest: [0; 7] };
         for &signal in order.reset {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, ptr::null_mut::<KernelAction>(), SIGNALS / 8);
         }
         // Last, for then a signal may end this process.
         libc::sigprocmask(libc::SIG_SETMASK, order.mask, ptr::null_mut());
