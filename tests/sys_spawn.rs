@@ -24,7 +24,15 @@ fn origin() -> Origin {
 
 /// An image with the program's name, arguments and nothing special.
 fn plain<'a>(program: &'a CStr, argv: &'a [&'a CStr]) -> Image<'a> {
-    Image { program, argv, env: &[c"PATH=/usr/bin:/bin"], cwd: None, fds: &[], limits: &[], nice: 0 }
+    Image {
+        program,
+        argv,
+        env: &[c"PATH=/usr/bin:/bin"],
+        cwd: None,
+        fds: &[],
+        limits: &[],
+        nice: 0,
+    }
 }
 
 fn spawn(image: &Image<'_>) -> Result<Child, SpawnError> {
@@ -35,13 +43,21 @@ fn spawn(image: &Image<'_>) -> Result<Child, SpawnError> {
 fn end(child: &mut Child) -> ExitStatus {
     let mut polled = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::NONE).unwrap();
-    child.try_wait().unwrap().expect("readable, so it has ended").0
+    child
+        .try_wait()
+        .unwrap()
+        .expect("readable, so it has ended")
+        .0
 }
 
 /// Runs a shell script with what the rest of the image says; gives what it wrote to descriptor 1.
 fn sh(script: &str, rest: Image<'_>) -> (String, ExitStatus) {
     let script = CString::new(script).unwrap();
-    run(&Image { program: c"/bin/sh", argv: &[c"sh", c"-c", &script], ..rest })
+    run(&Image {
+        program: c"/bin/sh",
+        argv: &[c"sh", c"-c", &script],
+        ..rest
+    })
 }
 
 /// For [`sh`]: nothing special.
@@ -58,7 +74,11 @@ fn run(image: &Image<'_>) -> (String, ExitStatus) {
     if !fds.iter().any(|(_, target)| *target == 0) {
         fds.push((null.as_raw_fd(), 0));
     }
-    let mut child = spawn(&Image { fds: &fds, ..*image }).unwrap();
+    let mut child = spawn(&Image {
+        fds: &fds,
+        ..*image
+    })
+    .unwrap();
     drop(write);
     let mut text = String::new();
     File::from(read).read_to_string(&mut text).unwrap();
@@ -76,11 +96,20 @@ fn descriptors_by_number_and_no_other() {
     let (three, seven) = (Pipe::new(4096).unwrap(), Pipe::new(4096).unwrap());
     let fds = [(three.write.as_raw_fd(), 3), (seven.write.as_raw_fd(), 7)];
     let script = "echo three >&3; echo seven >&7; exec ls /proc/self/fd";
-    let (out, status) = sh(script, Image { fds: &fds, ..nothing() });
+    let (out, status) = sh(
+        script,
+        Image {
+            fds: &fds,
+            ..nothing()
+        },
+    );
     drop((three.write, seven.write));
     assert!(status.success());
     // 4 is the directory that ls reads.
-    assert_eq!(out, "0\n1\n2\n3\n4\n7\n", "although {inherited:?} is open here");
+    assert_eq!(
+        out, "0\n1\n2\n3\n4\n7\n",
+        "although {inherited:?} is open here"
+    );
     let mut text = String::new();
     File::from(three.read).read_to_string(&mut text).unwrap();
     File::from(seven.read).read_to_string(&mut text).unwrap();
@@ -94,8 +123,19 @@ fn descriptors_that_stand_in_each_other_s_place() {
     let ((a_fd, a_place), (b_fd, b_place)) = (number(&a.write), number(&b.write));
     // The two swapped, one of them under a second number as well.
     let fds = [(a_fd, b_place), (b_fd, a_place), (a_fd, 500)];
-    let script = format!("echo 1 >/dev/fd/{a_place}; echo 2 >/dev/fd/{b_place}; echo 3 >/dev/fd/500");
-    assert!(sh(&script, Image { fds: &fds, ..nothing() }).1.success());
+    let script =
+        format!("echo 1 >/dev/fd/{a_place}; echo 2 >/dev/fd/{b_place}; echo 3 >/dev/fd/500");
+    assert!(
+        sh(
+            &script,
+            Image {
+                fds: &fds,
+                ..nothing()
+            }
+        )
+        .1
+        .success()
+    );
     drop((a.write, b.write));
     let (mut at_a, mut at_b) = (String::new(), String::new());
     File::from(a.read).read_to_string(&mut at_a).unwrap();
@@ -108,7 +148,17 @@ fn a_descriptor_that_keeps_its_number_loses_close_on_exec() {
     let pipe = Pipe::new(4096).unwrap();
     let fd = pipe.write.as_raw_fd();
     let fds = [(fd, u32::try_from(fd).unwrap())];
-    assert!(sh(&format!("echo here >/dev/fd/{fd}"), Image { fds: &fds, ..nothing() }).1.success());
+    assert!(
+        sh(
+            &format!("echo here >/dev/fd/{fd}"),
+            Image {
+                fds: &fds,
+                ..nothing()
+            }
+        )
+        .1
+        .success()
+    );
     drop(pipe.write);
     let mut text = String::new();
     File::from(pipe.read).read_to_string(&mut text).unwrap();
@@ -121,7 +171,13 @@ fn its_ends_block_although_ours_do_not() {
     procflow::sys::pipe::set_nonblocking(&pipe.read).unwrap();
     let fds = [(pipe.write.as_raw_fd(), 3)];
     // Octal: O_WRONLY alone, no O_NONBLOCK (04000).
-    let (out, _) = sh("grep flags /proc/self/fdinfo/3", Image { fds: &fds, ..nothing() });
+    let (out, _) = sh(
+        "grep flags /proc/self/fdinfo/3",
+        Image {
+            fds: &fds,
+            ..nothing()
+        },
+    );
     assert_eq!(out, "flags:\t01\n");
 }
 
@@ -146,7 +202,11 @@ fn it_leads_a_group_of_its_own() {
     let (text, _) = run(&plain(c"/bin/cat", &argv));
     let fields: Vec<&str> = text.split(' ').collect();
     assert_eq!(fields[0], fields[4], "pid and process group: {text}");
-    assert_eq!(fields[3], std::process::id().to_string(), "its parent: {text}");
+    assert_eq!(
+        fields[3],
+        std::process::id().to_string(),
+        "its parent: {text}"
+    );
 }
 
 #[test]
@@ -155,7 +215,10 @@ fn environment_and_directory() {
     let path = CString::new(dir.path().to_str().unwrap()).unwrap();
     let argv = [c"env"];
     let env = [c"A=\xff", c"B="];
-    let image = Image { env: &env, ..plain(c"/usr/bin/env", &argv) };
+    let image = Image {
+        env: &env,
+        ..plain(c"/usr/bin/env", &argv)
+    };
     let null = File::open("/dev/null").unwrap();
     let pipe = Pipe::new(4096).unwrap();
     let fds = [(null.as_raw_fd(), 0), (pipe.write.as_raw_fd(), 1)];
@@ -166,21 +229,55 @@ fn environment_and_directory() {
     assert!(end(&mut child).success());
     assert_eq!(bytes, b"A=\xff\nB=\n");
 
-    let (out, _) = sh("pwd -P", Image { cwd: Some(&path), ..nothing() });
-    assert_eq!(out.trim_end(), dir.path().canonicalize().unwrap().to_str().unwrap());
+    let (out, _) = sh(
+        "pwd -P",
+        Image {
+            cwd: Some(&path),
+            ..nothing()
+        },
+    );
+    assert_eq!(
+        out.trim_end(),
+        dir.path().canonicalize().unwrap().to_str().unwrap()
+    );
 }
 
 #[test]
 fn limits_and_niceness() {
-    let (out, _) = sh("ulimit -Sn; ulimit -Hn; ulimit -c", Image {
-        limits: &[(libc::RLIMIT_NOFILE, 50), (libc::RLIMIT_CORE, 0)],
-        ..nothing()
-    });
+    let (out, _) = sh(
+        "ulimit -Sn; ulimit -Hn; ulimit -c",
+        Image {
+            limits: &[(libc::RLIMIT_NOFILE, 50), (libc::RLIMIT_CORE, 0)],
+            ..nothing()
+        },
+    );
     assert_eq!(out, "50\n50\n0\n");
 
     let own: i32 = sh("nice", nothing()).0.trim().parse().unwrap();
-    assert_eq!(sh("nice", Image { nice: 3, ..nothing() }).0.trim(), (own + 3).min(19).to_string());
-    assert_eq!(sh("nice", Image { nice: 1000, ..nothing() }).0.trim(), "19");
+    assert_eq!(
+        sh(
+            "nice",
+            Image {
+                nice: 3,
+                ..nothing()
+            }
+        )
+        .0
+        .trim(),
+        (own + 3).min(19).to_string()
+    );
+    assert_eq!(
+        sh(
+            "nice",
+            Image {
+                nice: 1000,
+                ..nothing()
+            }
+        )
+        .0
+        .trim(),
+        "19"
+    );
 }
 
 #[test]
@@ -195,20 +292,56 @@ fn each_step_that_fails_is_named() {
     let argv = [c"x"];
     let program = |program: &CStr| error(&plain(program, &argv));
     assert_eq!(program(c"/no/such"), (Stage::Exec, Errno::ENOENT));
-    assert_eq!(program(&file("interpreter", "#!/no/such\n", 0o755)), (Stage::Exec, Errno::ENOENT));
-    assert_eq!(program(&file("text", "echo no\n", 0o755)), (Stage::Exec, Errno::ENOEXEC));
-    assert_eq!(program(&file("plain", "#!/bin/sh\n", 0o644)), (Stage::Exec, Errno::EACCES));
+    assert_eq!(
+        program(&file("interpreter", "#!/no/such\n", 0o755)),
+        (Stage::Exec, Errno::ENOENT)
+    );
+    assert_eq!(
+        program(&file("text", "echo no\n", 0o755)),
+        (Stage::Exec, Errno::ENOEXEC)
+    );
+    assert_eq!(
+        program(&file("plain", "#!/bin/sh\n", 0o644)),
+        (Stage::Exec, Errno::EACCES)
+    );
     assert_eq!(program(c"/etc"), (Stage::Exec, Errno::EACCES));
     let long = CString::new("x".repeat(131_072)).unwrap();
-    assert_eq!(error(&plain(c"/bin/true", &[c"true", &long])), (Stage::Exec, Errno::E2BIG));
+    assert_eq!(
+        error(&plain(c"/bin/true", &[c"true", &long])),
+        (Stage::Exec, Errno::E2BIG)
+    );
 
     let plain = plain(c"/bin/true", &argv);
-    assert_eq!(error(&Image { cwd: Some(c"/no/such"), ..plain }), (Stage::Chdir, Errno::ENOENT));
-    assert_eq!(error(&Image { fds: &[(RawFd::MAX, 5)], ..plain }), (Stage::Fd(5), Errno::EBADF));
-    assert_eq!(error(&Image { fds: &[(0, u32::MAX)], ..plain }), (Stage::Fd(u32::MAX), Errno::EBADF));
+    assert_eq!(
+        error(&Image {
+            cwd: Some(c"/no/such"),
+            ..plain
+        }),
+        (Stage::Chdir, Errno::ENOENT)
+    );
+    assert_eq!(
+        error(&Image {
+            fds: &[(RawFd::MAX, 5)],
+            ..plain
+        }),
+        (Stage::Fd(5), Errno::EBADF)
+    );
+    assert_eq!(
+        error(&Image {
+            fds: &[(0, u32::MAX)],
+            ..plain
+        }),
+        (Stage::Fd(u32::MAX), Errno::EBADF)
+    );
     // More than the kernel's own bound: refused to root, too.
     let limits = [(libc::RLIMIT_NOFILE, 1 << 40)];
-    assert_eq!(error(&Image { limits: &limits, ..plain }), (Stage::Limit(libc::RLIMIT_NOFILE), Errno::EPERM));
+    assert_eq!(
+        error(&Image {
+            limits: &limits,
+            ..plain
+        }),
+        (Stage::Limit(libc::RLIMIT_NOFILE), Errno::EPERM)
+    );
 }
 
 #[test]
@@ -218,9 +351,25 @@ fn every_status_is_exact() {
         assert_eq!((status.code(), status.signal()), (Some(code), None));
     }
     // The default of these is not to end a process.
-    let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGURG, libc::SIGWINCH];
+    let harmless = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
     for signal in (1..=31).filter(|signal| !harmless.contains(signal)) {
-        let status = sh(&format!("kill -{signal} $$"), Image { limits: &[(libc::RLIMIT_CORE, 0)], ..nothing() }).1;
+        let status = sh(
+            &format!("kill -{signal} $$"),
+            Image {
+                limits: &[(libc::RLIMIT_CORE, 0)],
+                ..nothing()
+            },
+        )
+        .1;
         assert_eq!((status.code(), status.signal()), (None, Some(signal)));
     }
 }
@@ -231,7 +380,10 @@ fn a_signal_goes_to_the_whole_group() {
     let pipe = Pipe::new(4096).unwrap();
     let fds = [(pipe.write.as_raw_fd(), 3)];
     let argv = [c"sh", c"-c", c"sleep 1000 & echo ready >&3; wait"];
-    let image = Image { fds: &fds, ..plain(c"/bin/sh", &argv) };
+    let image = Image {
+        fds: &fds,
+        ..plain(c"/bin/sh", &argv)
+    };
     let mut child = spawn(&image).unwrap();
     drop(pipe.write);
     let mut read = File::from(pipe.read);
@@ -244,15 +396,24 @@ fn a_signal_goes_to_the_whole_group() {
     assert_eq!(child.try_wait().unwrap(), None, "reaped once");
     // The second is dying, or dead and somebody's to reap: both are the group's, until then.
     child.kill_leftovers();
-    child.signal_group(libc::SIGTERM).expect("nobody is left, which is no error");
+    child
+        .signal_group(libc::SIGTERM)
+        .expect("nobody is left, which is no error");
 }
 
 #[test]
 fn what_is_left_of_the_group_is_killed_and_told() {
     let pipe = Pipe::new(4096).unwrap();
     let fds = [(pipe.write.as_raw_fd(), 3)];
-    let argv = [c"sh", c"-c", c"(trap '' TERM; sleep 1000 & echo ready >&3; wait) & exit 3"];
-    let image = Image { fds: &fds, ..plain(c"/bin/sh", &argv) };
+    let argv = [
+        c"sh",
+        c"-c",
+        c"(trap '' TERM; sleep 1000 & echo ready >&3; wait) & exit 3",
+    ];
+    let image = Image {
+        fds: &fds,
+        ..plain(c"/bin/sh", &argv)
+    };
     let mut child = spawn(&image).unwrap();
     drop(pipe.write);
     assert!(!child.kill_leftovers(), "not before it is reaped");
@@ -273,13 +434,19 @@ fn nobody_left_is_no_leak() {
 
 #[test]
 fn it_does_not_outlive_the_thread_that_made_it() {
-    let mut child = thread::spawn(|| spawn(&plain(c"/bin/sleep", &[c"sleep", c"1000"])).unwrap()).join().unwrap();
+    let mut child = thread::spawn(|| spawn(&plain(c"/bin/sleep", &[c"sleep", c"1000"])).unwrap())
+        .join()
+        .unwrap();
     assert_eq!(end(&mut child).signal(), Some(libc::SIGKILL));
 }
 
 #[test]
 fn what_it_used_is_told() {
-    let argv = [c"sh", c"-c", c"i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"];
+    let argv = [
+        c"sh",
+        c"-c",
+        c"i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done",
+    ];
     let mut child = spawn(&plain(c"/bin/sh", &argv)).unwrap();
     let mut polled = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::NONE).unwrap();

@@ -19,7 +19,9 @@ impl EventFd {
     /// As eventfd(2): too many open files.
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(EventFd { counter: Counter::from_flags(flags)? })
+        Ok(EventFd {
+            counter: Counter::from_flags(flags)?,
+        })
     }
 
     /// Makes it readable. May be called from any thread, any number of times.

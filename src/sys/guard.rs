@@ -112,7 +112,10 @@ pub fn start(origin: &Origin) -> io::Result<Link> {
     let waited = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        for signal in SIGNALS.into_iter().filter(|&signal| !origin.was_ignored(signal) || signal == libc::SIGCHLD) {
+        for signal in SIGNALS
+            .into_iter()
+            .filter(|&signal| !origin.was_ignored(signal) || signal == libc::SIGCHLD)
+        {
             libc::sigaddset(&raw mut set, signal);
         }
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
@@ -128,7 +131,13 @@ pub fn start(origin: &Origin) -> io::Result<Link> {
         }
         runner => {
             drop(control);
-            Guard { runner, forward, waited, strangers: &strangers }.watch()
+            Guard {
+                runner,
+                forward,
+                waited,
+                strangers: &strangers,
+            }
+            .watch()
         }
     }
 }
@@ -230,7 +239,10 @@ impl Guard<'_> {
             let mut cont: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut cont);
             libc::sigaddset(&raw mut cont, libc::SIGCONT);
-            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            let now = libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
             libc::sigtimedwait(&raw const cont, ptr::null_mut(), &raw const now);
         }
         self.continue_runner();
@@ -241,7 +253,13 @@ impl Guard<'_> {
         let mut seen = Runner::Runs;
         loop {
             // SAFETY: only the local variable is written.
-            let pid = unsafe { libc::waitpid(self.runner, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+            let pid = unsafe {
+                libc::waitpid(
+                    self.runner,
+                    &raw mut status,
+                    libc::WNOHANG | libc::WUNTRACED,
+                )
+            };
             if pid != self.runner {
                 return seen;
             }
@@ -293,7 +311,9 @@ pub fn sweep() -> bool {
             Ok(threads) => {
                 for thread in threads.flatten() {
                     let path = thread.path().join("children");
-                    if let Ok(path) = std::ffi::CString::new(path.into_os_string().into_encoded_bytes()) {
+                    if let Ok(path) =
+                        std::ffi::CString::new(path.into_os_string().into_encoded_bytes())
+                    {
                         gone &= kill_children(&path, &[]) == 0;
                     }
                 }
@@ -339,7 +359,10 @@ fn reap_or_wait() {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        let moment = libc::timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+        let moment = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 5_000_000,
+        };
         libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const moment);
     }
 }
@@ -374,13 +397,17 @@ fn each_child(list: &CStr, mut found: impl FnMut(libc::pid_t)) {
         }
         let mut buffer = [0u8; 4096];
         let mut pid: libc::pid_t = 0;
-        while let Ok(length) = usize::try_from(libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len())) {
+        while let Ok(length) =
+            usize::try_from(libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()))
+        {
             if length == 0 {
                 break;
             }
             for byte in buffer.iter().take(length) {
                 if byte.is_ascii_digit() {
-                    pid = pid.wrapping_mul(10).wrapping_add(libc::pid_t::from(byte - b'0'));
+                    pid = pid
+                        .wrapping_mul(10)
+                        .wrapping_add(libc::pid_t::from(byte - b'0'));
                 } else if pid > 0 {
                     found(pid);
                     pid = 0;

@@ -37,13 +37,18 @@ impl Pipe {
 /// as allowed: size is speed, not meaning, so this is no error.
 pub fn resize(pipe: impl AsFd, capacity: usize) -> usize {
     let pipe = pipe.as_fd();
-    let current = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+    let current = fcntl(pipe, FcntlArg::F_GETPIPE_SZ)
+        .ok()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(0);
     let mut wanted = i32::try_from(capacity).unwrap_or(i32::MAX);
     while usize::try_from(wanted).is_ok_and(|wanted| wanted != current) {
         match fcntl(pipe, FcntlArg::F_SETPIPE_SZ(wanted)) {
             Ok(size) => return usize::try_from(size).unwrap_or(current),
             // Too much for this user: the half may do, unless the pipe holds that much already.
-            Err(Errno::EPERM | Errno::EINVAL | Errno::ENOMEM) if usize::try_from(wanted / 2).is_ok_and(|half| half > current) => {
+            Err(Errno::EPERM | Errno::EINVAL | Errno::ENOMEM)
+                if usize::try_from(wanted / 2).is_ok_and(|half| half > current) =>
+            {
                 wanted /= 2;
             }
             Err(_) => break,
@@ -56,7 +61,10 @@ pub fn resize(pipe: impl AsFd, capacity: usize) -> usize {
 pub fn is_broken(write: impl AsFd) -> bool {
     let mut polled = [PollFd::new(write.as_fd(), PollFlags::empty())];
     match poll(&mut polled, PollTimeout::ZERO) {
-        Ok(_) => polled.iter().any(|p| p.revents().is_some_and(|events| events.contains(PollFlags::POLLERR))),
+        Ok(_) => polled.iter().any(|p| {
+            p.revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLERR))
+        }),
         Err(_) => false,
     }
 }
@@ -68,7 +76,9 @@ pub fn is_broken(write: impl AsFd) -> bool {
 pub fn unread(pipe: impl AsFd) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int to the address it is given, which is that of a local variable.
-    Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    Errno::result(unsafe {
+        libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count)
+    })?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 

@@ -60,7 +60,10 @@ impl Poller {
     /// # Errors
     /// As epoll_create1(2): too many open files.
     pub fn new() -> io::Result<Self> {
-        Ok(Poller { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, events: vec![EpollEvent::empty(); BATCH] })
+        Ok(Poller {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            events: vec![EpollEvent::empty(); BATCH],
+        })
     }
 
     /// Watches a descriptor.
@@ -69,7 +72,9 @@ impl Poller {
     /// As epoll_ctl(2): it is watched already, it is a regular file (which is always ready, so epoll refuses it with
     /// EPERM), or the user's limit of watches (`/proc/sys/fs/epoll/max_user_watches`) is reached.
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(self.epoll.add(fd, EpollEvent::new(interest.flags(), token))?)
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(interest.flags(), token))?)
     }
 
     /// Changes what a watched descriptor is watched for, and its token.
@@ -77,7 +82,9 @@ impl Poller {
     /// # Errors
     /// As epoll_ctl(2): it is not watched.
     pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(self.epoll.modify(fd, &mut EpollEvent::new(interest.flags(), token))?)
+        Ok(self
+            .epoll
+            .modify(fd, &mut EpollEvent::new(interest.flags(), token))?)
     }
 
     /// Watches a descriptor no more.
@@ -94,7 +101,10 @@ impl Poller {
     ///
     /// # Errors
     /// As epoll_wait(2); none that a program without bugs sees.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready> + '_> {
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> io::Result<impl Iterator<Item = Ready> + '_> {
         let timeout = match timeout {
             None => EpollTimeout::NONE,
             Some(time) => {

@@ -24,7 +24,9 @@ impl Signals {
     /// As signalfd(2): too many open files. EINVAL where a number is no signal.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let set = block(signals)?;
-        Ok(Signals { fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)? })
+        Ok(Signals {
+            fd: SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
+        })
     }
 
     /// The next signal that has come, by its number. Equal signals that came since the last read are one.
@@ -64,7 +66,10 @@ pub fn block(signals: &[i32]) -> io::Result<SigSet> {
 pub fn die_by(signal: i32) {
     // SAFETY: three calls on this process alone; the action has no handler, so no code of ours can run by them.
     unsafe {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         libc::setrlimit(libc::RLIMIT_CORE, &none);
         libc::signal(signal, libc::SIG_DFL);
         let mut set = std::mem::zeroed();

@@ -38,7 +38,9 @@ impl Timer {
     /// As timerfd_create(2): too many open files.
     pub fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        Ok(Timer { fd: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)? })
+        Ok(Timer {
+            fd: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
+        })
     }
 
     /// Sets the deadline, instead of the one before; one in the past has passed at once.
@@ -48,7 +50,10 @@ impl Timer {
     pub fn arm(&self, at: Moment) -> io::Result<()> {
         // A time of zero would disarm it.
         let at = TimeSpec::from_duration(at.max(Duration::from_nanos(1)));
-        Ok(self.fd.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
+        Ok(self.fd.set(
+            Expiration::OneShot(at),
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+        )?)
     }
 
     /// Takes the deadline back; one that has passed is readable no more.

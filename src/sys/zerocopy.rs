@@ -34,7 +34,16 @@ impl Wait {
 /// As splice(2): EINVAL where the file cannot be spliced (opened for appending, or its file system does not know how), in which
 /// case reading and writing does. EPIPE where nobody reads `to`.
 pub fn splice(from: impl AsFd, to: impl AsFd, len: usize, wait: Wait) -> io::Result<usize> {
-    retry(|| fcntl::splice(from.as_fd(), None, to.as_fd(), None, len, wait.flags() | SpliceFFlags::SPLICE_F_MOVE))
+    retry(|| {
+        fcntl::splice(
+            from.as_fd(),
+            None,
+            to.as_fd(),
+            None,
+            len,
+            wait.flags() | SpliceFFlags::SPLICE_F_MOVE,
+        )
+    })
 }
 
 /// Copies up to `len` bytes from the head of one pipe to another, and leaves them there. 0 is the end of data. May be short:

@@ -23,7 +23,10 @@ impl Base {
         inherited: impl IntoIterator<Item = (OsString, OsString)>,
         pipeline: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> io::Result<Self> {
-        let mut base = Base { entries: Vec::new(), places: HashMap::new() };
+        let mut base = Base {
+            entries: Vec::new(),
+            places: HashMap::new(),
+        };
         for (name, value) in inherited {
             if !OUTER.contains(&name.as_bytes()) {
                 base.set(name.as_bytes(), value.as_bytes())?;
@@ -37,7 +40,11 @@ impl Base {
 
     fn set(&mut self, name: &[u8], value: &[u8]) -> io::Result<()> {
         let entry = entry(name, value)?;
-        match self.places.get(name).and_then(|&place| self.entries.get_mut(place)) {
+        match self
+            .places
+            .get(name)
+            .and_then(|&place| self.entries.get_mut(place))
+        {
             Some(old) => *old = entry,
             None => {
                 self.places.insert(name.into(), self.entries.len());
@@ -58,13 +65,20 @@ pub(super) struct Environment<'b> {
 
 impl<'b> Environment<'b> {
     pub(super) fn over(base: &'b Base) -> Self {
-        Environment { base, over: Vec::new() }
+        Environment {
+            base,
+            over: Vec::new(),
+        }
     }
 
     /// Fails where the value holds a NUL.
     pub(super) fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
         let new = (name.len(), entry(name.as_bytes(), value.as_bytes())?);
-        match self.over.iter_mut().find(|old| name_of(old) == name.as_bytes()) {
+        match self
+            .over
+            .iter_mut()
+            .find(|old| name_of(old) == name.as_bytes())
+        {
             Some(old) => *old = new,
             None => self.over.push(new),
         }
@@ -72,7 +86,11 @@ impl<'b> Environment<'b> {
     }
 
     pub(super) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        let over = self.over.iter().find(|over| name_of(over) == name).map(|(_, entry)| entry);
+        let over = self
+            .over
+            .iter()
+            .find(|over| name_of(over) == name)
+            .map(|(_, entry)| entry);
         let entry = over.or_else(|| self.base.entries.get(*self.base.places.get(name)?))?;
         entry.to_bytes().get(name.len() + 1..)
     }
@@ -82,7 +100,12 @@ impl<'b> Environment<'b> {
         let mut list = Vec::with_capacity(self.base.entries.len() + self.over.len());
         list.extend(self.base.entries.iter().map(CString::as_c_str));
         for over in &self.over {
-            match self.base.places.get(name_of(over)).and_then(|&place| list.get_mut(place)) {
+            match self
+                .base
+                .places
+                .get(name_of(over))
+                .and_then(|&place| list.get_mut(place))
+            {
                 Some(entry) => *entry = &over.1,
                 None => list.push(&over.1),
             }
@@ -101,7 +124,16 @@ fn entry(name: &[u8], value: &[u8]) -> io::Result<CString> {
 
 /// The variable that stands for a name of the file: upper case, `-` as `_`.
 pub(super) fn variable(prefix: &str, name: &str) -> String {
-    prefix.chars().chain(name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() })).collect()
+    prefix
+        .chars()
+        .chain(name.chars().map(|c| {
+            if c == '-' {
+                '_'
+            } else {
+                c.to_ascii_uppercase()
+            }
+        }))
+        .collect()
 }
 
 #[cfg(test)]
@@ -114,13 +146,20 @@ mod tests {
     use crate::exec::launch::environment::{Base, Environment, variable};
 
     fn inherited(pairs: &[(&str, &[u8])]) -> Vec<(OsString, OsString)> {
-        pairs.iter().map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn the_later_wins_and_stands_in_the_place_of_the_earlier() {
         let base = Base::new(
-            inherited(&[("A", b"inherited"), ("B", b"\xff"), ("PROCFLOW_NODE", b"outer")]),
+            inherited(&[
+                ("A", b"inherited"),
+                ("B", b"\xff"),
+                ("PROCFLOW_NODE", b"outer"),
+            ]),
             [("A", "file"), ("C", "file"), ("C", "later")],
         )
         .unwrap();

@@ -43,26 +43,49 @@ pub(super) struct NotFound {
 
 impl Lookup {
     /// The file of program `name` for a node that runs in `cwd`. With a slash it is not looked at: exec will say.
-    pub(super) fn find(&mut self, name: &[u8], cwd: &Path, path: Option<&[u8]>) -> Result<Program, NotFound> {
+    pub(super) fn find(
+        &mut self,
+        name: &[u8],
+        cwd: &Path,
+        path: Option<&[u8]>,
+    ) -> Result<Program, NotFound> {
         let shown = as_path(name).display();
         if name.is_empty() {
-            return Err(NotFound { code: 127, why: "no such file: \"\"".to_owned() });
+            return Err(NotFound {
+                code: 127,
+                why: "no such file: \"\"".to_owned(),
+            });
         }
         if name.contains(&b'/') {
             let file = path_c_string(&cwd.join(as_path(name)));
-            let file = file.ok_or_else(|| NotFound { code: 127, why: format!("no such file: \"{shown}\"") })?;
-            return Ok(Program { file: Arc::new(file), remembered: false });
+            let file = file.ok_or_else(|| NotFound {
+                code: 127,
+                why: format!("no such file: \"{shown}\""),
+            })?;
+            return Ok(Program {
+                file: Arc::new(file),
+                remembered: false,
+            });
         }
         let path = path.unwrap_or(NO_PATH);
         if let Some(file) = self.found.get(path).and_then(|names| names.get(name)) {
-            return Ok(Program { file: Arc::clone(file), remembered: true });
+            return Ok(Program {
+                file: Arc::clone(file),
+                remembered: true,
+            });
         }
         let file = Arc::new(search(name, cwd, path)?);
         // What a relative directory holds depends on `cwd`.
         if directories(path).all(Path::is_absolute) {
-            self.found.entry(path.into()).or_default().insert(name.into(), Arc::clone(&file));
+            self.found
+                .entry(path.into())
+                .or_default()
+                .insert(name.into(), Arc::clone(&file));
         }
-        Ok(Program { file, remembered: false })
+        Ok(Program {
+            file,
+            remembered: false,
+        })
     }
 
     /// Something that was found is there no more.
@@ -73,7 +96,13 @@ impl Lookup {
 
 /// The directories of a `PATH`. An empty one is the current one (POSIX, XBD 8.3).
 fn directories(path: &[u8]) -> impl Iterator<Item = &Path> {
-    path.split(|&byte| byte == b':').map(|dir| if dir.is_empty() { Path::new(".") } else { as_path(dir) })
+    path.split(|&byte| byte == b':').map(|dir| {
+        if dir.is_empty() {
+            Path::new(".")
+        } else {
+            as_path(dir)
+        }
+    })
 }
 
 fn search(name: &[u8], cwd: &Path, path: &[u8]) -> Result<CString, NotFound> {
@@ -95,13 +124,19 @@ fn search(name: &[u8], cwd: &Path, path: &[u8]) -> Result<CString, NotFound> {
     }
     let shown = as_path(name).display();
     if let Some(file) = forbidden {
-        return Err(NotFound { code: 126, why: format!("not executable: \"{}\"", file.display()) });
+        return Err(NotFound {
+            code: 126,
+            why: format!("not executable: \"{}\"", file.display()),
+        });
     }
     let hint = match similar(name, cwd, path) {
         Some(other) => format!("; did you mean \"{other}\"?"),
         None => format!(" (PATH is {})", as_path(path).display()),
     };
-    Err(NotFound { code: 127, why: format!("no such file: \"{shown}\"{hint}") })
+    Err(NotFound {
+        code: 127,
+        why: format!("no such file: \"{shown}\"{hint}"),
+    })
 }
 
 /// The program on this path whose name is nearest: one slip, or two in a longer name.
@@ -115,13 +150,18 @@ fn similar(name: &[u8], cwd: &Path, path: &[u8]) -> Option<String> {
     let mut best: Option<(usize, String)> = None;
     for dir in directories(path) {
         for entry in fs::read_dir(cwd.join(dir)).into_iter().flatten().flatten() {
-            let Ok(other) = std::str::from_utf8(entry.file_name().as_bytes()).map(str::to_owned) else { continue };
+            let Ok(other) = std::str::from_utf8(entry.file_name().as_bytes()).map(str::to_owned)
+            else {
+                continue;
+            };
             if other.len().abs_diff(name.len()) > bound {
                 continue;
             }
             let distance = strsim::osa_distance(name, &other);
             // Equally near: by the alphabet, so that the answer does not depend on the directory's order.
-            let nearer = best.as_ref().is_none_or(|(least, first)| (distance, &other) < (*least, first));
+            let nearer = best
+                .as_ref()
+                .is_none_or(|(least, first)| (distance, &other) < (*least, first));
             if distance <= bound && nearer && access(&entry.path(), AccessFlags::X_OK).is_ok() {
                 best = Some((distance, other));
             }
@@ -146,9 +186,17 @@ mod tests {
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn found(lookup: &mut Lookup, name: &str, cwd: &Path, path: &str) -> Result<(String, bool), NotFound> {
+    fn found(
+        lookup: &mut Lookup,
+        name: &str,
+        cwd: &Path,
+        path: &str,
+    ) -> Result<(String, bool), NotFound> {
         let program = lookup.find(name.as_bytes(), cwd, Some(path.as_bytes()))?;
-        Ok((program.file.to_str().unwrap().to_owned(), program.remembered))
+        Ok((
+            program.file.to_str().unwrap().to_owned(),
+            program.remembered,
+        ))
     }
 
     #[test]
@@ -164,21 +212,41 @@ mod tests {
         let mut lookup = Lookup::default();
         let mut find = |name: &str, cwd: &Path, path: &str| found(&mut lookup, name, cwd, path);
 
-        assert_eq!(find("tool", home.path(), &path), Ok((tool.clone(), false)), "the first can't be executed");
+        assert_eq!(
+            find("tool", home.path(), &path),
+            Ok((tool.clone(), false)),
+            "the first can't be executed"
+        );
         assert_eq!(find("tool", home.path(), &path), Ok((tool.clone(), true)));
-        assert_eq!(find("sort", home.path(), &path).unwrap().0, b.join("sort").display().to_string(), "a directory is none");
-        assert_eq!(find("./tool", &a, &path).unwrap().0, a.join("./tool").display().to_string());
+        assert_eq!(
+            find("sort", home.path(), &path).unwrap().0,
+            b.join("sort").display().to_string(),
+            "a directory is none"
+        );
+        assert_eq!(
+            find("./tool", &a, &path).unwrap().0,
+            a.join("./tool").display().to_string()
+        );
         assert_eq!(
             find("sotr", home.path(), &path),
-            Err(NotFound { code: 127, why: "no such file: \"sotr\"; did you mean \"sort\"?".into() })
+            Err(NotFound {
+                code: 127,
+                why: "no such file: \"sotr\"; did you mean \"sort\"?".into()
+            })
         );
         assert_eq!(
             find("nothing-like-it", home.path(), &path),
-            Err(NotFound { code: 127, why: format!("no such file: \"nothing-like-it\" (PATH is {path})") })
+            Err(NotFound {
+                code: 127,
+                why: format!("no such file: \"nothing-like-it\" (PATH is {path})")
+            })
         );
         assert_eq!(
             find("tool", home.path(), &a.display().to_string()),
-            Err(NotFound { code: 126, why: format!("not executable: \"{}\"", a.join("tool").display()) })
+            Err(NotFound {
+                code: 126,
+                why: format!("not executable: \"{}\"", a.join("tool").display())
+            })
         );
         // What relative directories hold depends on where one is.
         assert!(find("tool", home.path(), "b").is_ok());

@@ -27,10 +27,16 @@ mod refusal;
 
 /// How long a program that somebody has open for writing is waited for (ETXTBSY): any process that forks while it writes an
 /// executable makes this happen for a moment, and it is no fault of the pipeline.
-const BUSY: Patience = Patience { first: Duration::from_millis(10), total: Duration::from_secs(2) };
+const BUSY: Patience = Patience {
+    first: Duration::from_millis(10),
+    total: Duration::from_secs(2),
+};
 
 /// How long the kernel may have no room for one more process.
-const FORK: Patience = Patience { first: Duration::from_millis(5), total: Duration::from_millis(300) };
+const FORK: Patience = Patience {
+    first: Duration::from_millis(5),
+    total: Duration::from_millis(300),
+};
 
 /// Starts the units of a plan. One thread makes all of them: see [`Spawner`].
 #[derive(Debug)]
@@ -65,7 +71,12 @@ impl<'p> Launcher<'p> {
     /// Where there is no memory, or a variable of the plan holds a NUL (which the plan's checks rule out).
     pub fn new(plan: &'p Plan, run_id: &str, origin: Origin) -> io::Result<Self> {
         let own = [("PROCFLOW_RUN_ID", run_id)];
-        let pipeline = || plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own);
+        let pipeline = || {
+            plan.env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .chain(own)
+        };
         Ok(Launcher {
             plan,
             run_id: run_id.to_owned(),
@@ -91,12 +102,29 @@ impl<'p> Launcher<'p> {
         fds: &[(RawFd, u32)],
         values: &dyn Fn(NodeId) -> Option<&'v str>,
     ) -> Result<Child, StartError> {
-        let Some(unit) = self.plan.units.get(unit.index()) else { panic!("BUG: {unit:?} is not in the plan") };
-        let known = Known { plan: self.plan, ends: &unit.ends, run_id: &self.run_id, values };
+        let Some(unit) = self.plan.units.get(unit.index()) else {
+            panic!("BUG: {unit:?} is not in the plan")
+        };
+        let known = Known {
+            plan: self.plan,
+            ends: &unit.ends,
+            run_id: &self.run_id,
+            values,
+        };
         let argv = known.argv(unit)?;
-        let cwd = self.plan.dir.join(known.resolve(&unit.settings.cwd)?.as_ref());
-        let before = self.values_before.get(unit.node.index()).map_or(&[][..], |nodes| nodes);
-        let base = if unit.settings.clear_env { &self.clear } else { &self.base };
+        let cwd = self
+            .plan
+            .dir
+            .join(known.resolve(&unit.settings.cwd)?.as_ref());
+        let before = self
+            .values_before
+            .get(unit.node.index())
+            .map_or(&[][..], |nodes| nodes);
+        let base = if unit.settings.clear_env {
+            &self.clear
+        } else {
+            &self.base
+        };
         let env = known.environment(base, unit, attempt, before)?;
 
         let cwd_path = c_string(cwd.as_os_str().as_bytes(), "cwd")?;
@@ -129,7 +157,8 @@ impl<'p> Launcher<'p> {
             if error.stage == Stage::Fork {
                 return Err(StartError::Broken(error.errno.into()));
             }
-            let (code, why) = refusal::explain(error, &image, &cwd, self.spawner.origin().open_files());
+            let (code, why) =
+                refusal::explain(error, &image, &cwd, self.spawner.origin().open_files());
             return Err(cannot_start(code, why));
         }
     }
@@ -148,7 +177,9 @@ impl<'a> Known<'a, '_> {
         let mut argv = Vec::with_capacity(unit.argv.len());
         for arg in &unit.argv {
             match arg {
-                Arg::One(template) => argv.push(c_string(self.resolve(template)?.as_bytes(), "an argument")?),
+                Arg::One(template) => {
+                    argv.push(c_string(self.resolve(template)?.as_bytes(), "an argument")?)
+                }
                 Arg::EachInput(name) => {
                     for path in self.inputs(name) {
                         argv.push(c_string(path.as_bytes(), "an argument")?);
@@ -168,16 +199,30 @@ impl<'a> Known<'a, '_> {
     ) -> Result<Environment<'e>, StartError> {
         let mut env = Environment::over(base);
         let mut set = |name: &str, value: &str| {
-            env.set(name, value).map_err(|_| cannot_start(126, format!("variable `{name}` holds a NUL byte")))
+            env.set(name, value)
+                .map_err(|_| cannot_start(126, format!("variable `{name}` holds a NUL byte")))
         };
         for (name, value) in &unit.env {
             set(name, &self.resolve(value)?)?;
         }
         // Standard ends need no path: the process has them.
-        for input in self.ends.inputs.iter().filter(|input| &*input.name != "stdin") {
-            set(&variable("IN_", &input.name), &self.inputs(&input.name).collect::<Vec<_>>().join(" "))?;
+        for input in self
+            .ends
+            .inputs
+            .iter()
+            .filter(|input| &*input.name != "stdin")
+        {
+            set(
+                &variable("IN_", &input.name),
+                &self.inputs(&input.name).collect::<Vec<_>>().join(" "),
+            )?;
         }
-        for output in self.ends.outputs.iter().filter(|output| output.fd > 2 || is_number(&output.name)) {
+        for output in self
+            .ends
+            .outputs
+            .iter()
+            .filter(|output| output.fd > 2 || is_number(&output.name))
+        {
             set(&variable("OUT_", &output.name), &dev_fd(output.fd))?;
         }
         for &node in before {
@@ -205,7 +250,15 @@ impl<'a> Known<'a, '_> {
                 // An empty text instead would make `rm -r ${{ value.where }}/x` something nobody meant.
                 Part::Value(node) => match (self.values)(*node) {
                     Some(value) => text.push_str(value),
-                    None => return Err(cannot_start(126, format!("there is no value of `{}`: it has not succeeded", self.name(*node)))),
+                    None => {
+                        return Err(cannot_start(
+                            126,
+                            format!(
+                                "there is no value of `{}`: it has not succeeded",
+                                self.name(*node)
+                            ),
+                        ));
+                    }
                 },
             }
         }
@@ -214,15 +267,25 @@ impl<'a> Known<'a, '_> {
 
     fn inputs(&self, name: &str) -> impl Iterator<Item = String> {
         let input = self.ends.inputs.iter().find(|input| &*input.name == name);
-        input.map_or(&[][..], |input| &input.from).iter().map(|(fd, _)| dev_fd(*fd))
+        input
+            .map_or(&[][..], |input| &input.from)
+            .iter()
+            .map(|(fd, _)| dev_fd(*fd))
     }
 
     fn output(&self, name: &str) -> String {
-        self.ends.outputs.iter().find(|output| &*output.name == name).map_or_else(String::new, |output| dev_fd(output.fd))
+        self.ends
+            .outputs
+            .iter()
+            .find(|output| &*output.name == name)
+            .map_or_else(String::new, |output| dev_fd(output.fd))
     }
 
     fn name(&self, node: NodeId) -> &'a str {
-        self.plan.nodes.get(node.index()).map_or("", |node| &node.name)
+        self.plan
+            .nodes
+            .get(node.index())
+            .map_or("", |node| &node.name)
     }
 }
 
@@ -241,7 +304,9 @@ impl Retries {
             (Stage::Exec, Errno::ETXTBSY) => BUSY.wait(&mut self.busy),
             (Stage::Fork, Errno::EAGAIN | Errno::ENOMEM) => FORK.wait(&mut self.fork),
             // It was there when it was looked up, and has been moved since.
-            (Stage::Exec, Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR) if remembered && !self.looked_up => {
+            (Stage::Exec, Errno::ENOENT | Errno::EACCES | Errno::ENOTDIR)
+                if remembered && !self.looked_up =>
+            {
                 self.looked_up = true;
                 true
             }
@@ -286,7 +351,11 @@ fn is_number(name: &str) -> bool {
 fn values_before(plan: &Plan) -> Vec<Arc<[NodeId]>> {
     let mut has_value = vec![false; plan.nodes.len()];
     for unit in &plan.units {
-        if unit.ends.outputs.iter().any(|output| output.to.contains(&Sink::Value))
+        if unit
+            .ends
+            .outputs
+            .iter()
+            .any(|output| output.to.contains(&Sink::Value))
             && let Some(has) = has_value.get_mut(unit.node.index())
         {
             *has = true;
@@ -298,10 +367,22 @@ fn values_before(plan: &Plan) -> Vec<Arc<[NodeId]>> {
     let none: Arc<[NodeId]> = Arc::new([]);
     let mut before = vec![none; plan.nodes.len()];
     // Groups stand in start order, so what a node comes after has been seen.
-    for unit in plan.groups.iter().flat_map(|group| &group.units).filter_map(|unit| plan.units.get(unit.index())) {
-        let mut all: Vec<NodeId> = before.get(unit.node.index()).map_or_else(Vec::new, |nodes| nodes.to_vec());
+    for unit in plan
+        .groups
+        .iter()
+        .flat_map(|group| &group.units)
+        .filter_map(|unit| plan.units.get(unit.index()))
+    {
+        let mut all: Vec<NodeId> = before
+            .get(unit.node.index())
+            .map_or_else(Vec::new, |nodes| nodes.to_vec());
         for earlier in nodes_before(plan, unit) {
-            all.extend(before.get(earlier.index()).iter().flat_map(|nodes| nodes.iter()));
+            all.extend(
+                before
+                    .get(earlier.index())
+                    .iter()
+                    .flat_map(|nodes| nodes.iter()),
+            );
             if has_value.get(earlier.index()) == Some(&true) {
                 all.push(earlier);
             }
@@ -317,12 +398,23 @@ fn values_before(plan: &Plan) -> Vec<Arc<[NodeId]>> {
 
 /// The nodes that a unit's node comes after in one step: those it waits for, and the writers of its queues.
 fn nodes_before<'a>(plan: &'a Plan, unit: &'a Unit) -> impl Iterator<Item = NodeId> + 'a {
-    let waits = plan.nodes.get(unit.node.index()).into_iter().flat_map(|node| node.after.iter().map(|after| after.node));
-    let queues = unit.ends.inputs.iter().flat_map(|input| &input.from).filter_map(|(_, source)| match source {
-        Source::Queue(queue) => plan.queues.get(queue.index()),
-        Source::Null | Source::Inherit | Source::File(_) | Source::Text(_) => None,
-    });
-    let writers = queues.flat_map(|queue| &queue.writers).filter_map(|unit| plan.units.get(unit.index()));
+    let waits = plan
+        .nodes
+        .get(unit.node.index())
+        .into_iter()
+        .flat_map(|node| node.after.iter().map(|after| after.node));
+    let queues = unit
+        .ends
+        .inputs
+        .iter()
+        .flat_map(|input| &input.from)
+        .filter_map(|(_, source)| match source {
+            Source::Queue(queue) => plan.queues.get(queue.index()),
+            Source::Null | Source::Inherit | Source::File(_) | Source::Text(_) => None,
+        });
+    let writers = queues
+        .flat_map(|queue| &queue.writers)
+        .filter_map(|unit| plan.units.get(unit.index()));
     waits.chain(writers.map(|unit| unit.node))
 }
 

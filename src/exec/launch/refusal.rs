@@ -23,20 +23,34 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 /// What a shell would exit with, and why.
-pub(super) fn explain(error: SpawnError, image: &Image<'_>, cwd: &Path, open_files: u64) -> (u8, String) {
+pub(super) fn explain(
+    error: SpawnError,
+    image: &Image<'_>,
+    cwd: &Path,
+    open_files: u64,
+) -> (u8, String) {
     let reason = lower(error.errno.desc());
     match error.stage {
         Stage::Exec => exec(error.errno, image),
         Stage::Chdir => directory(error.errno, cwd),
         Stage::Fd(target) if u64::from(target) >= open_files => (
             NOT_EXECUTABLE,
-            format!("descriptor {target} is beyond the limit of open files ({open_files}; see ulimit -n)"),
+            format!(
+                "descriptor {target} is beyond the limit of open files ({open_files}; see ulimit -n)"
+            ),
         ),
         Stage::Fd(target) => (NOT_EXECUTABLE, format!("descriptor {target}: {reason}")),
         Stage::Limit(resource) => {
-            let value = image.limits.iter().find(|(r, _)| *r == resource).map_or(0, |(_, value)| *value);
+            let value = image
+                .limits
+                .iter()
+                .find(|(r, _)| *r == resource)
+                .map_or(0, |(_, value)| *value);
             let name = limit_name(resource);
-            (NOT_EXECUTABLE, format!("limits.{name} = {value}: {reason} (more than this user's hard limit?)"))
+            (
+                NOT_EXECUTABLE,
+                format!("limits.{name} = {value}: {reason} (more than this user's hard limit?)"),
+            )
         }
         Stage::Nice => (NOT_EXECUTABLE, format!("nice = {}: {reason}", image.nice)),
         Stage::Group | Stage::Fork => (NOT_EXECUTABLE, format!("no process: {reason}")),
@@ -46,9 +60,21 @@ pub(super) fn explain(error: SpawnError, image: &Image<'_>, cwd: &Path, open_fil
 fn directory(errno: Errno, cwd: &Path) -> (u8, String) {
     let shown = cwd.display();
     match errno {
-        Errno::ENOENT => (NOT_FOUND, format!("no such directory: \"{shown}\" (its `cwd`)")),
-        Errno::ENOTDIR => (NOT_EXECUTABLE, format!("not a directory: \"{shown}\" (its `cwd`)")),
-        _ => (NOT_EXECUTABLE, format!("cannot enter \"{shown}\" (its `cwd`): {}", lower(errno.desc()))),
+        Errno::ENOENT => (
+            NOT_FOUND,
+            format!("no such directory: \"{shown}\" (its `cwd`)"),
+        ),
+        Errno::ENOTDIR => (
+            NOT_EXECUTABLE,
+            format!("not a directory: \"{shown}\" (its `cwd`)"),
+        ),
+        _ => (
+            NOT_EXECUTABLE,
+            format!(
+                "cannot enter \"{shown}\" (its `cwd`): {}",
+                lower(errno.desc())
+            ),
+        ),
     }
 }
 
@@ -58,30 +84,65 @@ fn exec(errno: Errno, image: &Image<'_>) -> (u8, String) {
     match errno {
         Errno::ENOENT | Errno::ENOTDIR if !file.exists() => {
             // As the user wrote it; where that is relative to is worth saying.
-            let name = as_path(image.argv.first().map_or(image.program, |name| name).to_bytes());
-            let place = if name.is_absolute() { String::new() } else { format!(" ({shown})") };
-            (NOT_FOUND, format!("no such file: \"{}\"{place}", name.display()))
+            let name = as_path(
+                image
+                    .argv
+                    .first()
+                    .map_or(image.program, |name| name)
+                    .to_bytes(),
+            );
+            let place = if name.is_absolute() {
+                String::new()
+            } else {
+                format!(" ({shown})")
+            };
+            (
+                NOT_FOUND,
+                format!("no such file: \"{}\"{place}", name.display()),
+            )
         }
         Errno::ENOENT => match interpreter(file) {
             Some(program) if program.ends_with('\r') => (
                 NOT_EXECUTABLE,
-                format!("bad interpreter: \"{}\\r\": the lines of \"{shown}\" end as on Windows (CR LF)", program.trim_end()),
+                format!(
+                    "bad interpreter: \"{}\\r\": the lines of \"{shown}\" end as on Windows (CR LF)",
+                    program.trim_end()
+                ),
             ),
-            Some(program) => (NOT_EXECUTABLE, format!("bad interpreter: no such file: \"{program}\", which the first line of \"{shown}\" names")),
-            None => (NOT_EXECUTABLE, format!("the loader that \"{shown}\" asks for does not exist: it was built for another system")),
+            Some(program) => (
+                NOT_EXECUTABLE,
+                format!(
+                    "bad interpreter: no such file: \"{program}\", which the first line of \"{shown}\" names"
+                ),
+            ),
+            None => (
+                NOT_EXECUTABLE,
+                format!(
+                    "the loader that \"{shown}\" asks for does not exist: it was built for another system"
+                ),
+            ),
         },
         Errno::EACCES | Errno::EPERM => (NOT_EXECUTABLE, forbidden(file, errno)),
         Errno::ENOEXEC => (NOT_EXECUTABLE, no_program(file)),
         Errno::E2BIG => (NOT_EXECUTABLE, too_long(image)),
-        Errno::ETXTBSY => (NOT_EXECUTABLE, format!("\"{shown}\" is still open for writing somewhere")),
-        _ => (NOT_EXECUTABLE, format!("\"{shown}\": {}", lower(errno.desc()))),
+        Errno::ETXTBSY => (
+            NOT_EXECUTABLE,
+            format!("\"{shown}\" is still open for writing somewhere"),
+        ),
+        _ => (
+            NOT_EXECUTABLE,
+            format!("\"{shown}\": {}", lower(errno.desc())),
+        ),
     }
 }
 
 fn forbidden(file: &Path, errno: Errno) -> String {
     let shown = file.display();
     let Ok(meta) = fs::metadata(file) else {
-        return format!("\"{shown}\": {}: one of its directories may not be searched", lower(errno.desc()));
+        return format!(
+            "\"{shown}\": {}: one of its directories may not be searched",
+            lower(errno.desc())
+        );
     };
     if meta.is_dir() {
         return format!("is a directory: \"{shown}\"");
@@ -97,7 +158,9 @@ fn forbidden(file: &Path, errno: Errno) -> String {
     }
     match interpreter(file) {
         Some(program) if access(Path::new(&program), AccessFlags::X_OK).is_err() => {
-            format!("bad interpreter: not executable: \"{program}\", which the first line of \"{shown}\" names")
+            format!(
+                "bad interpreter: not executable: \"{program}\", which the first line of \"{shown}\" names"
+            )
         }
         _ => format!("\"{shown}\": {}", lower(errno.desc())),
     }
@@ -107,37 +170,82 @@ fn no_program(file: &Path) -> String {
     let shown = file.display();
     match head(file) {
         head if head.is_empty() => format!("not a program: \"{shown}\" is empty"),
-        head if head.starts_with(b"\x7fELF") => format!("not a program for this machine: \"{shown}\""),
-        head if head.starts_with(b"#!") => format!("not a program: the first line of \"{shown}\" names no interpreter"),
-        _ => format!("not a program: \"{shown}\"; if it is a script, add a first line such as #!/bin/sh"),
+        head if head.starts_with(b"\x7fELF") => {
+            format!("not a program for this machine: \"{shown}\"")
+        }
+        head if head.starts_with(b"#!") => {
+            format!("not a program: the first line of \"{shown}\" names no interpreter")
+        }
+        _ => format!(
+            "not a program: \"{shown}\"; if it is a script, add a first line such as #!/bin/sh"
+        ),
     }
 }
 
 fn too_long(image: &Image<'_>) -> String {
-    let arguments = image.argv.iter().enumerate().map(|(i, arg)| (arg.count_bytes(), format!("argument {i}")));
-    let variables = image.env.iter().map(|entry| (entry.count_bytes(), format!("variable `{}`", variable_name(entry))));
-    let (length, largest) = arguments.chain(variables).max_by_key(|(length, _)| *length).unwrap_or_default();
+    let arguments = image
+        .argv
+        .iter()
+        .enumerate()
+        .map(|(i, arg)| (arg.count_bytes(), format!("argument {i}")));
+    let variables = image.env.iter().map(|entry| {
+        (
+            entry.count_bytes(),
+            format!("variable `{}`", variable_name(entry)),
+        )
+    });
+    let (length, largest) = arguments
+        .chain(variables)
+        .max_by_key(|(length, _)| *length)
+        .unwrap_or_default();
     if length > LONGEST {
-        return format!("{largest} is too long: {} bytes; the kernel takes {}", grouped(length), grouped(LONGEST));
+        return format!(
+            "{largest} is too long: {} bytes; the kernel takes {}",
+            grouped(length),
+            grouped(LONGEST)
+        );
     }
-    let all: usize = image.argv.iter().chain(image.env).map(|text| text.count_bytes() + 1).sum();
-    let limit = sysconf(SysconfVar::ARG_MAX).ok().flatten().and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.map_or_else(String::new, |limit| format!("; the kernel takes {}", grouped(limit)));
+    let all: usize = image
+        .argv
+        .iter()
+        .chain(image.env)
+        .map(|text| text.count_bytes() + 1)
+        .sum();
+    let limit = sysconf(SysconfVar::ARG_MAX)
+        .ok()
+        .flatten()
+        .and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.map_or_else(String::new, |limit| {
+        format!("; the kernel takes {}", grouped(limit))
+    });
     let all = grouped(all);
-    format!("arguments and environment are too long: {all} bytes{limit}; the largest is {largest}, {} bytes", grouped(length))
+    format!(
+        "arguments and environment are too long: {all} bytes{limit}; the largest is {largest}, {} bytes",
+        grouped(length)
+    )
 }
 
 fn variable_name(entry: &CStr) -> String {
-    let name = entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
+    let name = entry
+        .to_bytes()
+        .split(|&byte| byte == b'=')
+        .next()
+        .unwrap_or_default();
     String::from_utf8_lossy(name).into_owned()
 }
 
 /// What the first line of a script names.
 fn interpreter(file: &Path) -> Option<String> {
     let head = head(file);
-    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|&byte| byte == b'\n')
+        .next()?;
     // Not split at a carriage return: the kernel takes it as part of the name.
-    let program = line.trim_ascii_start().split(|&byte| byte == b' ' || byte == b'\t').next()?;
+    let program = line
+        .trim_ascii_start()
+        .split(|&byte| byte == b' ' || byte == b'\t')
+        .next()?;
     Some(String::from_utf8_lossy(program).into_owned())
 }
 
@@ -161,13 +269,18 @@ fn limit_name(resource: u32) -> &'static str {
         (nix::libc::RLIMIT_NPROC as u32, "processes"),
         (nix::libc::RLIMIT_CORE as u32, "core"),
     ];
-    NAMES.iter().find(|(number, _)| *number == resource).map_or("?", |(_, name)| name)
+    NAMES
+        .iter()
+        .find(|(number, _)| *number == resource)
+        .map_or("?", |(_, name)| name)
 }
 
 /// The kernel's words begin with a capital, ours don't.
 fn lower(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
 }
 
 /// `2097152` as `2,097,152`.
@@ -189,6 +302,9 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 131_071, 2_097_152].map(grouped), ["0", "999", "1,000", "131,071", "2,097,152"]);
+        assert_eq!(
+            [0, 999, 1000, 131_071, 2_097_152].map(grouped),
+            ["0", "999", "1,000", "131,071", "2,097,152"]
+        );
     }
 }

@@ -45,7 +45,12 @@ pub struct Child {
 
 impl Child {
     pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
-        Child { pid, pidfd, reaped: false, leftovers: false }
+        Child {
+            pid,
+            pidfd,
+            reaped: false,
+            leftovers: false,
+        }
     }
 
     /// Its process id, which is its group's, too. For reports: nothing is done by it after the reap.
@@ -69,7 +74,9 @@ impl Child {
         if GROUP_SIGNALS.load(Ordering::Relaxed) {
             let (fd, info) = (self.pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
             // SAFETY: no memory is touched: the siginfo is null.
-            let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, PROCESS_GROUP) };
+            let sent = unsafe {
+                libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, PROCESS_GROUP)
+            };
             match Errno::result(sent) {
                 // EPERM may be a sandbox's as well as the process's answer; the kill below tells them apart.
                 Err(Errno::EINVAL | Errno::ENOSYS) => GROUP_SIGNALS.store(false, Ordering::Relaxed),
@@ -102,7 +109,9 @@ impl Child {
         // SAFETY: zeroes are a valid rusage.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         // SAFETY: it writes only to the two local variables.
-        match Errno::result(unsafe { libc::wait4(self.pid, &raw mut status, libc::WNOHANG, &raw mut usage) }) {
+        match Errno::result(unsafe {
+            libc::wait4(self.pid, &raw mut status, libc::WNOHANG, &raw mut usage)
+        }) {
             Ok(0) => return Ok(None),
             Ok(_) => self.reaped = true,
             Err(errno) => return Err(errno.into()),
@@ -110,7 +119,9 @@ impl Child {
         let usage = Usage {
             user: duration(usage.ru_utime),
             system: duration(usage.ru_stime),
-            max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+            max_rss: u64::try_from(usage.ru_maxrss)
+                .unwrap_or(0)
+                .saturating_mul(1024),
         };
         Ok(Some((ExitStatus::from_raw(status), usage)))
     }
@@ -166,7 +177,9 @@ fn peek(kind: libc::idtype_t, id: libc::id_t) -> Option<libc::pid_t> {
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        (libc::waitid(kind, id, &raw mut info, flags) == 0).then(|| info.si_pid()).filter(|&pid| pid != 0)
+        (libc::waitid(kind, id, &raw mut info, flags) == 0)
+            .then(|| info.si_pid())
+            .filter(|&pid| pid != 0)
     }
 }
 

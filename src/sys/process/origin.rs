@@ -23,7 +23,10 @@ pub struct Origin {
 impl std::fmt::Debug for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Origin")
-            .field("open_files", &(self.open_files.rlim_cur, self.open_files.rlim_max))
+            .field(
+                "open_files",
+                &(self.open_files.rlim_cur, self.open_files.rlim_max),
+            )
             .field("ignored", &format_args!("{:#x}", self.ignored))
             .field("closed", &self.closed)
             .finish_non_exhaustive()
@@ -46,11 +49,17 @@ impl Origin {
         // given; dispositions are set to default and ignore, so no code of ours can run by them.
         let (mask, ignored) = unsafe {
             let mut mask = std::mem::zeroed();
-            Errno::result(libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut mask))?;
+            Errno::result(libc::sigprocmask(
+                libc::SIG_BLOCK,
+                std::ptr::null(),
+                &raw mut mask,
+            ))?;
             let mut ignored = 0;
             for signal in 1..64 {
                 let mut action: libc::sigaction = std::mem::zeroed();
-                if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
+                if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                    && action.sa_sigaction == libc::SIG_IGN
+                {
                     ignored |= 1 << signal;
                 }
             }
@@ -60,7 +69,12 @@ impl Origin {
         };
         let closed = open_standard()?;
         close_on_exec_from_3();
-        Ok(Origin { mask, open_files: raise_open_files()?, ignored, closed })
+        Ok(Origin {
+            mask,
+            open_files: raise_open_files()?,
+            ignored,
+            closed,
+        })
     }
 
     /// This signal was ignored: by nohup(1), or a shell's `&` without job control. It should stay so. (SIGPIPE says nothing: Rust's
@@ -122,13 +136,26 @@ fn open_standard() -> io::Result<[bool; 3]> {
 /// Descriptors that our parent forgot to close must not get into our children.
 fn close_on_exec_from_3() {
     // SAFETY: no memory is touched; no descriptor is closed.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
     if done == 0 {
         return;
     }
     // Linux before 5.11, or a sandbox that does not know the call.
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    for fd in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|fd| *fd > 2) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    for fd in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|fd| *fd > 2)
+    {
         // SAFETY: no memory is touched. The directory's own descriptor is among them, and is close-on-exec already.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
@@ -136,11 +163,17 @@ fn close_on_exec_from_3() {
 
 /// Raises the soft limit of open files to the hard one and says what it was.
 fn raise_open_files() -> io::Result<libc::rlimit> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: both calls only use the local variables they are given.
     unsafe {
         Errno::result(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
         // Where it is refused (a sandbox), the limit stays and is met when it is met.
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised);
     }

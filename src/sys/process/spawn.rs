@@ -130,12 +130,23 @@ impl Spawner {
                 let mut action = KernelAction::default();
                 // SAFETY: the call writes only to the local variable, which has room enough.
                 let known = unsafe {
-                    libc::syscall(libc::SYS_rt_sigaction, signal, ptr::null::<KernelAction>(), &raw mut action, SIGNALS / 8)
+                    libc::syscall(
+                        libc::SYS_rt_sigaction,
+                        signal,
+                        ptr::null::<KernelAction>(),
+                        &raw mut action,
+                        SIGNALS / 8,
+                    )
                 };
                 known == 0 && action.handler != libc::SIG_DFL
             })
             .collect();
-        Ok(Spawner { origin, stack: Stack::new()?, reset, clone_pidfd: true })
+        Ok(Spawner {
+            origin,
+            stack: Stack::new()?,
+            reset,
+            clone_pidfd: true,
+        })
     }
 
     /// What procflow was started with.
@@ -155,12 +166,25 @@ impl Spawner {
         let mut moves = Vec::with_capacity(image.fds.len());
         let mut floor = 3;
         for &(source, target) in image.fds {
-            let Some(number) = RawFd::try_from(target).ok().filter(|&target| target < RawFd::MAX) else {
-                return Err(SpawnError { stage: Stage::Fd(target), errno: Errno::EBADF });
+            let Some(number) = RawFd::try_from(target)
+                .ok()
+                .filter(|&target| target < RawFd::MAX)
+            else {
+                return Err(SpawnError {
+                    stage: Stage::Fd(target),
+                    errno: Errno::EBADF,
+                });
             };
-            let lift = image.fds.iter().any(|&(other, taken)| RawFd::try_from(taken) == Ok(source) && other != source);
+            let lift = image
+                .fds
+                .iter()
+                .any(|&(other, taken)| RawFd::try_from(taken) == Ok(source) && other != source);
             floor = floor.max(number + 1);
-            moves.push(Move { source, target: number, lift });
+            moves.push(Move {
+                source,
+                target: number,
+                lift,
+            });
         }
         let mut order = Order {
             // SAFETY: no memory is touched.
@@ -185,18 +209,29 @@ impl Spawner {
                 reap(pid);
                 Err(error)
             }
-            (Err(errno), _) => Err(SpawnError { stage: Stage::Fork, errno }),
+            (Err(errno), _) => Err(SpawnError {
+                stage: Stage::Fork,
+                errno,
+            }),
         }
     }
 }
 
 /// The form that execve takes: thin pointers, with a null one at the end.
 fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
-    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
+        .collect()
 }
 
 /// Runs [`child`] on the stack, and comes back when it has executed its program or has failed.
-fn clone(stack: &Stack, order: &mut Order<'_>, clone_pidfd: &mut bool) -> Result<(libc::pid_t, OwnedFd), Errno> {
+fn clone(
+    stack: &Stack,
+    order: &mut Order<'_>,
+    clone_pidfd: &mut bool,
+) -> Result<(libc::pid_t, OwnedFd), Errno> {
     let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     if *clone_pidfd {
         flags |= libc::CLONE_PIDFD;
@@ -210,7 +245,13 @@ fn clone(stack: &Stack, order: &mut Order<'_>, clone_pidfd: &mut bool) -> Result
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let pid = Errno::result(libc::clone(child, stack.top(), flags, ptr::from_mut(order).cast(), &raw mut fd));
+        let pid = Errno::result(libc::clone(
+            child,
+            stack.top(),
+            flags,
+            ptr::from_mut(order).cast(),
+            &raw mut fd,
+        ));
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         pid
     };
@@ -240,7 +281,9 @@ fn open_pidfd(pid: libc::pid_t) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is touched, and the descriptor, which is close-on-exec, is ours alone.
     unsafe {
         let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
-        Ok(OwnedFd::from_raw_fd(c_int::try_from(fd).map_err(|_| Errno::EBADF)?))
+        Ok(OwnedFd::from_raw_fd(
+            c_int::try_from(fd).map_err(|_| Errno::EBADF)?,
+        ))
     }
 }
 
@@ -267,7 +310,10 @@ extern "C" fn child(order: *mut c_void) -> c_int {
 
 /// Comes back only with what failed.
 fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
-    let fail = |stage| SpawnError { stage, errno: Errno::last() };
+    let fail = |stage| SpawnError {
+        stage,
+        errno: Errno::last(),
+    };
     // SAFETY: system calls on this process alone, with pointers that the parent holds valid until the exec.
     unsafe {
         if libc::setpgid(0, 0) < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
@@ -275,7 +321,10 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
         }
         // The parent may have died before the line above; then nobody would ever end this one.
         if libc::getppid() != order.parent {
-            return SpawnError { stage: Stage::Group, errno: Errno::ESRCH };
+            return SpawnError {
+                stage: Stage::Group,
+                errno: Errno::ESRCH,
+            };
         }
 
         // Descriptors. First the sources that stand where another has to go: dup2 would close them. In the original limit
@@ -305,7 +354,10 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
         // Not checked: it only ever lowers the soft limit that we raised.
         libc::setrlimit(libc::RLIMIT_NOFILE, order.open_files);
         for &(resource, value) in order.limits {
-            let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+            let limit = libc::rlimit {
+                rlim_cur: value,
+                rlim_max: value,
+            };
             if libc::setrlimit(resource as _, &raw const limit) < 0 {
                 return fail(Stage::Limit(resource));
             }
@@ -320,9 +372,18 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
         }
 
         // An exec resets handlers, but what is ignored stays so: with SIGPIPE ignored, `yes | head` would never end.
-        let default = KernelAction { handler: libc::SIG_DFL, rest: [0; 7] };
+        let default = KernelAction {
+            handler: libc::SIG_DFL,
+            rest: [0; 7],
+        };
         for &signal in order.reset {
-            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, ptr::null_mut::<KernelAction>(), SIGNALS / 8);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                ptr::null_mut::<KernelAction>(),
+                SIGNALS / 8,
+            );
         }
         // Last, for then a signal may end this process.
         libc::sigprocmask(libc::SIG_SETMASK, order.mask, ptr::null_mut());
@@ -347,9 +408,17 @@ impl Stack {
     fn new() -> io::Result<Self> {
         // SAFETY: a new mapping at a place that the kernel chooses, and a part of it made inaccessible.
         unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+            let flags =
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
             let prot = libc::PROT_READ | libc::PROT_WRITE;
-            let bottom = libc::mmap(ptr::null_mut(), Self::GUARD + Self::SIZE, prot, flags, -1, 0);
+            let bottom = libc::mmap(
+                ptr::null_mut(),
+                Self::GUARD + Self::SIZE,
+                prot,
+                flags,
+                -1,
+                0,
+            );
             if bottom == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
