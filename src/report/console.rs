@@ -17,7 +17,7 @@ use crate::report::observers::{Reporter, View};
 use crate::report::sanitize;
 use crate::report::table;
 use crate::report::tally::End;
-use crate::report::terminal::{Look, Terminal};
+use crate::report::terminal::{Look, Paint, Terminal};
 use crate::report::units::{Label, bytes};
 use crate::report::words;
 
@@ -271,7 +271,7 @@ impl Reporter for Console {
         if let Some(bars) = self.bars.take() {
             bars.clear();
         }
-        let paint = lines::Layout { paint: crate::report::terminal::Paint(self.look.colour), name: 0 }.paint;
+        let paint = Paint(self.look.colour);
         let well = view.tally.ended.is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
         if self.progress != Progress::None {
             table::table(&mut self.pending, view, paint);

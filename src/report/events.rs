@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
-use crate::event::{Exit, Outcome, RunEvent, VERSION, What};
+use crate::event::{Exit, Failure, Outcome, RunEvent, VERSION, What};
 use crate::plan::{Plan, UnitId};
 use crate::report::redact::Redactor;
 use crate::report::units::{Label, signal};
@@ -77,7 +77,7 @@ enum Line<'a> {
         /// In words; missing where it simply succeeded.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Cow<'a, str>>,
-        /// Its exit code, where it ended by one.
+        /// Its exit code, where it ended by one; 126 or 127 where it could not be started.
         #[serde(skip_serializing_if = "Option::is_none")]
         exit: Option<u8>,
         /// The signal that ended it, by name.
@@ -165,12 +165,19 @@ pub(super) fn rfc3339(since_1970: std::time::Duration) -> String {
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + since_1970).to_string()
 }
 
-/// The code and the signal's name of a status.
-pub(super) fn code_and_signal(exit: Option<Exit>) -> (Option<u8>, Option<String>) {
+/// The exit code of a unit, or what a shell would say where it could not be started.
+pub(super) fn exit_code(outcome: &Outcome, exit: Option<Exit>) -> Option<u8> {
+    match (outcome, exit) {
+        (_, Some(Exit::Code(code))) => Some(code),
+        (Outcome::Failed(Failure::CannotStart { code, .. }), None) => Some(*code),
+        _ => None,
+    }
+}
+
+fn signal_name(exit: Option<Exit>) -> Option<String> {
     match exit {
-        None => (None, None),
-        Some(Exit::Code(code)) => (Some(code), None),
-        Some(Exit::Signal { number, .. }) => (None, Some(signal(number))),
+        Some(Exit::Signal { number, .. }) => Some(signal(number)),
+        Some(Exit::Code(_)) | None => None,
     }
 }
 
@@ -204,15 +211,14 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
         }
         What::Ended { unit: id, outcome, exit, attempts, usage, leaked, stderr_tail: _ } => {
             let (node, unit) = label(*id);
-            let (exit, signal) = code_and_signal(*exit);
             Line::Ended {
                 t,
                 node,
                 unit,
                 state: outcome.into(),
                 reason: words::reason(plan, *id, outcome).map(|reason| redacted(secrets, reason)),
-                exit,
-                signal,
+                exit: exit_code(outcome, *exit),
+                signal: signal_name(*exit),
                 early_close: matches!(outcome, Outcome::Succeeded { early_close: true }),
                 leaked: *leaked,
                 attempts: *attempts,

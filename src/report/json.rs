@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::event::{Exit, Outcome, VERSION};
 use crate::plan::{Plan, QueueKind, UnitId};
-use crate::report::events::{State, redacted, rfc3339, schema_generator, seconds};
+use crate::report::events::{State, exit_code, redacted, rfc3339, schema_generator, seconds};
 use crate::report::redact::Redactor;
 use crate::report::tally::{End, Tally, Unit};
 use crate::report::units::{Label, signal};
@@ -223,7 +223,7 @@ impl Node {
             reason: end
                 .and_then(|end| words::reason(plan, id, &end.outcome))
                 .map(|reason| redacted(secrets, reason).into_owned()),
-            exit: end.and_then(exit_code),
+            exit: end.and_then(|end| exit_code(&end.outcome, end.exit)),
             signal: end.and_then(|end| end.exit).and_then(Signal::new),
             early_close: end.is_some_and(|end| matches!(end.outcome, Outcome::Succeeded { early_close: true })),
             leaked: end.is_some_and(|end| end.leaked),
@@ -240,15 +240,6 @@ impl Node {
             stderr,
             stderr_lossy,
         }
-    }
-}
-
-/// The exit code of a unit, or what a shell would say where it could not be started.
-pub(super) fn exit_code(end: &End) -> Option<u8> {
-    match (&end.outcome, end.exit) {
-        (_, Some(Exit::Code(code))) => Some(code),
-        (Outcome::Failed(crate::event::Failure::CannotStart { code, .. }), None) => Some(*code),
-        _ => None,
     }
 }
 

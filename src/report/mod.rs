@@ -34,3 +34,6 @@ pub use redact::Redactor;
 pub use tally::Tally;
 pub use target::{check_target, write_target};
 pub use terminal::Terminal;
+
+#[cfg(test)]
+mod tests;

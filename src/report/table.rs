@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use crate::event::{Exit, Outcome};
 use crate::plan::UnitId;
-use crate::report::json::exit_code;
+use crate::report::events::exit_code;
 use crate::report::lines::style;
 use crate::report::observers::View;
 use crate::report::tally::End;
@@ -94,7 +94,7 @@ fn ran<'a>(view: &View<'_>, unit: UnitId, end: Option<&'a End>) -> Option<&'a En
 fn status(end: &End) -> Option<String> {
     match end.exit {
         Some(Exit::Signal { number, .. }) => Some(signal(number)),
-        Some(Exit::Code(_)) | None => exit_code(end).map(|code| code.to_string()),
+        Some(Exit::Code(_)) | None => exit_code(&end.outcome, end.exit).map(|code| code.to_string()),
     }
 }
 

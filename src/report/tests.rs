@@ -1,0 +1,396 @@
+//! Whole outputs of made-up runs: what the console says, the lines of the event log, the report.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{Cause, Exit, Failure, Outcome, RunEvent, Stream, Usage, What};
+use crate::exit::ExitCode;
+use crate::plan::template::Template;
+use crate::plan::{Arg, Ends, Group, Node, NodeId, Plan, Queue, QueueId, QueueKind, Retry, Settings, Unit, UnitId};
+use crate::report::terminal::Look;
+use crate::report::{Console, Observers, Output, Progress, Terminal, schema_events, schema_report};
+
+/// A plan of these nodes, each alone in its group, with queues between (writer, reader) pairs in one.
+pub(super) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Plan {
+    let literal = |text: &str| Template::Literal(text.into());
+    let settings = Arc::new(Settings {
+        cwd: literal("."),
+        clear_env: false,
+        timeout: None,
+        stop_signal: libc::SIGTERM,
+        stop_grace: Duration::from_secs(5),
+        retry: Retry {
+            max: 0,
+            delay: Duration::ZERO,
+            backoff: 2.0,
+            max_delay: Duration::ZERO,
+            jitter: false,
+            on_codes: vec![],
+        },
+        success_codes: vec![0],
+        epipe_codes: vec![],
+        limits: vec![],
+        nice: 0,
+    });
+    let ends = Arc::new(Ends { inputs: vec![], outputs: vec![] });
+    let ids = 0..u32::try_from(names.len()).unwrap();
+    Plan {
+        name: "words".to_owned(),
+        description: None,
+        dir: "/p".into(),
+        jobs: None,
+        on_failure: crate::spec::OnFailure::Stop,
+        timeout: None,
+        env: vec![],
+        secrets: vec![],
+        nodes: names
+            .iter()
+            .zip(ids.clone())
+            .map(|(name, id)| Node {
+                name: (*name).into(),
+                units: id..id + 1,
+                after: vec![],
+                allow_failure: false,
+                skip: false,
+                description: None,
+                tags: vec![],
+            })
+            .collect(),
+        units: ids
+            .clone()
+            .map(|id| Unit {
+                node: NodeId(id),
+                group: crate::plan::GroupId(0),
+                argv: vec![Arg::One(literal("sh"))],
+                env: vec![],
+                settings: settings.clone(),
+                ends: ends.clone(),
+                reads: vec![],
+                writes: vec![],
+            })
+            .collect(),
+        queues: queues
+            .iter()
+            .map(|(name, writer, reader)| Queue {
+                name: (*name).into(),
+                writers: vec![UnitId(*writer)],
+                readers: vec![UnitId(*reader)],
+                kind: QueueKind::Relayed,
+                records: crate::spec::Records::Lines,
+                max_record: 1 << 24,
+                capacity: 1 << 18,
+                merge: crate::spec::Merge::Arrive,
+                on_writer_failure: crate::spec::OnWriterFailure::Cancel,
+                spills: false,
+            })
+            .collect(),
+        groups: vec![Group {
+            units: ids.map(UnitId).collect(),
+            queues: (0..queues.len()).map(QueueId::from).collect(),
+            slots: 1,
+            memory: 0,
+        }],
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(super) const PLAIN: Look = Look { size: None, colour: false, unicode: true };
+
+/// A run that is told step by step.
+pub(super) struct Story<'p> {
+    pub observers: Observers<'p>,
+    terminal: Terminal,
+    now: Duration,
+}
+
+impl<'p> Story<'p> {
+    pub fn new(plan: &'p Plan, progress: Progress, output: Output) -> Self {
+        let terminal = Terminal::kept(PLAIN);
+        let mut observers = Observers::new(plan);
+        let run_dir = Some(".procflow/runs/R".into());
+        observers.add_reporter(Box::new(Console::new(terminal.clone(), progress, output, run_dir)));
+        let mut story = Story { observers, terminal, now: Duration::ZERO };
+        story.event(What::RunStarted {
+            id: "R".to_owned(),
+            pipeline: "words".to_owned(),
+            time: Duration::from_secs(1_795_531_989),
+            pid: 100,
+            jobs: 4,
+        });
+        story
+    }
+
+    pub fn event(&mut self, what: What) {
+        self.observers.event(RunEvent { at: self.now, what });
+        self.observers.flush().unwrap();
+    }
+
+    pub fn at(&mut self, now: u64) -> &mut Self {
+        self.now = ms(now);
+        self
+    }
+
+    pub fn start(&mut self, unit: u32) {
+        self.event(What::Started { unit: UnitId(unit), attempt: 1, pid: 101 + i32::try_from(unit).unwrap() });
+    }
+
+    pub fn print(&mut self, unit: u32, stream: Stream, text: &str) {
+        self.observers.output(UnitId(unit), stream, text.as_bytes());
+        self.observers.flush().unwrap();
+    }
+
+    pub fn end(&mut self, unit: u32, outcome: Outcome, exit: Option<Exit>) {
+        let wall = self.now;
+        let ran = exit.is_some();
+        let usage = Usage { wall, user: wall / 4, system: wall / 8, max_rss: 12 << 20 };
+        self.event(What::Ended {
+            unit: UnitId(unit),
+            outcome,
+            exit,
+            attempts: u32::from(ran),
+            usage: if ran { usage } else { Usage::default() },
+            leaked: false,
+            stderr_tail: vec![],
+        });
+    }
+
+    pub fn ok(&mut self, unit: u32) {
+        self.end(unit, Outcome::Succeeded { early_close: false }, Some(Exit::Code(0)));
+    }
+
+    pub fn fail(&mut self, unit: u32, exit: Exit) {
+        self.end(unit, Outcome::Failed(Failure::Exit(exit)), Some(exit));
+    }
+
+    pub fn finish(mut self, exit: ExitCode) -> (String, Observers<'p>) {
+        self.event(What::RunEnded { exit });
+        let faults = self.observers.finish(4 << 20).unwrap();
+        assert!(faults.is_empty(), "{faults:?}");
+        (self.terminal.said(), self.observers)
+    }
+}
+
+/// read → split → count; a reader fails, the rest follows; one is skipped.
+fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<'_>) {
+    let mut story = Story::new(plan, progress, output);
+    for unit in 0..3 {
+        story.at(1).start(unit);
+    }
+    story.at(100).print(0, Stream::Out, "reading\nhalf a ");
+    story.print(1, Stream::Err, "\x1b[31mwarning\x1b[0m: odd\x1b[2J\n");
+    story.print(0, Stream::Out, "line\n");
+    story.at(310).print(2, Stream::Err, "one\ntwo\nno newline");
+    story.fail(2, Exit::Signal { number: libc::SIGSEGV, core: true });
+    story.event(What::RunStopping { cause: Cause::RunFailed(NodeId(2)) });
+    story.at(320).ok(0);
+    let by_reader = Cause::Reader { node: NodeId(2), root: NodeId(2) };
+    story.end(1, Outcome::Cancelled(by_reader), Some(Exit::Signal { number: libc::SIGTERM, core: false }));
+    let after = Cause::After { node: NodeId(2), root: NodeId(2) };
+    story.end(3, Outcome::Skipped(after), None);
+    story.event(What::QueueEnded { queue: QueueId(0), bytes: Some(3_250_586), records: Some(1000) });
+    story.at(330);
+    story.finish(ExitCode::NodeFailed)
+}
+
+fn mixed_plan() -> Plan {
+    plan(&["read", "split", "count", "publish"], &[("lines", 0, 1), ("words", 1, 2)])
+}
+
+const TABLE: &str = "\
+node     state         exit   time    cpu    memory     in → out
+read     succeeded        0  0.32s  0.12s  12.0 MiB  - → 3.1 MiB
+split    cancelled  SIGTERM  0.32s  0.12s  12.0 MiB  3.1 MiB → -
+count    failed     SIGSEGV  0.31s  0.12s  12.0 MiB
+publish  skipped
+failed: 4 nodes: 1 succeeded, 1 failed, 1 cancelled, 1 skipped in 0.33s
+its files: .procflow/runs/R
+";
+
+#[test]
+fn plain_and_grouped() {
+    let plan = mixed_plan();
+    let (said, _) = mixed(&plan, Progress::Plain, Output::Grouped);
+    let expected = "\
+words: 4 nodes, 4 jobs, run R
+[1/4] failed     count      0.31s  killed by SIGSEGV (core dumped)
+  | one
+  | two
+  | no newline
+[2/4] succeeded  read       0.32s
+  | reading
+  | half a line
+[3/4] cancelled  split      0.32s  reader count failed
+  | warning: odd
+[4/4] skipped    publish        -  count failed
+"
+    .to_owned()
+        + TABLE;
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn plain_and_prefixed() {
+    let plan = mixed_plan();
+    let (said, _) = mixed(&plan, Progress::Plain, Output::Prefixed);
+    let expected = "\
+words: 4 nodes, 4 jobs, run R
+read    | reading
+split   | warning: odd
+read    | half a line
+count   | one
+count   | two
+count   | no newline
+[1/4] failed     count      0.31s  killed by SIGSEGV (core dumped)
+  | one
+  | two
+  | no newline
+[2/4] succeeded  read       0.32s
+[3/4] cancelled  split      0.32s  reader count failed
+[4/4] skipped    publish        -  count failed
+"
+    .to_owned()
+        + TABLE;
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn without_progress_only_failures_are_told() {
+    let plan = mixed_plan();
+    for output in [Output::Failed, Output::None] {
+        let (said, _) = mixed(&plan, Progress::None, output);
+        let expected = "\
+[1/4] failed     count      0.31s  killed by SIGSEGV (core dumped)
+  | one
+  | two
+  | no newline
+failed: 4 nodes: 1 succeeded, 1 failed, 1 cancelled, 1 skipped in 0.33s
+its files: .procflow/runs/R
+";
+        assert_eq!(said, expected, "{output:?}");
+    }
+}
+
+#[test]
+fn without_progress_success_is_silent() {
+    let plan = plan(&["a"], &[]);
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.start(0);
+    story.print(0, Stream::Err, "chatter\n");
+    story.at(5).ok(0);
+    assert_eq!(story.finish(ExitCode::Success).0, "");
+}
+
+#[test]
+fn the_report_says_the_same() {
+    let plan = mixed_plan();
+    let (_, observers) = mixed(&plan, Progress::None, Output::None);
+    let report: serde_json::Value = serde_json::from_slice(&observers.report().to_json()).unwrap();
+    let schema = serde_json::to_value(schema_report()).unwrap();
+    let faults: Vec<_> = jsonschema::validator_for(&schema).unwrap().iter_errors(&report).map(|e| e.to_string()).collect();
+    assert_eq!(faults, Vec::<String>::new());
+    let count = &report["nodes"][2];
+    let expected = serde_json::json!({
+        "name": "count", "state": "failed", "reason": "killed by SIGSEGV (core dumped)", "exit": null,
+        "signal": { "name": "SIGSEGV", "number": 11, "core": true }, "early_close": false, "leaked": false,
+        "allow_failure": false, "attempts": 1, "pid": 103, "start": 0.001, "end": 0.31, "wall": 0.31, "user": 0.0775,
+        "system": 0.03875, "max_rss": 12 << 20, "group": 0, "stderr": "one\ntwo\nno newline",
+    });
+    assert_eq!(count, &expected);
+    assert_eq!(report["started"], "2026-11-24T14:53:09.000Z");
+    assert_eq!(report["queues"][0], serde_json::json!({
+        "name": "lines", "kind": "relayed", "writers": ["read"], "readers": ["split"], "bytes": 3_250_586, "records": 1000,
+    }));
+    assert_eq!(report["queues"][1]["bytes"], serde_json::Value::Null);
+    assert_eq!(report["nodes"][3]["state"], "skipped");
+    assert_eq!(report["nodes"][3]["wall"], serde_json::Value::Null);
+}
+
+/// One event of each kind, and ends of each kind.
+fn every_event() -> Vec<RunEvent> {
+    let unit = UnitId(0);
+    let outcomes = [
+        (Outcome::Succeeded { early_close: true }, Some(Exit::Signal { number: libc::SIGPIPE, core: false })),
+        (Outcome::Failed(Failure::TimedOut(ms(30_000))), Some(Exit::Signal { number: libc::SIGKILL, core: false })),
+        (Outcome::Failed(Failure::CannotStart { code: 127, why: "no such file: \"sotr\"".to_owned() }), None),
+        (Outcome::Failed(Failure::Exit(Exit::Code(127))), Some(Exit::Code(127))),
+        (Outcome::Skipped(Cause::ByUser), None),
+        (Outcome::Cancelled(Cause::Interrupted(libc::SIGINT)), Some(Exit::Code(3))),
+    ];
+    let ends = outcomes.into_iter().map(|(outcome, exit)| What::Ended {
+        unit,
+        outcome,
+        exit,
+        attempts: u32::from(exit.is_some()),
+        usage: Usage { wall: Duration::from_micros(1234), ..Usage::default() },
+        leaked: true,
+        stderr_tail: vec![],
+    });
+    let first = [
+        What::RunStarted {
+            id: "R".to_owned(),
+            pipeline: "words".to_owned(),
+            time: Duration::from_secs(1_795_531_989),
+            pid: 100,
+            jobs: 4,
+        },
+        What::Started { unit, attempt: 1, pid: 101 },
+        What::Stopping { unit, signal: libc::SIGTERM },
+        What::Retrying { unit, attempt: 1, failure: Failure::Exit(Exit::Code(3)), delay: ms(1500) },
+        What::QueueEnded { queue: QueueId(0), bytes: Some(1), records: None },
+    ];
+    let last = [What::RunStopping { cause: Cause::RunTimeout }, What::RunEnded { exit: ExitCode::Signal(2) }];
+    first.into_iter().chain(ends).chain(last).map(|what| RunEvent { at: Duration::from_micros(1_001_234), what }).collect()
+}
+
+#[test]
+fn event_lines() {
+    let plan = mixed_plan();
+    let mut lines = Vec::new();
+    for event in every_event() {
+        super::events::write_line(&mut lines, &plan, &super::Redactor::default(), &event);
+    }
+    let expected = r#"{"event":"run_started","t":1.001234,"version":1,"run":"R","pipeline":"words","time":"2026-11-24T14:53:09.000Z","pid":100,"jobs":4}
+{"event":"started","t":1.001234,"node":"read","attempt":1,"pid":101}
+{"event":"stopping","t":1.001234,"node":"read","signal":"SIGTERM"}
+{"event":"retrying","t":1.001234,"node":"read","attempt":1,"reason":"exit 3","delay":1.5}
+{"event":"queue_ended","t":1.001234,"queue":"lines","bytes":1}
+{"event":"ended","t":1.001234,"node":"read","state":"succeeded","reason":"its readers had all they needed","signal":"SIGPIPE","early_close":true,"leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"timed out after 30s","signal":"SIGKILL","leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"cannot start: no such file: \"sotr\"","exit":127,"leaked":true,"attempts":0,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"exit 127 (sh did not find a command)","exit":127,"leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"ended","t":1.001234,"node":"read","state":"skipped","reason":"--skip","leaked":true,"attempts":0,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"ended","t":1.001234,"node":"read","state":"cancelled","reason":"interrupted by SIGINT","exit":3,"leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
+{"event":"run_stopping","t":1.001234,"reason":"the run timed out"}
+{"event":"run_ended","t":1.001234,"exit":130}
+"#;
+    let lines = String::from_utf8(lines).unwrap();
+    assert_eq!(lines, expected);
+
+    let schema = serde_json::to_value(schema_events()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for line in lines.lines() {
+        let faults: Vec<_> = validator.iter_errors(&serde_json::from_str(line).unwrap()).map(|e| e.to_string()).collect();
+        assert_eq!(faults, Vec::<String>::new(), "{line}");
+    }
+    // The schema can say no.
+    for wrong in [r#"{"event":"started","t":1}"#, r#"{"event":"run_ended","t":1,"exit":0,"more":1}"#, r#"{"event":"x","t":1}"#] {
+        assert!(!validator.is_valid(&serde_json::from_str(wrong).unwrap()), "{wrong}");
+    }
+}
+
+/// The schemas that are checked in are those of the types. `PROCFLOW_WRITE_SCHEMAS=1 cargo test` writes them.
+#[test]
+fn schemas_are_up_to_date() {
+    for (name, schema) in [("events", schema_events()), ("report", schema_report())] {
+        let path = format!("{}/schemas/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+        let now = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("PROCFLOW_WRITE_SCHEMAS").is_some() {
+            std::fs::write(&path, &now).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), now, "{path} is out of date");
+    }
+}
