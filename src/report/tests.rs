@@ -394,3 +394,330 @@ fn schemas_are_up_to_date() {
         assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), now, "{path} is out of date");
     }
 }
+
+#[test]
+fn a_big_run_shows_what_went_wrong() {
+    let names: Vec<String> = (0..2000).map(|i| format!("n{i}")).collect();
+    let plan = plan(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.at(310);
+    for unit in 0..1998 {
+        story.start(unit);
+        story.ok(unit);
+    }
+    story.start(1998);
+    story.fail(1998, Exit::Code(3));
+    story.end(1999, Outcome::Skipped(Cause::RunFailed(NodeId(1998))), None);
+    let (said, observers) = story.finish(ExitCode::NodeFailed);
+    let verdict = "failed: 2000 nodes: 1998 succeeded, 1 failed, 1 skipped in 0.31s\nits files: .procflow/runs/R\n";
+    assert_eq!(said, format!("[1999/2000] failed     n1998    0.31s  exit 3\n{verdict}"));
+
+    let mut table = String::new();
+    let secrets = super::Redactor::default();
+    let view = super::View { plan: &plan, tally: observers.tally(), secrets: &secrets };
+    super::table::table(&mut table, &view, super::terminal::Paint(false));
+    let expected = "\
+node   state    exit   time    cpu    memory
+n1998  failed      3  0.31s  0.12s  12.0 MiB
+n1999  skipped
+";
+    assert_eq!(table, expected);
+}
+
+#[test]
+fn a_secret_is_nowhere() {
+    let mut plan = plan(&["a"], &[]);
+    plan.secrets = vec!["hunter2".to_owned()];
+    let dir = tempfile::tempdir().unwrap();
+    let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::ZERO).unwrap();
+    for output in [Output::Grouped, Output::Prefixed, Output::None] {
+        let mut story = Story::new(&plan, Progress::Plain, output);
+        if output == Output::Grouped {
+            let journal = super::EventLog::new("events.jsonl", run.create_events().unwrap());
+            story.observers.keep(run.logs(1).unwrap(), journal);
+        }
+        story.start(0);
+        for piece in ["with hun", "ter", "2 in it\nand hunter2", "\nhunt"] {
+            story.print(0, Stream::Out, piece);
+            story.print(0, Stream::Err, piece);
+        }
+        let why = "no such file: \"hunter2\"".to_owned();
+        story.end(0, Outcome::Failed(Failure::CannotStart { code: 127, why }), Some(Exit::Code(127)));
+        let (said, observers) = story.finish(ExitCode::NodeFailed);
+        assert!(said.contains("  | with *** in it\n") && said.contains("  | and ***\n") && said.contains("  | hunt\n"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        let report = String::from_utf8(observers.report().to_json()).unwrap();
+        assert!(report.contains(r#""stderr": "with *** in it\nand ***\nhunt""#), "{report}");
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+    for (file, whole) in [("logs/a.out", true), ("logs/a.err", true), ("events.jsonl", false)] {
+        let text = std::fs::read_to_string(run.path().join(file)).unwrap();
+        assert!(!text.contains("hunter2") && text.contains("***"), "{text}");
+        assert!(!whole || text == "with *** in it\nand ***\nhunt", "{text}");
+    }
+}
+
+#[test]
+fn one_sink_does_not_hurt_another() {
+    let plan = plan(&["a"], &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let good = dir.path().join("good");
+    let mut story = Story::new(&plan, Progress::Plain, Output::None);
+    story.observers.add_event_file(super::EventLog::new("full", full()));
+    story.observers.add_event_file(super::EventLog::new("good", std::fs::File::create(&good).unwrap()));
+    story.start(0);
+    story.at(10).ok(0);
+    story.event(What::RunEnded { exit: ExitCode::Success });
+    assert!(story.observers.has_faults());
+    let faults: Vec<_> = story.observers.finish(0).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(faults, ["cannot write full: No space left on device (os error 28)"]);
+    assert_eq!(std::fs::read_to_string(good).unwrap().lines().count(), 3);
+    assert!(story.terminal.said().ends_with("succeeded: 1 node in 0.01s\n"));
+
+    // The run's own log is another matter: without it the run cannot go on.
+    let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::ZERO).unwrap();
+    let mut observers = Observers::new(&plan);
+    observers.keep(run.logs(1).unwrap(), super::EventLog::new("events.jsonl", full()));
+    observers.event(RunEvent { at: ms(0), what: What::Started { unit: UnitId(0), attempt: 1, pid: 1 } });
+    let error = observers.flush().unwrap_err().to_string();
+    assert!(error.starts_with("cannot write events.jsonl: No space left on device"), "{error}");
+    observers.flush().unwrap();
+}
+
+#[test]
+fn a_reader_of_ours_that_has_gone_is_no_fault() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let terminal = Terminal::new(&writer, &super::terminal::Wishes::default()).unwrap();
+    drop((reader, writer));
+    terminal.say("nobody hears this\n");
+    terminal.say("nor this\n");
+}
+
+#[test]
+fn a_slow_reader_of_a_non_blocking_pipe_gets_everything() {
+    use std::io::Read;
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
+    // Only the write end shall not block.
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    let terminal = Terminal::new(&writer, &super::terminal::Wishes::default()).unwrap();
+    drop(writer);
+    let text = "0123456789abcdef".repeat(65_536);
+    let read = std::thread::spawn(move || {
+        let mut got = String::new();
+        std::fs::File::from(reader).read_to_string(&mut got).unwrap();
+        got
+    });
+    terminal.say(&text);
+    drop(terminal);
+    assert!(read.join().unwrap() == text);
+}
+
+#[test]
+fn long_runners_are_told_of_ever_more_seldom() {
+    let plan = plan(&["train"], &[]);
+    let mut story = Story::new(&plan, Progress::Plain, Output::None);
+    assert_eq!(story.observers.tick_every(), Some(Duration::from_secs(10)));
+    story.start(0);
+    for second in (10..300).step_by(10) {
+        story.observers.tick(Duration::from_secs(second));
+        story.observers.flush().unwrap();
+    }
+    story.at(300_000).ok(0);
+    let said = story.terminal.said();
+    let expected = "\
+words: 1 node, 4 jobs, run R
+[0/1] running    train   1m 00s
+[0/1] running    train   2m 00s
+[0/1] running    train   4m 00s
+[1/1] succeeded  train   5m 00s
+";
+    assert_eq!(said, expected);
+}
+
+/// What a terminal of this size shows after it got these bytes: the few controls that we write, and no others.
+struct Shown {
+    rows: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+    size: (usize, usize),
+}
+
+impl Shown {
+    fn new(width: usize, height: usize) -> Self {
+        Shown { rows: vec![vec![]], row: 0, column: 0, size: (width, height) }
+    }
+
+    fn take(&mut self, text: &str) {
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\r' => self.column = 0,
+                '\n' => self.row += 1,
+                '\x1b' => {
+                    assert_eq!(chars.next(), Some('['), "{text:?}");
+                    let body: String = chars.by_ref().take_while_inclusive(|c| c.is_ascii_digit()).collect();
+                    let (n, command) = body.split_at(body.len() - 1);
+                    let n: usize = n.parse().unwrap_or(1);
+                    match command {
+                        "A" => {
+                            // Above the screen nothing can be reached.
+                            assert!(n <= self.row && n < self.size.1, "{n} up from row {}", self.row);
+                            self.row -= n;
+                        }
+                        "B" => self.row += n,
+                        "K" => self.rows[self.row].clear(),
+                        _ => panic!("an escape leaks: {body:?} of {text:?}"),
+                    }
+                }
+                c => {
+                    let row = &mut self.rows[self.row];
+                    row.resize(row.len().max(self.column + 1), ' ');
+                    row[self.column] = c;
+                    self.column += 1;
+                    assert!(self.column <= self.size.0, "a line is wider than the screen: {:?}", row);
+                }
+            }
+            self.rows.resize(self.rows.len().max(self.row + 1), vec![]);
+        }
+    }
+
+    fn text(&self) -> String {
+        let rows: Vec<_> = self.rows.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned()).collect();
+        rows.join("\n").trim_end().to_owned()
+    }
+}
+
+trait TakeWhileInclusive: Iterator + Sized {
+    /// As `take_while`, with the first that does not fit.
+    fn take_while_inclusive(self, fits: impl Fn(&Self::Item) -> bool) -> impl Iterator<Item = Self::Item> {
+        let mut over = false;
+        self.map_while(move |item| {
+            let last = !fits(&item);
+            (!std::mem::replace(&mut over, last)).then_some(item)
+        })
+    }
+}
+
+impl<I: Iterator> TakeWhileInclusive for I {}
+
+/// Runs a story on a pty of this size; gives what it wrote, tick by tick, and at the end.
+fn on_a_pty(width: u16, height: u16, ticks: &[fn(&mut Observers<'_>)], plan: &Plan, output: Output) -> Vec<String> {
+    use std::io::Read;
+    let size = nix::pty::Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    // As it is written: the line discipline would make \r\n of \n.
+    let mut raw = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    nix::sys::termios::cfmakeraw(&mut raw);
+    nix::sys::termios::tcsetattr(&pty.slave, nix::sys::termios::SetArg::TCSANOW, &raw).unwrap();
+    nix::fcntl::fcntl(&pty.master, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+    let wishes = super::terminal::Wishes { no_color: true, utf8: true, ..Default::default() };
+    let terminal = Terminal::new(&pty.slave, &wishes).unwrap();
+    let mut master = std::fs::File::from(pty.master);
+    let mut read = || {
+        let mut bytes = vec![0; 1 << 16];
+        let mut got = Vec::new();
+        while let Ok(n @ 1..) = master.read(&mut bytes) {
+            got.extend_from_slice(&bytes[..n]);
+        }
+        String::from_utf8(got).unwrap()
+    };
+    let mut observers = Observers::new(plan);
+    observers.add_reporter(Box::new(Console::new(terminal, Progress::Bars, output, None)));
+    assert_eq!(observers.tick_every(), Some(ms(100)));
+    let mut said = Vec::new();
+    for (i, tick) in ticks.iter().enumerate() {
+        tick(&mut observers);
+        observers.flush().unwrap();
+        observers.tick(ms(100 * (i as u64 + 1)));
+        said.push(read());
+    }
+    observers.event(RunEvent { at: ms(1000), what: What::RunEnded { exit: ExitCode::NodeFailed } });
+    observers.finish(0).unwrap();
+    said.push(read());
+    said
+}
+
+fn start(observers: &mut Observers<'_>, unit: u32) {
+    observers.event(RunEvent { at: ms(0), what: What::Started { unit: UnitId(unit), attempt: 1, pid: 1 } });
+}
+
+fn end(observers: &mut Observers<'_>, unit: u32, code: u8) {
+    let exit = Exit::Code(code);
+    let outcome = if code == 0 { Outcome::Succeeded { early_close: false } } else { Outcome::Failed(Failure::Exit(exit)) };
+    observers.event(RunEvent {
+        at: ms(200),
+        what: What::Ended {
+            unit: UnitId(unit),
+            outcome,
+            exit: Some(exit),
+            attempts: 1,
+            usage: Usage { wall: ms(200), ..Usage::default() },
+            leaked: false,
+            stderr_tail: vec![],
+        },
+    });
+}
+
+#[test]
+fn bars_stand_below_what_is_said() {
+    let plan = plan(&["read", "sort", "fetch"], &[]);
+    let ticks: [fn(&mut Observers<'_>); 3] = [
+        |o| {
+            start(o, 0);
+            start(o, 1);
+        },
+        |o| {
+            o.output(UnitId(0), Stream::Out, b"hello\x1b[2J\x1b[1;1Hworld\nnot yet");
+            end(o, 1, 3);
+        },
+        |o| start(o, 2),
+    ];
+    let said = on_a_pty(60, 24, &ticks, &plan, Output::Prefixed);
+    let mut screen = Shown::new(60, 24);
+    let mut shots = Vec::new();
+    for text in said {
+        screen.take(&text);
+        shots.push(screen.text());
+    }
+    let bar = |filled: usize| "━".repeat(filled);
+    let expected = [
+        format!("⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s", bar(0), "╌".repeat(36)),
+        format!(
+            "read  | helloworld\n[1/3] failed     sort     0.20s  exit 3\n⠹ read   0.20s\n{}{} 1/3, 1 running, 1 failed, 0.20s",
+            bar(8),
+            "╌".repeat(18)
+        ),
+    ];
+    assert_eq!(shots[0], expected[0]);
+    assert_eq!(shots[1], expected[1]);
+    let last = "\
+read  | helloworld
+[1/3] failed     sort     0.20s  exit 3
+node   state   exit   time    cpu
+read   -
+sort   failed     3  0.20s  0.00s
+fetch  -
+failed: 3 nodes: 1 failed in 1.00s";
+    assert_eq!(shots[3], last);
+}
+
+#[test]
+fn bars_fit_every_screen() {
+    let names: Vec<String> = (0..30).map(|i| format!("a-node-with-a-long-name-{i}-{}", "x".repeat(i * 3))).collect();
+    let plan = plan(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let ticks: [fn(&mut Observers<'_>); 3] = [
+        |o| (0..20).for_each(|unit| start(o, unit)),
+        |o| (0..5).for_each(|unit| end(o, unit, 0)),
+        |o| (20..30).for_each(|unit| start(o, unit)),
+    ];
+    for (width, height) in [(10, 3), (20, 2), (40, 5), (80, 24), (200, 50)] {
+        let said = on_a_pty(width, height, &ticks, &plan, Output::None);
+        let mut screen = Shown::new(width.into(), height.into());
+        for text in &said[..3] {
+            screen.take(text);
+            let lines = screen.text().lines().count();
+            assert!(lines <= 9.min(usize::from(height).saturating_sub(2).max(1)), "{lines} lines on {width}x{height}");
+        }
+    }
+}
