@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Runs procflow and its peers side by side, and prints how they compare.
+
+In one run and interleaved: each round runs every contender once, in an order that rotates, so that what else the machine
+does falls on all of them. The middle (median) of each is taken. Ratios are what counts; seconds are this machine's.
+
+Nothing is installed. A peer that is not on PATH is named and left out. See README.md beside this file.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+# What each benchmark may skip when it is missing, and where it comes from on Debian.
+PEERS = {
+    "make": "apt-get install make",
+    "xargs": "apt-get install findutils",
+    "ninja": "apt-get install ninja-build",
+    "n2": "cargo install --git https://github.com/evmar/n2",
+    "just": "cargo install just",
+    "parallel": "apt-get install parallel",
+}
+
+
+class Contender:
+    """A command line to be timed; `floor` is what the others are compared with."""
+
+    def __init__(self, name, argv, stdin=None):
+        self.name = name
+        self.argv = [str(argument) for argument in argv]
+        self.stdin = stdin
+        self.seconds = []
+        self.peak = 0
+
+    def run(self):
+        """Starts it by posix_spawn, which costs the same for all, and waits. A failure is an error of the benchmark."""
+        null = os.open(os.devnull, os.O_RDWR)
+        stdin = os.open(self.stdin, os.O_RDONLY) if self.stdin else null
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, null, 1),
+            (os.POSIX_SPAWN_DUP2, null, 2),
+        ]
+        program = shutil.which(self.argv[0])
+        start = time.perf_counter()
+        child = os.posix_spawn(program, self.argv, os.environ, file_actions=actions)
+        _, status, usage = os.wait4(child, 0)
+        self.seconds.append(time.perf_counter() - start)
+        self.peak = max(self.peak, usage.ru_maxrss * 1024)
+        os.close(null)
+        if stdin != null:
+            os.close(stdin)
+        if status != 0:
+            sys.exit(f"{self.name}: {' '.join(self.argv)}: wait status {status}")
+
+    def median(self):
+        return statistics.median(self.seconds)
+
+
+def have(peer):
+    if shutil.which(peer):
+        return True
+    print(f"  {peer} is not there ({PEERS[peer]})")
+    return False
+
+
+def compete(contenders, rounds):
+    """Each round runs all of them; the first round warms up and doesn't count."""
+    for number in range(rounds + 1):
+        turn = number % len(contenders)
+        for contender in contenders[turn:] + contenders[:turn]:
+            contender.run()
+    for contender in contenders:
+        contender.seconds = contender.seconds[1:]
+
+
+def table(contenders, floor, unit=None, memory=False):
+    """Seconds, the ratio to the floor, and, for each peer, how many times procflow's time it takes."""
+    factor, name = unit or (1000, "ms")
+    procflow = next(contender for contender in contenders if contender.name.startswith("procflow"))
+    head = f"  {'':34} {name:>9} {'/ floor' if floor else '':>9} {'/ procflow':>11}"
+    print(head + (f" {'peak MiB':>9}" if memory else ""))
+    for contender in contenders:
+        median = contender.median()
+        line = f"  {contender.name:34} {median * factor:9.2f} "
+        line += f"{median / floor.median():9.2f} " if floor else " " * 10
+        line += f"{median / procflow.median():11.2f}"
+        print(line + (f" {contender.peak / 2**20:9.0f}" if memory else ""))
+
+
+def procflow_run(program, file, *more):
+    """As the issue wants it measured: journal and report are written, progress is off."""
+    return [program, "run", file, "--json", "report.json", "--progress", "none", "--output", "none", *more]
+
+
+def write(name, lines):
+    pathlib.Path(name).write_text("\n".join(lines) + "\n")
+
+
+def no_ops(options):
+    """(a) 2,000 times a static no-op, 8 at a time."""
+    count = 2000
+    write("flat.toml", (f'[process.n{i}]\ncommand = ["./noop"]' for i in range(count)))
+    targets = [f"n{i}" for i in range(count)]
+    write("flat.mk", [f"all: {' '.join(targets)}", f"{' '.join(targets)}:", "\t@./noop", f".PHONY: all {' '.join(targets)}"])
+    write("flat.ninja", ["rule noop", "  command = ./noop", *(f"build {target}: noop" for target in targets)])
+    write("numbers", targets)
+    contenders = [
+        Contender("clone(VM|VFORK) + wait", ["./floor", "loop", count, 8, "./noop"]),
+        Contender("procflow", procflow_run(options.procflow, "flat.toml", "-j", "8")),
+    ]
+    if have("make"):
+        contenders.append(Contender("make -j8", ["make", "-s", "-f", "flat.mk", "-j8"]))
+    if have("xargs"):
+        contenders.append(Contender("xargs -P8 -n1", ["xargs", "-P8", "-n1", "./noop"], stdin="numbers"))
+    if have("ninja"):
+        contenders.append(Contender("ninja -j8", ["ninja", "-f", "flat.ninja", "-j8", "--quiet"]))
+    compete(contenders, options.rounds)
+    table(contenders, contenders[0])
+
+
+def chain(options):
+    """(b) A chain of 2,000 static no-ops, each after the one before."""
+    count = 2000
+    first = '[process.n0]\ncommand = ["./noop"]'
+    write("chain.toml", [first, *(f'[process.n{i}]\ncommand = ["./noop"]\nafter = ["n{i - 1}"]' for i in range(1, count))])
+    make = [f"n{i}: {f'n{i - 1}' if i else ''}\n\t@./noop" for i in reversed(range(count))]
+    write("chain.mk", [*make, f".PHONY: {' '.join(f'n{i}' for i in range(count))}"])
+    ninja = [f"build n{i}: noop{f' | n{i - 1}' if i else ''}" for i in range(count)]
+    write("chain.ninja", ["rule noop", "  command = ./noop", *ninja])
+    contenders = [
+        Contender("clone(VM|VFORK) + wait", ["./floor", "loop", count, 1, "./noop"]),
+        Contender("procflow", procflow_run(options.procflow, "chain.toml", "-j", "8")),
+    ]
+    if have("make"):
+        contenders.append(Contender("make -j8", ["make", "-s", "-f", "chain.mk", "-j8"]))
+    if have("xargs"):
+        contenders.append(Contender("xargs -n1", ["xargs", "-n1", "./noop"], stdin="numbers"))
+    if have("ninja"):
+        contenders.append(Contender("ninja -j8", ["ninja", "-f", "chain.ninja", "-j8", "--quiet"]))
+    compete(contenders, options.rounds)
+    table(contenders, contenders[0])
+
+
+def once(options):
+    """(c) One /bin/true, from the start of the program to its end."""
+    write("once.toml", ['[process.a]\ncommand = ["/bin/true"]'])
+    write("once.mk", ["a:", "\t@/bin/true"])
+    write("once.ninja", ["rule true", "  command = /bin/true", "build a: true"])
+    write("once.just", ["a:", "    @/bin/true"])
+    contenders = [
+        Contender("posix_spawn + wait", ["./floor", "once", "/bin/true"]),
+        Contender("procflow", procflow_run(options.procflow, "once.toml")),
+    ]
+    if have("ninja"):
+        contenders.append(Contender("ninja", ["ninja", "-f", "once.ninja", "--quiet"]))
+    if have("just"):
+        contenders.append(Contender("just", ["just", "--justfile", "once.just", "a"]))
+    if have("make"):
+        contenders.append(Contender("make", ["make", "-s", "-f", "once.mk"]))
+    compete(contenders, options.rounds * 10)
+    table(contenders, contenders[0])
+
+
+def large_graph(count):
+    """A graph in which each node waits for three earlier ones, in both languages."""
+    numbers = random.Random(count)
+    toml, ninja = [], ["rule noop", "  command = ./noop"]
+    for i in range(count):
+        near = range(max(0, i - 1000), i)
+        before = sorted(numbers.sample(near, min(3, len(near))))
+        names = ", ".join(f'"n{j}"' for j in before)
+        toml.append(f'[process.n{i}]\ncommand = ["./noop"]\nafter = [{names}]')
+        ninja.append(f"build n{i}: noop {' '.join(f'n{j}' for j in before)}")
+    write(f"graph-{count}.toml", toml)
+    write(f"graph-{count}.ninja", ninja)
+
+
+def graph(options):
+    """(d) A file of 100,000 nodes with three dependencies each: read, checked, planned."""
+    large_graph(20_000)
+    large_graph(100_000)
+    contenders = [
+        Contender("procflow check", [options.procflow, "check", "graph-100000.toml"]),
+        Contender("procflow plan", [options.procflow, "plan", "graph-100000.toml"]),
+    ]
+    if have("ninja"):
+        contenders.append(Contender("ninja -n", ["ninja", "-f", "graph-100000.ninja", "-n", "--quiet"]))
+    if have("n2"):
+        # n2 has no dry run that needs no build; a target without any work reads the file all the same.
+        contenders.append(Contender("n2 (reads, builds n0)", ["n2", "-f", "graph-100000.ninja", "n0"]))
+    small = Contender("procflow check, 20,000 nodes", [options.procflow, "check", "graph-20000.toml"])
+    compete([*contenders, small], options.rounds)
+    table([*contenders, small], None, memory=True)
+    ratio = (contenders[0].median() / 100_000) / (small.median() / 20_000)
+    print(f"  per node, 100,000 against 20,000: {ratio:.2f}")
+
+
+def stream(options):
+    """(e) 8 GiB through one queue between two processes, against the shell's pipe. Both ends are the same dd."""
+    blocks = int(options.gib * 2**30 // 65536)
+    writer = ["dd", "if=/dev/zero", "bs=64K", f"count={blocks}", "status=none"]
+    reader = ["dd", "of=/dev/null", "bs=64K", "status=none"]
+    for name, queue in [("stream", []), ("stream-64k", ["[queue.q]", 'capacity = "64KiB"'])]:
+        quoted = [", ".join(f'"{argument}"' for argument in argv) for argv in (writer, reader)]
+        write(
+            f"{name}.toml",
+            ["[process.write]", f"command = [{quoted[0]}]", 'stdout = "q"']
+            + ["[process.read]", f"command = [{quoted[1]}]", 'stdin = "q"', *queue],
+        )
+    contenders = [
+        Contender("sh: a | b (its pipe has 64 KiB)", ["sh", "-c", f"{' '.join(writer)} | {' '.join(reader)}"]),
+        Contender("procflow, a queue of 256 KiB", procflow_run(options.procflow, "stream.toml")),
+        Contender("procflow, a queue of 64 KiB", procflow_run(options.procflow, "stream-64k.toml")),
+    ]
+    compete(contenders, options.rounds)
+    table(contenders, contenders[0])
+    for contender in contenders:
+        print(f"  {contender.name:34} {options.gib / contender.median():9.2f} GiB/s")
+
+
+BENCHMARKS = {"no-ops": no_ops, "chain": chain, "once": once, "graph": graph, "stream": stream}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", nargs="*", help=f"which: {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds that count, one more warms up (11)")
+    parser.add_argument("--gib", type=float, default=8, help="length of the byte stream in GiB (8)")
+    parser.add_argument("--procflow", default=ROOT / "target/release/procflow", help="the program to measure")
+    options = parser.parse_args()
+    unknown = [name for name in options.benchmark if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    options.procflow = pathlib.Path(options.procflow).resolve()
+    if not options.procflow.exists():
+        sys.exit(f"{options.procflow} is not there; make it with `cargo build --release`")
+
+    work = ROOT / "target/bench"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    os.chdir(work)
+    # What is measured must not find a jobserver or a terminal's habits of whoever started this.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "CI", "GITHUB_ACTIONS"):
+        os.environ.pop(name, None)
+    floor = HERE / "floor"
+    subprocess.run(["cc", "-Os", "-static", "-nostdlib", "-o", "noop", floor / "noop.c"], check=True)
+    subprocess.run(["cc", "-O2", "-o", "floor", floor / "floor.c"], check=True)
+
+    print(f"{platform.platform()}, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}")
+    for name in options.benchmark or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        print(f"\n{name}: {benchmark.__doc__}")
+        benchmark(options)
+
+
+if __name__ == "__main__":
+    main()
