@@ -1,3 +1,34 @@
-//! The procflow program.
+//! The procflow program: parses the command line, runs the subcommand, and ends as it says.
 
-fn main() {}
+use std::io::{self, BufWriter};
+use std::process;
+
+use clap::{CommandFactory, Parser};
+use procflow::cli::{self, Cli};
+use procflow::exit::ExitCode;
+use procflow::sys::process::Origin;
+use procflow::sys::signals::die_by;
+
+fn main() {
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    let code = match Origin::capture() {
+        Ok(origin) => {
+            let cli = Cli::parse();
+            let mut out = BufWriter::new(io::stdout());
+            cli::dispatch(cli, origin, &mut out).unwrap_or_else(|error| {
+                if let Some(message) = error.message() {
+                    cli::run::terminal().say(&format!("procflow: {message}\n"));
+                }
+                error.exit_code()
+            })
+        }
+        Err(error) => {
+            cli::run::terminal().say(&format!("procflow: cannot set up this process: {error}\n"));
+            ExitCode::Broken
+        }
+    };
+    if let ExitCode::Signal(signal) = code {
+        die_by(signal);
+    }
+    process::exit(i32::from(code.code()));
+}

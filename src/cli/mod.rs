@@ -3,11 +3,15 @@
 use std::io::{self, Write};
 
 use crate::exit::ExitCode;
+use crate::sys::process::Origin;
 
 pub mod args;
 pub mod completions;
+pub mod dry_run;
 pub mod init;
+pub mod load;
 pub mod man;
+pub mod run;
 pub mod schema;
 
 pub use crate::cli::args::{Cli, Command};
@@ -53,27 +57,19 @@ impl Error {
     }
 }
 
-/// Runs the subcommands that need nothing but the command line; gives back those that do.
+/// Runs the subcommand that the command line names.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Dispatch, Error> {
+pub fn dispatch(cli: Cli, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let code = match cli.command {
+        Command::Run(args) => run::run(&args, origin, out)?,
         Command::Schema(args) => schema::run(&args, out)?,
         Command::Init(args) => init::run(&args, out)?,
         Command::Completions(args) => completions::run(&args, out)?,
         Command::Man => man::run(out)?,
-        other => return Ok(Dispatch::Other(other)),
+        _ => return Err(Error::Usage("not there yet".to_owned())),
     };
     out.flush()?;
-    Ok(Dispatch::Done(code))
-}
-
-/// What [`dispatch`] made of a command line.
-#[derive(Debug)]
-pub enum Dispatch {
-    /// It is done.
-    Done(ExitCode),
-    /// It needs a pipeline.
-    Other(Command),
+    Ok(code)
 }

@@ -1,3 +1,22 @@
-//! (to come)
+//! Makes it so: the loop that starts what the scheduler says, and tells it what happened.
+//!
+//! ```text
+//!              ┌──────────────────────────── Runner (one thread, one epoll) ───────────────────────────┐
+//! guard, signals, pidfds, log pipes ──▶ wake ──▶ Event ──▶ Scheduler ──▶ Action ──▶ act ──▶ system calls
+//! relays' eventfd, deadlines                                                    └──▶ RunEvent ──▶ Observers
+//! ```
+//!
+//! `start` and `wiring` make the processes of a group and the pipes between them, `ending` sees them off, `control` hears
+//! signals, `launch` makes a process of a unit.
 
+pub mod deadlines;
+pub mod error;
+pub mod files;
 pub mod launch;
+pub mod relays;
+pub mod runner;
+pub mod wiring;
+
+mod control;
+mod ending;
+mod start;

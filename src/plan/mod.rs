@@ -101,6 +101,29 @@ pub struct Plan {
     pub groups: Vec<Group>,
 }
 
+/// Look-ups by id. An id that is not of this plan is a bug, and panics.
+impl Plan {
+    /// The node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// The unit.
+    pub fn unit(&self, id: UnitId) -> &Unit {
+        &self.units[id.index()]
+    }
+
+    /// The queue.
+    pub fn queue(&self, id: QueueId) -> &Queue {
+        &self.queues[id.index()]
+    }
+
+    /// The group.
+    pub fn group(&self, id: GroupId) -> &Group {
+        &self.groups[id.index()]
+    }
+}
+
 /// What the file declares under one name.
 #[derive(Debug, Clone)]
 pub struct Node {

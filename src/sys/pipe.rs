@@ -20,6 +20,15 @@ pub struct Pipe {
 }
 
 impl Pipe {
+    /// A pipe of the size that the kernel gives (64 KiB; less for a user who has very many).
+    ///
+    /// # Errors
+    /// As pipe(2): too many open files.
+    pub fn of_default_size() -> io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        Ok(Pipe { read, write })
+    }
+
     /// A pipe that holds `capacity` bytes, or as near to it as this user may have (see [`resize`]).
     ///
     /// # Errors

@@ -1,0 +1,103 @@
+//! `procflow run --dry-run`: the run in a world where every process succeeds at once. The scheduler is the real one, so what
+//! it prints is the order in which the nodes would start with so many job slots.
+
+use std::io::Write;
+
+use crate::cli::Error;
+use crate::event::{Cause, Exit, Outcome};
+use crate::exit::ExitCode;
+use crate::plan::{Arg, GroupId, NodeId, Plan, UnitId};
+use crate::sched::{Action, Event, Scheduler};
+
+/// Prints a line for each node, as it would start or be skipped.
+///
+/// # Errors
+/// Where `out` cannot be written to.
+pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let mut sched = Scheduler::new(plan, jobs, None, plan.on_failure, 0);
+    let mut events = std::collections::VecDeque::from([Event::Begin]);
+    let mut actions = Vec::new();
+    while let Some(event) = events.pop_front() {
+        sched.handle(event, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn { group, .. } => {
+                    let units = started(plan, group);
+                    for &unit in &units {
+                        writeln!(out, "{}", line(plan, unit))?;
+                    }
+                    events.extend(units.iter().map(|&unit| Event::Spawned(unit)));
+                    events.extend(units.iter().map(|&unit| {
+                        Event::Exited {
+                            unit,
+                            exit: Exit::Code(
+                                plan.unit(unit)
+                                    .settings
+                                    .success_codes
+                                    .first()
+                                    .copied()
+                                    .unwrap_or(0),
+                            ),
+                            broken: Vec::new(),
+                            fault: None,
+                        }
+                    }));
+                }
+                Action::Commit(unit) => events.push_back(Event::Committed(unit, Ok(()))),
+                Action::Ended(unit, Outcome::Skipped(cause)) => {
+                    let name = &plan.node(plan.unit(unit).node).name;
+                    writeln!(out, "{name}: {}", skipped(plan, &cause))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::Success)
+}
+
+fn started(plan: &Plan, group: GroupId) -> Vec<UnitId> {
+    let units = plan.group(group).units.iter().copied();
+    units
+        .filter(|&unit| !plan.node(plan.unit(unit).node).skip)
+        .collect()
+}
+
+fn skipped(plan: &Plan, cause: &Cause) -> String {
+    match cause {
+        Cause::NeverFailed(node) => format!(
+            "would be skipped: `{}` does not fail",
+            plan.node(*node).name
+        ),
+        cause => format!(
+            "would be skipped: {}",
+            crate::report::words::cause(plan, cause)
+        ),
+    }
+}
+
+/// `sort: sort -u`, as one would type it; what only the run knows stays as the file says it.
+fn line(plan: &Plan, unit: UnitId) -> String {
+    let unit = plan.unit(unit);
+    let name = |node: NodeId| &*plan.node(node).name;
+    let words: Vec<String> = unit
+        .argv
+        .iter()
+        .map(|arg| match arg {
+            Arg::One(template) => quoted(&template.display(&name).to_string()),
+            Arg::EachInput(input) => format!("${{{{ in.{input} }}}}"),
+        })
+        .collect();
+    let line = format!("{}: {}", name(unit.node), words.join(" "));
+    crate::diagnostic::harmless(&crate::report::Redactor::new(&plan.secrets).text(&line))
+}
+
+/// For people to read and for a shell to take: quoted where it must be.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@%^{}$".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !(word.contains('$') && !word.contains("${{"))
+    {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

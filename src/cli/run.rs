@@ -1,0 +1,351 @@
+//! `procflow run`: reads like the table of contents of a run.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::SystemTime;
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+use crate::cli::args::{NodeOutput, Progress, RunArgs};
+use crate::cli::load::{Changes, Loaded, load};
+use crate::cli::{Error, dry_run};
+use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, render};
+use crate::event::{Exit, RunEvent, What};
+use crate::exec::deadlines::RunClock;
+use crate::exec::launch::Launcher;
+use crate::exec::runner::{Ended, Parts, Runner};
+use crate::exit::ExitCode;
+use crate::plan::{NodeId, Plan};
+use crate::report;
+use crate::report::terminal::Wishes;
+use crate::report::{
+    Console, EventLog, Observers, Output, Redactor, Terminal, check_target, write_target,
+};
+use crate::sched::{Scheduler, Verdict};
+use crate::store::RunDir;
+use crate::sys::guard::{self, Link};
+use crate::sys::machine;
+use crate::sys::process::Origin;
+use crate::sys::signals::Signals;
+
+/// Signals that this process hears when they are sent to it, and not to the guard.
+const SIGNALS: [i32; 6] = [
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGCHLD,
+];
+
+/// Runs a pipeline.
+///
+/// The process that the user started stays behind as the guard; what comes back from here is the runner, or with
+/// `--dry-run`, where nothing is started, the only process.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    if args.dry_run {
+        let loaded = read(args)?;
+        return with_plan(args, loaded, |plan, _| {
+            dry_run::print(&plan, jobs(args, &plan), out)
+        });
+    }
+    let guard = guard::start(&origin)
+        .map_err(|e| Error::Broken(format!("cannot start the guard process: {e}")))?;
+    let loaded = read(args)?;
+    with_plan(args, loaded, |plan, text| {
+        run_plan(args, &plan, &text, origin, guard)
+    })
+}
+
+fn read(args: &RunArgs) -> Result<Loaded, Error> {
+    let changes = Changes {
+        set: &args.pipeline.set.set,
+        only: &args.select.only,
+        skip: &args.select.skip,
+    };
+    load(&args.pipeline.file, changes)
+}
+
+/// Says what is wrong with the file, or goes on with its plan.
+fn with_plan(
+    args: &RunArgs,
+    loaded: Loaded,
+    then: impl FnOnce(Plan, String) -> Result<ExitCode, Error>,
+) -> Result<ExitCode, Error> {
+    let (plan, source, diagnostics) = match loaded.into_plan() {
+        Ok(planned) => planned,
+        Err((source, diagnostics)) => {
+            say(&diagnostics, &source.name, &source.text, Severity::Warning);
+            return Ok(ExitCode::Usage);
+        }
+    };
+    say(&diagnostics, &source.name, &source.text, Severity::Warning);
+    if let Some(name) = &args.exit_code_from {
+        node_named(&plan, name)?;
+    }
+    then(plan, source.text)
+}
+
+fn say(diagnostics: &[Diagnostic], name: &str, text: &str, least: Severity) {
+    let shown: Vec<Diagnostic> = diagnostics
+        .iter()
+        .filter(|d| d.severity >= least)
+        .cloned()
+        .collect();
+    if !shown.is_empty() {
+        let terminal = terminal();
+        let colour = terminal.look().colour;
+        terminal.say(&render(&shown, name, text, colour));
+    }
+}
+
+/// Where procflow speaks.
+pub fn terminal() -> Terminal {
+    let wishes = Wishes::from_env(|name| std::env::var(name).ok());
+    Terminal::new(io::stderr(), &wishes).unwrap_or_else(|_| Terminal::gone())
+}
+
+fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
+    args.jobs.or(plan.jobs).unwrap_or_else(machine::cpus).max(1)
+}
+
+fn run_plan(
+    args: &RunArgs,
+    plan: &Plan,
+    text: &str,
+    origin: Origin,
+    guard: Link,
+) -> Result<ExitCode, Error> {
+    let mut plan = plan.clone();
+    if let Some(timeout) = args.timeout {
+        plan.timeout = Some(timeout.0);
+    }
+    let plan = &plan;
+    check_targets(args)?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let secrets = Redactor::new(&plan.secrets);
+    let dir = RunDir::create(
+        args.state_dir.as_deref(),
+        &plan.dir,
+        secrets.text(text).as_bytes(),
+        now,
+    )
+    .map_err(|e| Error::Broken(e.to_string()))?;
+    let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
+    let id = dir.id().to_string();
+    let jobs = jobs(args, plan);
+    let watch = observers(args, plan, &dir)?;
+
+    let spill_dir = match plan.queues.iter().any(|queue| queue.spills) {
+        true => dir.queues().map_err(|e| broken(&e))?,
+        false => dir.path().to_owned(),
+    };
+    let on_failure = match (args.keep_going, args.on_failure) {
+        (true, _) => crate::spec::OnFailure::Continue,
+        (false, given) => given.unwrap_or(plan.on_failure),
+    };
+    let parts = Parts {
+        plan,
+        sched: Scheduler::new(plan, jobs, machine::memory(), on_failure, seed(&id)),
+        launcher: Launcher::new(plan, &id, origin)
+            .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
+        watch,
+        guard: Some(guard),
+        signals: Signals::new(&SIGNALS)
+            .map_err(|e| broken(&format_args!("cannot listen to signals: {e}")))?,
+        run_id: id.clone(),
+        spill_dir,
+    };
+    let mut runner = Runner::new(parts, RunClock::start()).map_err(|e| broken(&e))?;
+    runner.tell(What::RunStarted {
+        id,
+        pipeline: plan.name.clone(),
+        time: now,
+        pid: pid(),
+        jobs,
+    });
+    let ended = runner.run().map_err(|e| broken(&e))?;
+    finish(args, plan, &dir, ended)
+}
+
+fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
+    if let Some(index) = plan.nodes.iter().position(|node| &*node.name == name) {
+        return Ok(NodeId::from(index));
+    }
+    let hint = did_you_mean(name, plan.nodes.iter().map(|node| &*node.name))
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default();
+    Err(Error::Usage(format!(
+        "--exit-code-from: there is no node `{name}`{hint}"
+    )))
+}
+
+/// What was asked for must be writable before anything starts: nobody wants to learn it after an hour.
+fn check_targets(args: &RunArgs) -> Result<(), Error> {
+    for (flag, path) in [("--json", &args.json), ("--events", &args.events)] {
+        if let Some(path) = path.as_deref().filter(|path| path.as_os_str() != "-") {
+            check_target(path).map_err(|why| Error::Usage(format!("{flag} {why}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everyone who watches this run.
+fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observers<'p>, Error> {
+    let broken = |e: crate::store::Error| Error::Broken(e.to_string());
+    let mut watch = Observers::new(plan);
+    let journal = dir.path().join("events.jsonl").display().to_string();
+    watch.keep(
+        dir.logs(plan.units.len()).map_err(broken)?,
+        EventLog::new(journal, dir.create_events().map_err(broken)?),
+    );
+    if let Some(path) = &args.events {
+        watch.add_event_file(event_file(path)?);
+    }
+    let terminal = terminal();
+    let (progress, output) = display(args, terminal.look().size.is_some(), in_ci());
+    watch.add_reporter(Box::new(Console::new(
+        terminal,
+        progress,
+        output,
+        Some(dir.path().to_owned()),
+    )));
+    Ok(watch)
+}
+
+fn event_file(path: &Path) -> Result<EventLog, Error> {
+    let shown = path.display();
+    let cannot = |e: io::Error| Error::Usage(format!("--events {shown}: cannot be written: {e}"));
+    if path.as_os_str() == "-" {
+        let out = io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?;
+        return Ok(EventLog::new("standard output", File::from(out)));
+    }
+    File::create(path)
+        .map(|file| EventLog::new(shown.to_string(), file))
+        .map_err(cannot)
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI")
+        .is_some_and(|value| !matches!(value.as_encoded_bytes(), b"" | b"0" | b"false"))
+}
+
+/// Bars and prefixed lines for who sits at a terminal; lines and whole blocks for who reads a log.
+fn display(args: &RunArgs, terminal: bool, ci: bool) -> (report::Progress, Output) {
+    let live = terminal && !ci;
+    let progress = match args.progress {
+        Progress::Auto if live => report::Progress::Bars,
+        Progress::Auto | Progress::Plain => report::Progress::Plain,
+        Progress::Bars => report::Progress::Bars,
+        Progress::None => report::Progress::None,
+    };
+    let output = match args.output {
+        None if live => Output::Prefixed,
+        None | Some(NodeOutput::Grouped) => Output::Grouped,
+        Some(NodeOutput::Prefixed) => Output::Prefixed,
+        Some(NodeOutput::Failed) => Output::Failed,
+        Some(NodeOutput::None) => Output::None,
+    };
+    (progress, output)
+}
+
+/// For the jitter of retries: a run's id gives its seed, so that a run can be told from its report.
+fn seed(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn pid() -> i32 {
+    nix::unistd::getpid().as_raw()
+}
+
+/// The last word: the report, what could not be written of it, and the exit code.
+fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result<ExitCode, Error> {
+    let Ended {
+        verdict,
+        broken,
+        mut watch,
+        clock,
+        guarded,
+    } = ended;
+    if !guarded {
+        guard::sweep();
+    }
+    let mut exit = match (&broken, verdict) {
+        (Some(_), _) | (None, Verdict::Broken) => ExitCode::Broken,
+        (None, Verdict::Interrupted(signal)) => ExitCode::Signal(signal),
+        (None, verdict) => own_code(args, plan, &watch).unwrap_or(match verdict {
+            Verdict::Succeeded => ExitCode::Success,
+            Verdict::TimedOut => ExitCode::TimedOut,
+            _ => ExitCode::NodeFailed,
+        }),
+    };
+    watch.event(RunEvent {
+        at: clock.now(),
+        what: What::RunEnded { exit },
+    });
+    let mut faults: Vec<String> = broken.iter().map(ToString::to_string).collect();
+    match watch.finish(own_peak()) {
+        Ok(unwritten) => faults.extend(unwritten.iter().map(ToString::to_string)),
+        Err(e) => faults.push(e.to_string()),
+    }
+    let report = watch.report().to_json();
+    faults.extend(dir.write_report(&report).err().map(|e| e.to_string()));
+    if let Some(path) = &args.json {
+        faults.extend(
+            write_json(path, &report)
+                .err()
+                .map(|e| format!("cannot write {}: {e}", path.display())),
+        );
+    }
+    dir.prune();
+    if !faults.is_empty() {
+        let terminal = terminal();
+        for fault in &faults {
+            terminal.say(&format!("procflow: {}\n", harmless(fault)));
+        }
+        if !matches!(exit, ExitCode::Signal(_)) {
+            exit = ExitCode::Broken;
+        }
+    }
+    Ok(exit)
+}
+
+fn write_json(path: &Path, report: &[u8]) -> io::Result<()> {
+    if path.as_os_str() == "-" {
+        let mut out = io::stdout().lock();
+        out.write_all(report)?;
+        return out.flush();
+    }
+    write_target(path, report)
+}
+
+/// `--exit-code-from`: that process's own code, where it ran.
+fn own_code(args: &RunArgs, plan: &Plan, watch: &Observers<'_>) -> Option<ExitCode> {
+    let node = node_named(plan, args.exit_code_from.as_ref()?).ok()?;
+    let unit = plan.node(node).units.start;
+    let end = watch.tally().units.get(unit as usize)?.end.as_ref()?;
+    Some(match end.exit? {
+        Exit::Code(code) => ExitCode::Node(code),
+        Exit::Signal { number, .. } => {
+            ExitCode::Node(u8::try_from(128 + number).unwrap_or(u8::MAX))
+        }
+    })
+}
+
+/// procflow's own peak of resident memory, in bytes.
+fn own_peak() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)
+        .map(|usage| usage.max_rss())
+        .unwrap_or(0);
+    u64::try_from(usage).unwrap_or(0) * 1024
+}

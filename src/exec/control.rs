@@ -1,0 +1,87 @@
+//! Control from outside: signals, the guard's messages, Ctrl-Z.
+
+use std::time::Instant;
+
+use crate::event::What;
+use crate::exec::error::Error;
+use crate::exec::runner::Runner;
+use crate::plan::UnitId;
+use crate::sched::Event;
+use crate::sys::guard::Notice;
+use crate::sys::signals::stop_self;
+
+impl Runner<'_> {
+    /// Signals that were sent to this process itself.
+    pub(super) fn read_signals(&mut self) {
+        loop {
+            match self.signals.read() {
+                Ok(Some(signal)) => self.signalled(signal),
+                Ok(None) => return,
+                Err(e) => return self.fail(Error::new("read signals", e)),
+            }
+        }
+    }
+
+    /// Signals that the guard got: those of the terminal, and what is sent to the process id that the user knows.
+    pub(super) fn read_guard(&mut self) {
+        while let Some(guard) = &self.guard {
+            match guard.read_signal() {
+                Ok(Some(Notice::Signal(signal))) => self.signalled(signal),
+                Ok(None) => return,
+                Ok(Some(Notice::GuardGone)) => {
+                    // Closed, or it would be readable for ever.
+                    self.guard = None;
+                    let why = std::io::Error::other("the process that guards this run was killed");
+                    self.fail(Error::new("go on", why));
+                }
+                Err(e) => return self.fail(Error::new("hear from the guard", e)),
+            }
+        }
+    }
+
+    fn signalled(&mut self, signal: i32) {
+        match signal {
+            libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT => {
+                self.inbox.push_back(Event::Shutdown(signal))
+            }
+            libc::SIGTSTP => self.suspend(),
+            _ => {}
+        }
+    }
+
+    /// Ctrl-Z: stops every unit, then this process, until someone continues it. SIGSTOP and not SIGTSTP: a unit in a session of its own
+    /// would not stop for the latter. No deadline counts the time between.
+    fn suspend(&mut self) {
+        self.signal_all(libc::SIGSTOP);
+        let since = Instant::now();
+        stop_self();
+        self.clock.skip(since.elapsed());
+        self.signal_all(libc::SIGCONT);
+    }
+
+    fn signal_all(&mut self, signal: i32) {
+        let units: Vec<UnitId> = self.live.keys().copied().collect();
+        for unit in units {
+            self.signal(unit, signal);
+        }
+    }
+
+    /// Asks a unit to end. CONT, since a stopped process sees no other signal before.
+    pub(super) fn stop(&mut self, unit: UnitId) {
+        let signal = self.plan.unit(unit).settings.stop_signal;
+        self.signal(unit, signal);
+        self.signal(unit, libc::SIGCONT);
+        self.tell(What::Stopping { unit, signal });
+    }
+
+    /// Sends a signal to a unit's process group. One that has ended in the meantime gets none.
+    pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
+        let Some(live) = self.live.get(&unit) else {
+            return;
+        };
+        if let Err(e) = live.child.signal_group(signal) {
+            let node = &self.plan.node(self.plan.unit(unit).node).name;
+            self.fail(Error::new(format!("send signal {signal} to `{node}`"), e));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! How units end: reaped, what they wrote last handed on, their files put in place, their queues let go.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use crate::event::{Exit, Outcome, Stream, Usage, What};
+use crate::exec::deadlines::Due;
+use crate::exec::error::Error;
+use crate::exec::files::PendingFile;
+use crate::exec::relays::Carries;
+use crate::exec::runner::{LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
+use crate::exec::wiring::Captured;
+use crate::plan::{GroupId, QueueKind, UnitId};
+use crate::queue::RelayEvent;
+use crate::sched::Event;
+
+impl Runner<'_> {
+    /// Reaps a unit whose pidfd says that it has ended, and ends what is left of its process group.
+    pub(super) fn reap(&mut self, unit: UnitId) {
+        let Some(live) = self.live.get_mut(&unit) else {
+            return;
+        };
+        let (status, used) = match live.child.try_wait() {
+            Ok(Some(ended)) => ended,
+            Ok(None) => return,
+            Err(e) => return self.fail(Error::new("learn how a process ended", e)),
+        };
+        let leaked = live.child.kill_leftovers();
+        let wall = self.clock.now().saturating_sub(live.started);
+        let usage = Usage {
+            wall,
+            user: used.user,
+            system: used.system,
+            max_rss: used.max_rss,
+        };
+        live.reaped = Some(Reaped {
+            exit: exit_of(status),
+            usage,
+            leaked,
+        });
+        live.tee_holds.clear();
+        // What it wrote before its end is in the pipes now. What a daemon of its may still write is not waited for.
+        for number in std::mem::take(&mut live.captures) {
+            self.read_capture(number);
+            self.captures.remove(&number);
+        }
+        if self.relays.has_tees(unit) {
+            self.deadlines
+                .arm(Due::Tees(unit), self.clock.now() + PATIENCE);
+        } else {
+            self.exited(unit);
+        }
+    }
+
+    /// Tells the scheduler of a unit's exit.
+    pub(super) fn exited(&mut self, unit: UnitId) {
+        let Some(live) = self.live.remove(&unit) else {
+            return;
+        };
+        let Some(reaped) = live.reaped else {
+            panic!("BUG: {unit:?} is said to have ended, and is not reaped");
+        };
+        self.deadlines.disarm(Due::Tees(unit));
+        self.last.insert(
+            unit,
+            LastTry {
+                attempt: live.attempt,
+                reaped: Some(reaped),
+            },
+        );
+        let broken = match self.groups.get(&self.plan.unit(unit).group) {
+            Some(wiring) => wiring.broken(self.plan, unit),
+            None => Vec::new(),
+        };
+        let fault = self.take_value(unit);
+        self.inbox.push_back(Event::Exited {
+            unit,
+            exit: reaped.exit,
+            broken,
+            fault,
+        });
+    }
+
+    /// Reads what there is at a capture.
+    pub(super) fn read_capture(&mut self, number: u64) {
+        let Some(capture) = self.captures.get(&number) else {
+            return;
+        };
+        let (unit, what) = (capture.unit, capture.what);
+        // One read takes all that a pipe of the usual size holds, so there is no loop for a busy writer to keep us in.
+        match nix::unistd::read(&capture.end, &mut self.buffer) {
+            Ok(0) => drop(self.captures.remove(&number)),
+            Ok(count) => self.captured(unit, what, count),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+            Err(e) => self.fail(Error::new("read a log", e)),
+        }
+    }
+
+    fn captured(&mut self, unit: UnitId, what: Captured, count: usize) {
+        let bytes = &self.buffer[..count];
+        let stream = match what {
+            Captured::Value => {
+                let value = self.capturing.entry(unit).or_default();
+                // What is beyond the newline and one byte more only has to be known to be there.
+                let room = (VALUE_MAX + 2).saturating_sub(value.len());
+                value.extend_from_slice(&bytes[..count.min(room)]);
+                return;
+            }
+            Captured::Out => Stream::Out,
+            Captured::Err => Stream::Err,
+        };
+        self.watch.output(unit, stream, bytes);
+    }
+}
+
+/// The relays: their ends, faults, and what they hold up.
+impl Runner<'_> {
+    pub(super) fn read_relays(&mut self) {
+        while let Some((number, event)) = self.relays.next_event() {
+            match event {
+                RelayEvent::Ended => self.end_relay(number),
+                RelayEvent::Fault { input, why } => {
+                    if let Some(Carries::Queue(_, writers)) = self.relays.carries(number)
+                        && let Some(&writer) = writers.get(input)
+                    {
+                        self.inbox.push_back(Event::QueueFault { writer, why });
+                    }
+                }
+                RelayEvent::Broken(why) => {
+                    self.fail(Error::new("carry a queue", io::Error::other(why)))
+                }
+            }
+        }
+    }
+
+    /// A relay has handed on everything, or is not waited for any more.
+    pub(super) fn end_relay(&mut self, number: u64) {
+        let Some((carries, counts)) = self.relays.end(number) else {
+            return;
+        };
+        self.deadlines.disarm(Due::Relay(number));
+        match carries {
+            Carries::Queue(queue, _) => {
+                let bytes = counts.outputs.iter().map(|count| count.bytes).sum();
+                let records = counts.outputs.iter().map(|count| count.records).sum();
+                self.tell(What::QueueEnded {
+                    queue,
+                    bytes: Some(bytes),
+                    records,
+                });
+            }
+            Carries::Tee(unit) if !self.relays.has_tees(unit) => {
+                if self
+                    .live
+                    .get(&unit)
+                    .is_some_and(|live| live.reaped.is_some())
+                {
+                    self.exited(unit);
+                }
+                if self.committing.remove(&unit) {
+                    self.commit(unit);
+                }
+            }
+            Carries::Tee(_) => {}
+        }
+    }
+
+    /// Nothing of this attempt of the group runs any more. Its relays end by themselves, now that nobody is left to write or
+    /// read, but where a daemon has kept an end.
+    pub(super) fn end_group(&mut self, group: GroupId) {
+        // With it go the holds.
+        self.groups.remove(&group);
+        let patience = self.clock.now() + PATIENCE;
+        for number in self.relays.of_group(group) {
+            self.deadlines.arm(Due::Relay(number), patience);
+        }
+        let plan = self.plan;
+        for &queue in &plan.group(group).queues {
+            if plan.queue(queue).kind == QueueKind::Direct {
+                self.tell(What::QueueEnded {
+                    queue,
+                    bytes: None,
+                    records: None,
+                });
+            }
+        }
+    }
+}
+
+/// Results: files, values, and the last word on a unit.
+impl Runner<'_> {
+    /// Puts a unit's files in place, once its tees have written all of them.
+    pub(super) fn commit(&mut self, unit: UnitId) {
+        if self.relays.has_tees(unit) {
+            self.committing.insert(unit);
+            return;
+        }
+        let files = self.files.remove(&unit).unwrap_or_default();
+        let result = files.into_iter().try_for_each(PendingFile::commit);
+        self.inbox.push_back(Event::Committed(unit, result));
+    }
+
+    /// Makes a unit's value of what it wrote, without its last newline, as `$(..)` does; says what is wrong with it.
+    fn take_value(&mut self, unit: UnitId) -> Option<String> {
+        let mut value = self.capturing.remove(&unit)?;
+        if value.last() == Some(&b'\n') {
+            value.pop();
+        }
+        if value.len() > VALUE_MAX {
+            return Some("its value is longer than 64 KiB; write it to a file instead".to_owned());
+        }
+        if value.contains(&0) {
+            return Some(
+                "its value holds a NUL byte, which no argument and no variable can".to_owned(),
+            );
+        }
+        match String::from_utf8(value) {
+            Ok(value) => {
+                self.values.insert(self.plan.unit(unit).node, value);
+                None
+            }
+            Err(e) => Some(format!(
+                "its value is not UTF-8, at byte {}",
+                e.utf8_error().valid_up_to()
+            )),
+        }
+    }
+
+    pub(super) fn report_end(&mut self, unit: UnitId, outcome: Outcome) {
+        self.committing.remove(&unit);
+        let last = self.last.remove(&unit);
+        let reaped = last.as_ref().and_then(|last| last.reaped);
+        self.tell(What::Ended {
+            unit,
+            outcome,
+            exit: reaped.map(|reaped| reaped.exit),
+            attempts: last.map_or(0, |last| last.attempt),
+            usage: reaped.map(|reaped| reaped.usage).unwrap_or_default(),
+            leaked: reaped.is_some_and(|reaped| reaped.leaked),
+            // The observers know what it printed.
+            stderr_tail: Vec::new(),
+        });
+    }
+}
+
+/// What wait4(2) says, as we say it.
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code((code & 0xff) as u8),
+        (None, Some(number)) => Exit::Signal {
+            number,
+            core: status.core_dumped(),
+        },
+        (None, None) => panic!("BUG: wait4 without WUNTRACED reports {status:?}"),
+    }
+}

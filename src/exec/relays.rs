@@ -1,0 +1,134 @@
+//! The relays that run, by number: whose they are, and what they have to say.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::plan::{GroupId, QueueId, UnitId};
+use crate::queue::{Counts, RelayEvent, RelayEvents, RelayHandle, RelaySpec, start};
+
+/// What a relay is for.
+#[derive(Debug, Clone)]
+pub enum Carries {
+    /// A queue; its inputs are these writers', in order.
+    Queue(QueueId, Vec<UnitId>),
+    /// Copies of an output of this unit.
+    Tee(UnitId),
+}
+
+/// A relay whose end has not come.
+#[derive(Debug)]
+struct Running {
+    handle: RelayHandle,
+    group: GroupId,
+    carries: Carries,
+}
+
+/// All relays that run.
+#[derive(Debug)]
+pub struct Relays {
+    running: HashMap<u64, Running>,
+    /// The number of the last one. None is used twice: what is said about one that is gone finds nothing.
+    last: u64,
+    sender: Sender<(u64, RelayEvent)>,
+    inbox: Receiver<(u64, RelayEvent)>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Relays {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (sender, inbox) = channel();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Relays {
+            running: HashMap::new(),
+            last: 0,
+            sender,
+            inbox,
+            wake: Arc::new(wake.into()),
+        })
+    }
+
+    /// Readable when one has something to say.
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Where there is no descriptor or thread to be had.
+    pub fn start(&mut self, spec: RelaySpec, group: GroupId, carries: Carries) -> io::Result<()> {
+        self.last += 1;
+        let events = RelayEvents {
+            id: self.last,
+            sender: self.sender.clone(),
+            wake: Arc::clone(&self.wake),
+        };
+        let handle = start(spec, events)?;
+        self.running.insert(
+            self.last,
+            Running {
+                handle,
+                group,
+                carries,
+            },
+        );
+        Ok(())
+    }
+
+    /// The next thing that one says. Call it until there is nothing more.
+    pub fn next_event(&mut self) -> Option<(u64, RelayEvent)> {
+        match self.inbox.try_recv() {
+            Ok(event) => Some(event),
+            Err(_) => {
+                // Read first and asked again after, so that a word said in between is not slept over.
+                let mut count = [0; 8];
+                let _ = nix::unistd::read(&*self.wake, &mut count);
+                self.inbox.try_recv().ok()
+            }
+        }
+    }
+
+    /// What it is for, while it runs.
+    pub fn carries(&self, number: u64) -> Option<&Carries> {
+        self.running.get(&number).map(|relay| &relay.carries)
+    }
+
+    /// Waits until its thread, which has said that it ends or is stopped by this, is gone. Nothing where it was gone already.
+    pub fn end(&mut self, number: u64) -> Option<(Carries, Counts)> {
+        let relay = self.running.remove(&number)?;
+        relay.handle.stop();
+        let counts = relay.handle.counts();
+        relay.handle.join();
+        Some((relay.carries, counts))
+    }
+
+    /// Whether an output of this unit still is being copied.
+    pub fn has_tees(&self, unit: UnitId) -> bool {
+        self.running
+            .values()
+            .any(|relay| matches!(relay.carries, Carries::Tee(owner) if owner == unit))
+    }
+
+    /// The numbers of those that serve this group.
+    pub fn of_group(&self, group: GroupId) -> Vec<u64> {
+        self.running
+            .iter()
+            .filter(|(_, relay)| relay.group == group)
+            .map(|(&number, _)| number)
+            .collect()
+    }
+
+    /// Whether none runs.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}

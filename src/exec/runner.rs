@@ -1,0 +1,399 @@
+//! The loop: one thread, one wait. It turns what the kernel says into the scheduler's events, and the scheduler's actions
+//! into system calls. It decides nothing about the graph.
+//!
+//! Only this loop reaps, so a process id that it has not reaped is still its own, and a signal can't hit a stranger. In
+//! one wake-up, signals come before exits, exits before timers, timers before data: a stop that was asked for is not
+//! outrun by an exit, and an exit is not mistaken for a time-out that came at the same moment.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::{Exit, RunEvent, Usage, What};
+use crate::exec::deadlines::{Deadlines, Due, RunClock};
+use crate::exec::error::Error;
+use crate::exec::files::PendingFile;
+use crate::exec::launch::Launcher;
+use crate::exec::relays::Relays;
+use crate::exec::wiring::{Captured, Wiring};
+use crate::plan::{GroupId, NodeId, Plan, UnitId};
+use crate::report::Observers;
+use crate::sched::{Action, Event, Scheduler, Verdict};
+use crate::sys::guard::Link;
+use crate::sys::poller::{Interest, Poller};
+use crate::sys::process::{Child, reap_orphans};
+use crate::sys::signals::Signals;
+
+/// The longest value of a node, in bytes (spec 1.2).
+pub(super) const VALUE_MAX: usize = 64 * 1024;
+
+/// Read from a log at once: what a pipe of the usual size holds.
+const CAPTURE_BLOCK: usize = 64 * 1024;
+
+/// How long an end waits for relays that still hand on what was written last, where a reader is slow to take it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a wake-up is about, in the order in which they are handled. In a token of epoll(7) the top byte is the kind, the
+/// rest says which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Token {
+    Guard,
+    Signals,
+    Exit(UnitId),
+    Relays,
+    Capture(u64),
+}
+
+impl Token {
+    const KIND: u32 = 56;
+
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Token::Guard => 0,
+            Token::Signals => 1 << Self::KIND,
+            Token::Exit(unit) => (2 << Self::KIND) | u64::from(unit.0),
+            Token::Relays => 3 << Self::KIND,
+            Token::Capture(number) => (4 << Self::KIND) | number,
+        }
+    }
+
+    fn unpack(token: u64) -> Self {
+        let id = token & ((1 << Self::KIND) - 1);
+        match token >> Self::KIND {
+            0 => Token::Guard,
+            1 => Token::Signals,
+            2 => Token::Exit(UnitId(id as u32)),
+            3 => Token::Relays,
+            4 => Token::Capture(id),
+            _ => panic!("BUG: epoll returned the token {token:#x}"),
+        }
+    }
+}
+
+/// A unit's process, from its start until the scheduler knows of its exit.
+pub(super) struct Live {
+    pub(super) child: Child,
+    pub(super) attempt: u32,
+    pub(super) started: Duration,
+    /// Its captures that are still open.
+    pub(super) captures: Vec<u64>,
+    /// The holds before its tees: dropped when the process has ended, so that the tees end.
+    pub(super) tee_holds: Vec<OwnedFd>,
+    /// How the process ended, once it is reaped and only tees are waited for.
+    pub(super) reaped: Option<Reaped>,
+}
+
+/// What the kernel said of an ended process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reaped {
+    pub(super) exit: Exit,
+    pub(super) usage: Usage,
+    pub(super) leaked: bool,
+}
+
+/// An end that the loop reads.
+pub(super) struct Capture {
+    pub(super) unit: UnitId,
+    pub(super) what: Captured,
+    pub(super) end: OwnedFd,
+}
+
+/// What is known of a unit's last try, for its `Ended` event.
+pub(super) struct LastTry {
+    pub(super) attempt: u32,
+    pub(super) reaped: Option<Reaped>,
+}
+
+/// A run in progress.
+pub struct Runner<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) sched: Scheduler<'a>,
+    pub(super) launcher: Launcher<'a>,
+    pub(super) watch: Observers<'a>,
+    pub(super) run_id: String,
+    pub(super) spill_dir: PathBuf,
+
+    pub(super) poller: Poller,
+    pub(super) signals: Signals,
+    pub(super) guard: Option<Link>,
+    pub(super) null: OwnedFd,
+
+    pub(super) clock: RunClock,
+    pub(super) deadlines: Deadlines,
+    pub(super) inbox: VecDeque<Event>,
+    pub(super) actions: Vec<Action>,
+
+    pub(super) live: HashMap<UnitId, Live>,
+    pub(super) groups: HashMap<GroupId, Wiring>,
+    pub(super) relays: Relays,
+    pub(super) captures: HashMap<u64, Capture>,
+    /// The number of the next capture. None is used twice: a wake-up for one that is gone finds nothing.
+    pub(super) next_capture: u64,
+
+    pub(super) files: HashMap<UnitId, Vec<PendingFile>>,
+    /// Units to commit as soon as their tees have ended.
+    pub(super) committing: HashSet<UnitId>,
+    /// What units with the sink `value` have written so far.
+    pub(super) capturing: HashMap<UnitId, Vec<u8>>,
+    /// The values of nodes whose unit has ended.
+    pub(super) values: HashMap<NodeId, String>,
+    pub(super) last: HashMap<UnitId, LastTry>,
+
+    pub(super) broken: Option<Error>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// What a run is made of.
+pub struct Parts<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Its scheduler, nothing begun.
+    pub sched: Scheduler<'a>,
+    /// Starts its processes.
+    pub launcher: Launcher<'a>,
+    /// Who watches.
+    pub watch: Observers<'a>,
+    /// The guard's messages; without one nothing but a signal to this process is heard.
+    pub guard: Option<Link>,
+    /// Signals sent to this process itself.
+    pub signals: Signals,
+    /// The run's id.
+    pub run_id: String,
+    /// For what queues spill.
+    pub spill_dir: PathBuf,
+}
+
+impl<'a> Runner<'a> {
+    /// A run that has not begun; its clock has.
+    ///
+    /// # Errors
+    /// Where the kernel has nothing left to watch descriptors with.
+    pub fn new(parts: Parts<'a>, clock: RunClock) -> Result<Self, Error> {
+        let cannot = |e: io::Error| Error::new("set up the loop", e);
+        let poller = Poller::new().map_err(cannot)?;
+        let relays = Relays::new().map_err(cannot)?;
+        poller
+            .add(&parts.signals, Token::Signals.pack(), Interest::Read)
+            .map_err(cannot)?;
+        poller
+            .add(relays.wake(), Token::Relays.pack(), Interest::Read)
+            .map_err(cannot)?;
+        if let Some(guard) = &parts.guard {
+            poller
+                .add(guard, Token::Guard.pack(), Interest::Read)
+                .map_err(cannot)?;
+        }
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|e| Error::new("open /dev/null", e))?
+            .into();
+        Ok(Runner {
+            plan: parts.plan,
+            sched: parts.sched,
+            launcher: parts.launcher,
+            watch: parts.watch,
+            run_id: parts.run_id,
+            spill_dir: parts.spill_dir,
+            poller,
+            signals: parts.signals,
+            guard: parts.guard,
+            null,
+            clock,
+            deadlines: Deadlines::default(),
+            inbox: VecDeque::new(),
+            actions: Vec::new(),
+            live: HashMap::new(),
+            groups: HashMap::new(),
+            relays,
+            captures: HashMap::new(),
+            next_capture: 0,
+            files: HashMap::new(),
+            committing: HashSet::new(),
+            capturing: HashMap::new(),
+            values: HashMap::new(),
+            last: HashMap::new(),
+            broken: None,
+            verdict: None,
+            buffer: vec![0; CAPTURE_BLOCK],
+        })
+    }
+
+    /// Runs the plan to its end: everything has ended, nothing of it is left but what made itself a daemon.
+    ///
+    /// # Errors
+    /// Where the loop itself cannot wait any more. Everything else that goes wrong on the way ends the run in order, with
+    /// [`Verdict::Broken`] and what it was.
+    pub fn run(mut self) -> Result<Ended<'a>, Error> {
+        self.inbox.push_back(Event::Begin);
+        self.settle();
+        let mut ready = Vec::new();
+        while self.verdict.is_none() || !self.relays.is_empty() {
+            self.flush();
+            let limit = self.wait_limit();
+            ready.clear();
+            ready.extend(
+                self.poller
+                    .wait(limit)
+                    .map_err(|e| Error::new("wait for events", e))?
+                    .map(|r| r.token),
+            );
+            ready.sort_unstable();
+            self.wake(&ready);
+            self.settle();
+        }
+        Ok(Ended {
+            verdict: self.verdict.unwrap_or(Verdict::Broken),
+            broken: self.broken,
+            watch: self.watch,
+            clock: self.clock,
+            guarded: self.guard.is_some(),
+        })
+    }
+
+    fn wait_limit(&self) -> Option<Duration> {
+        let due = self
+            .deadlines
+            .next()
+            .map(|at| at.saturating_sub(self.clock.now()));
+        match (self.watch.tick_every(), due) {
+            (Some(tick), Some(due)) => Some(tick.min(due)),
+            (tick, due) => tick.or(due),
+        }
+    }
+
+    fn wake(&mut self, ready: &[u64]) {
+        let data = ready.partition_point(|&token| token < Token::Relays.pack());
+        for &token in &ready[..data] {
+            self.dispatch(Token::unpack(token));
+        }
+        self.timers();
+        for &token in &ready[data..] {
+            self.dispatch(Token::unpack(token));
+        }
+        if data > 0 {
+            // After the exits: an ended unit that is not reaped yet would hide the orphans behind it.
+            let live = &self.live;
+            reap_orphans(|pid| {
+                live.values()
+                    .any(|unit| unit.reaped.is_none() && unit.child.pid() == pid)
+            });
+        }
+        self.watch.tick(self.clock.now());
+    }
+
+    fn dispatch(&mut self, token: Token) {
+        match token {
+            Token::Guard => self.read_guard(),
+            Token::Signals => self.read_signals(),
+            Token::Exit(unit) => self.reap(unit),
+            Token::Relays => self.read_relays(),
+            Token::Capture(number) => self.read_capture(number),
+        }
+    }
+
+    fn timers(&mut self) {
+        let now = self.clock.now();
+        while let Some(due) = self.deadlines.pop(now) {
+            match due {
+                Due::Sched(timer) => self.inbox.push_back(Event::Fired(timer)),
+                Due::Tees(unit) => self.exited(unit),
+                Due::Relay(number) => self.end_relay(number),
+            }
+        }
+    }
+
+    /// Hands the events to the scheduler and does what it says, until both are still.
+    fn settle(&mut self) {
+        while let Some(event) = self.inbox.pop_front() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.sched.handle(event, &mut actions);
+            for action in actions.drain(..) {
+                self.act(action);
+            }
+            self.actions = actions;
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn { group, attempt } => self.spawn(group, attempt),
+            Action::Stop(unit) => self.stop(unit),
+            Action::Kill(unit) => self.signal(unit, libc::SIGKILL),
+            Action::Arm(timer, after) => self
+                .deadlines
+                .arm(Due::Sched(timer), self.clock.now() + after),
+            Action::Disarm(timer) => self.deadlines.disarm(Due::Sched(timer)),
+            Action::Release {
+                queue,
+                writer,
+                torn,
+            } => {
+                let group = self.plan.unit(writer).group;
+                if let Some(wiring) = self.groups.get_mut(&group) {
+                    wiring.release(queue, writer, torn);
+                }
+            }
+            Action::Commit(unit) => self.commit(unit),
+            Action::Discard(unit) => drop(self.files.remove(&unit)),
+            Action::GroupEnded(group) => self.end_group(group),
+            Action::Ended(unit, outcome) => self.report_end(unit, outcome),
+            Action::Retrying {
+                unit,
+                attempt,
+                failure,
+                delay,
+            } => {
+                self.tell(What::Retrying {
+                    unit,
+                    attempt,
+                    failure,
+                    delay,
+                });
+            }
+            Action::Stopping(cause) => self.tell(What::RunStopping { cause }),
+            Action::Finish(verdict) => self.verdict = Some(verdict),
+        }
+    }
+
+    /// Tells whoever watches.
+    pub fn tell(&mut self, what: What) {
+        self.watch.event(RunEvent {
+            at: self.clock.now(),
+            what,
+        });
+    }
+
+    fn flush(&mut self) {
+        if let Err(e) = self.watch.flush() {
+            self.fail(e.into());
+            self.settle();
+        }
+    }
+
+    /// procflow cannot go on: the run ends, and the first such error is what it ended of.
+    pub(super) fn fail(&mut self, error: Error) {
+        if self.broken.is_none() {
+            self.broken = Some(error);
+            self.inbox.push_back(Event::Broken);
+        }
+    }
+}
+
+/// A run that has ended.
+pub struct Ended<'a> {
+    /// How.
+    pub verdict: Verdict,
+    /// What procflow could not do, where that ended the run.
+    pub broken: Option<Error>,
+    /// Who watched.
+    pub watch: Observers<'a>,
+    /// The run's clock.
+    pub clock: RunClock,
+    /// The guard is there, to see to what may be left.
+    pub guarded: bool,
+}

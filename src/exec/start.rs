@@ -1,0 +1,140 @@
+//! Starting a group: its queues, then its units in order, all or none.
+
+use std::os::fd::AsFd;
+
+use crate::event::{Failure, What};
+use crate::exec::error::Error;
+use crate::exec::launch::StartError;
+use crate::exec::relays::Carries;
+use crate::exec::runner::{Capture, LastTry, Live, Runner, Token};
+use crate::exec::wiring::{Context, UnitWiring, WireError, wire};
+use crate::plan::template::{Part, Template};
+use crate::plan::{GroupId, UnitId};
+use crate::queue::RelaySpec;
+use crate::sched::Event;
+use crate::sys::poller::Interest;
+
+impl Runner<'_> {
+    pub(super) fn spawn(&mut self, group: GroupId, attempt: u32) {
+        let units = match self.wire(group) {
+            Ok(units) => units,
+            Err(WireError::Unit(unit, why)) => {
+                self.last.insert(
+                    unit,
+                    LastTry {
+                        attempt,
+                        reaped: None,
+                    },
+                );
+                let failure = Failure::CannotStart { code: 1, why };
+                self.inbox.push_back(Event::SpawnFailed(unit, failure));
+                return;
+            }
+            Err(WireError::Broken(error)) => return self.fail(error),
+        };
+        for (unit, wiring) in units {
+            if !self.start(unit, attempt, wiring) {
+                return;
+            }
+        }
+    }
+
+    /// Makes the group's queues and each unit's descriptors.
+    fn wire(&mut self, group: GroupId) -> Result<Vec<(UnitId, UnitWiring)>, WireError> {
+        let Runner {
+            plan,
+            relays,
+            values,
+            run_id,
+            null,
+            spill_dir,
+            ..
+        } = self;
+        let mut relay = |spec: RelaySpec, carries: Carries| relays.start(spec, group, carries);
+        let path = |template: &Template| {
+            plan.dir.join(template.resolve(&|part| match part {
+                Part::Text(text) => text.to_string(),
+                Part::RunId => run_id.clone(),
+                Part::Value(node) => values.get(node).cloned().unwrap_or_default(),
+                Part::In(_) | Part::Out(_) => panic!("BUG: a path with a descriptor in it"),
+            }))
+        };
+        let mut cx = Context {
+            plan,
+            null: null.as_fd(),
+            spill_dir,
+            run_id,
+            path: &path,
+            relay: &mut relay,
+        };
+        let (wiring, units) = wire(&mut cx, group)?;
+        self.groups.insert(group, wiring);
+        Ok(units)
+    }
+
+    /// Starts one unit; false where that failed, so that no later one of its group is tried.
+    fn start(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring) -> bool {
+        let fds: Vec<_> = wiring
+            .fds
+            .iter()
+            .map(|(fd, target)| (fd.raw(), *target))
+            .collect();
+        let values = &self.values;
+        let value = |node| values.get(&node).map(String::as_str);
+        self.last.insert(
+            unit,
+            LastTry {
+                attempt,
+                reaped: None,
+            },
+        );
+        let child = match self.launcher.start(unit, attempt, &fds, &value) {
+            Ok(child) => child,
+            Err(StartError::Unit(failure)) => {
+                self.inbox.push_back(Event::SpawnFailed(unit, failure));
+                return false;
+            }
+            Err(StartError::Broken(error)) => {
+                self.fail(Error::new("start a process", error));
+                return false;
+            }
+        };
+        let pid = child.pid();
+        if let Err(e) = self
+            .poller
+            .add(&child, Token::Exit(unit).pack(), Interest::Read)
+        {
+            self.fail(Error::new("watch a process", e));
+        }
+        let mut captures = Vec::with_capacity(wiring.captures.len());
+        for (what, end) in wiring.captures {
+            self.next_capture += 1;
+            if let Err(e) = self.poller.add(
+                &end,
+                Token::Capture(self.next_capture).pack(),
+                Interest::Read,
+            ) {
+                self.fail(Error::new("watch a log", e));
+            }
+            captures.push(self.next_capture);
+            self.captures
+                .insert(self.next_capture, Capture { unit, what, end });
+        }
+        if !wiring.files.is_empty() {
+            self.files.insert(unit, wiring.files);
+        }
+        let started = self.clock.now();
+        let live = Live {
+            child,
+            attempt,
+            started,
+            captures,
+            tee_holds: wiring.tee_holds,
+            reaped: None,
+        };
+        self.live.insert(unit, live);
+        self.tell(What::Started { unit, attempt, pid });
+        self.inbox.push_back(Event::Spawned(unit));
+        true
+    }
+}

@@ -1,0 +1,459 @@
+//! Who holds which end of which pipe, until when: the descriptors of one attempt of a group.
+//!
+//! For every writer of every queue the loop keeps a *hold*: a duplicate of the write end. The reader sees the end of data
+//! when the last copy of the write end is gone, so a hold that is dropped only when the scheduler says `Release` (the
+//! writer has succeeded) is what keeps a crash from looking like the end of data, at no cost per byte. Read ends are
+//! never held: a writer gets SIGPIPE as soon as its reader has gone.
+//!
+//! ```text
+//! bare pipe      writer ━━▶ pipe ━━▶ reader          hold: the pipe's write end
+//! relayed        writer ━━▶ pipe ━━▶ relay ━━▶ pipe ━━▶ reader     hold: the first pipe's write end
+//! array of ends  unit ━━▶ pipe ━━▶ relay (tee) ━━▶ queue, file, log …    hold: each queue's own write end
+//! ```
+//!
+//! A tee is invisible to the queues behind it: to each it is the writer's write end. It ends when its unit has ended.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::exec::error::Error;
+use crate::exec::files::{PendingFile, open_output};
+use crate::exec::relays::Carries;
+use crate::plan::template::Template;
+use crate::plan::{GroupId, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId};
+use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterEnd};
+use crate::spec::{Merge, OnWriterFailure, Records};
+use crate::sys::pipe::{Pipe, is_broken, set_nonblocking};
+
+/// What the loop reads from a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Captured {
+    /// For the log of its standard output (or of another descriptor than 2).
+    Out,
+    /// For the log of its standard error.
+    Err,
+    /// Its value.
+    Value,
+}
+
+/// Bytes that a tee holds which feeds no queue.
+const TEE_CAPACITY: usize = 64 * 1024;
+
+/// The queues of a group while an attempt of it lives.
+#[derive(Debug, Default)]
+pub struct Wiring {
+    /// The holds, by queue and writer.
+    holds: HashMap<(QueueId, UnitId), Hold>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    end: OwnedFd,
+    /// For the queue's relay: how this writer ended. `None` for a bare pipe.
+    fate: Option<Arc<Fate>>,
+}
+
+impl Wiring {
+    /// Drops the hold of `writer` on `queue`. `torn`: a record that it left unfinished is not to be delivered.
+    pub fn release(&mut self, queue: QueueId, writer: UnitId, torn: bool) {
+        let Some(hold) = self.holds.remove(&(queue, writer)) else {
+            return;
+        };
+        if torn && let Some(fate) = &hold.fate {
+            fate.set(WriterEnd::Torn);
+        }
+        // Only now, so that the relay knows of it when it sees the end of data.
+        drop(hold.end);
+    }
+
+    /// Those queues of `writer` that nobody can read from any more.
+    pub fn broken(&self, plan: &Plan, writer: UnitId) -> Vec<QueueId> {
+        output_queues(plan.unit(writer))
+            .filter(|&queue| {
+                self.holds
+                    .get(&(queue, writer))
+                    .is_some_and(|hold| is_broken(hold.end.as_fd()))
+            })
+            .collect()
+    }
+}
+
+/// The queues that a unit writes.
+pub fn output_queues(unit: &Unit) -> impl Iterator<Item = QueueId> {
+    unit.ends
+        .outputs
+        .iter()
+        .flat_map(|output| &output.to)
+        .filter_map(|sink| match sink {
+            Sink::Queue(queue) => Some(*queue),
+            _ => None,
+        })
+}
+
+/// What one unit is started with, and what the loop keeps of it.
+#[derive(Debug, Default)]
+pub struct UnitWiring {
+    /// Descriptors for the child: what is to be there, at which number.
+    pub fds: Vec<(Descriptor, u32)>,
+    /// Ends to read from.
+    pub captures: Vec<(Captured, OwnedFd)>,
+    /// Its files.
+    pub files: Vec<PendingFile>,
+    /// For each of its outputs with several sinks, a hold on the pipe before the tee, to be dropped when the unit has ended.
+    pub tee_holds: Vec<OwnedFd>,
+}
+
+/// A descriptor to hand to a child.
+#[derive(Debug, Clone)]
+pub enum Descriptor {
+    /// Made for it; several numbers may share one.
+    Own(Arc<OwnedFd>),
+    /// procflow's own, such as an inherited standard output or the shared `/dev/null`.
+    Shared(RawFd),
+}
+
+impl Descriptor {
+    fn own(fd: OwnedFd) -> Self {
+        Descriptor::Own(Arc::new(fd))
+    }
+
+    /// Its number in this process.
+    pub fn raw(&self) -> RawFd {
+        match self {
+            Descriptor::Own(fd) => fd.as_raw_fd(),
+            Descriptor::Shared(fd) => *fd,
+        }
+    }
+}
+
+/// Why a group could not be wired.
+#[derive(Debug)]
+pub enum WireError {
+    /// An end of this unit could not be opened: the unit cannot start.
+    Unit(UnitId, String),
+    /// procflow cannot go on.
+    Broken(Error),
+}
+
+/// What wiring needs to know of the run.
+pub struct Context<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// `/dev/null`, open for reading and writing, shared by all.
+    pub null: BorrowedFd<'a>,
+    /// For spill files.
+    pub spill_dir: &'a Path,
+    /// The run's id: temporary files carry it.
+    pub run_id: &'a str,
+    /// A path of the file, absolute, with what only the run knows put in.
+    pub path: &'a dyn Fn(&Template) -> PathBuf,
+    /// Starts a relay, whose events come to the loop.
+    pub relay: &'a mut dyn FnMut(RelaySpec, Carries) -> io::Result<()>,
+}
+
+/// The ends of a group's queues before they are handed out.
+#[derive(Default)]
+struct QueueEnds {
+    write: HashMap<(QueueId, UnitId), OwnedFd>,
+    read: HashMap<(QueueId, UnitId), OwnedFd>,
+    fates: HashMap<(QueueId, UnitId), Arc<Fate>>,
+}
+
+/// Makes the queues of `group` and the descriptors of each of its units that is to start, in the group's order.
+///
+/// # Errors
+/// See [`WireError`]; nothing is left open or on disk then.
+pub fn wire(
+    cx: &mut Context<'_>,
+    group: GroupId,
+) -> Result<(Wiring, Vec<(UnitId, UnitWiring)>), WireError> {
+    let plan = cx.plan;
+    let mut wiring = Wiring::default();
+    let mut ends = QueueEnds::default();
+    for &queue in &plan.group(group).queues {
+        make_queue(cx, queue, &mut ends).map_err(|e| cannot_make(plan, queue, e))?;
+    }
+    let mut units = Vec::new();
+    for &unit in &plan.group(group).units {
+        if !plan.node(plan.unit(unit).node).skip {
+            units.push((unit, wire_unit(cx, unit, &mut ends)?));
+        }
+    }
+    for ((queue, writer), end) in ends.write {
+        let fate = ends.fates.remove(&(queue, writer));
+        wiring.holds.insert((queue, writer), Hold { end, fate });
+    }
+    Ok((wiring, units))
+}
+
+fn cannot_make(plan: &Plan, queue: QueueId, e: io::Error) -> WireError {
+    WireError::Broken(Error::new(
+        format!("make queue `{}`", plan.queue(queue).name),
+        e,
+    ))
+}
+
+fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
+    units
+        .iter()
+        .copied()
+        .filter(|&unit| !plan.node(plan.unit(unit).node).skip)
+        .collect()
+}
+
+/// Makes a queue's pipes, with a relay between where it needs one. A skipped writer has no pipe, so that its readers see an
+/// empty queue; a queue whose readers are all skipped has no ends at all (see [`wire_output`]).
+fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Result<()> {
+    let queue = cx.plan.queue(id);
+    let (writers, readers) = (
+        starts(cx.plan, &queue.writers),
+        starts(cx.plan, &queue.readers),
+    );
+    if readers.is_empty() {
+        return Ok(());
+    }
+    if writers.is_empty() {
+        for &reader in &readers {
+            ends.read
+                .insert((id, reader), Pipe::new(pipe_size(queue))?.read);
+        }
+        return Ok(());
+    }
+    if let (QueueKind::Direct, &[writer], &[reader]) =
+        (queue.kind, writers.as_slice(), readers.as_slice())
+    {
+        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
+        ends.read.insert((id, reader), read);
+        ends.write.insert((id, writer), write);
+        return Ok(());
+    }
+    let mut inputs = Vec::new();
+    for &writer in &writers {
+        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
+        let fate = Arc::new(Fate::default());
+        inputs.push(RelayInput {
+            fd: read,
+            fate: Arc::clone(&fate),
+        });
+        ends.write.insert((id, writer), write);
+        ends.fates.insert((id, writer), fate);
+    }
+    let mut outputs = Vec::new();
+    for &reader in &readers {
+        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
+        ends.read.insert((id, reader), read);
+        outputs.push(RelayOutput {
+            fd: write,
+            spill: queue.spills.then(|| cx.spill_dir.to_owned()),
+        });
+    }
+    let spec = RelaySpec {
+        name: queue.name.to_string(),
+        inputs,
+        outputs,
+        records: queue.records.clone(),
+        max_record: queue.max_record,
+        merge: queue.merge,
+        on_writer_failure: queue.on_writer_failure,
+        capacity: pipe_size(queue),
+    };
+    (cx.relay)(spec, Carries::Queue(id, writers))
+}
+
+fn pipe_size(queue: &Queue) -> usize {
+    usize::try_from(queue.capacity).unwrap_or(usize::MAX)
+}
+
+fn wire_unit(
+    cx: &mut Context<'_>,
+    id: UnitId,
+    ends: &mut QueueEnds,
+) -> Result<UnitWiring, WireError> {
+    let unit = cx.plan.unit(id);
+    let mut wired = UnitWiring::default();
+    for input in &unit.ends.inputs {
+        for (fd, source) in &input.from {
+            let descriptor = wire_input(cx, id, source, ends)?;
+            wired.fds.push((descriptor, *fd));
+        }
+    }
+    for output in &unit.ends.outputs {
+        let descriptor = match output.to.as_slice() {
+            [Sink::Stdout] => same_as_stdout(&wired),
+            [sink] => wire_output(cx, id, output.fd, sink, ends, &mut wired)?,
+            sinks => wire_tee(cx, id, output.fd, sinks, ends, &mut wired)?,
+        };
+        wired.fds.push((descriptor, output.fd));
+    }
+    Ok(wired)
+}
+
+fn same_as_stdout(wired: &UnitWiring) -> Descriptor {
+    match wired.fds.iter().find(|(_, fd)| *fd == 1) {
+        Some((descriptor, _)) => descriptor.clone(),
+        None => panic!("BUG: standard error is standard output, which is not wired"),
+    }
+}
+
+fn wire_input(
+    cx: &Context<'_>,
+    id: UnitId,
+    source: &Source,
+    ends: &mut QueueEnds,
+) -> Result<Descriptor, WireError> {
+    match source {
+        Source::Null => Ok(Descriptor::Shared(cx.null.as_raw_fd())),
+        Source::Inherit => Ok(Descriptor::Shared(0)),
+        Source::File(path) => {
+            let file = open_input(&(cx.path)(path)).map_err(|why| WireError::Unit(id, why))?;
+            Ok(Descriptor::own(file.into()))
+        }
+        Source::Text(text) => {
+            let fd = text_file(text)
+                .map_err(|e| WireError::Broken(Error::new("hold the text of a `stdin`", e)))?;
+            Ok(Descriptor::own(fd))
+        }
+        Source::Queue(queue) => match ends.read.remove(&(*queue, id)) {
+            Some(end) => Ok(Descriptor::own(end)),
+            None => panic!("BUG: {id:?} reads {queue:?}, which has no end for it"),
+        },
+    }
+}
+
+fn open_input(path: &Path) -> Result<File, String> {
+    let cannot = |what: &str| {
+        format!(
+            "cannot read \"{}\": {what}",
+            path.display().to_string().escape_debug()
+        )
+    };
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Err(cannot("it is a directory")),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(cannot("no such file")),
+        Err(e) => return Err(cannot(&e.to_string())),
+    }
+    File::open(path).map_err(|e| cannot(&e.to_string()))
+}
+
+/// A file in memory that holds `text`, to be read from its start.
+fn text_file(text: &str) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let fd =
+        nix::sys::memfd::memfd_create(c"procflow-stdin", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn wire_output(
+    cx: &mut Context<'_>,
+    id: UnitId,
+    fd: u32,
+    sink: &Sink,
+    ends: &mut QueueEnds,
+    wired: &mut UnitWiring,
+) -> Result<Descriptor, WireError> {
+    match sink {
+        Sink::Null => Ok(Descriptor::Shared(cx.null.as_raw_fd())),
+        Sink::Inherit => Ok(Descriptor::Shared(if fd == 2 { 2 } else { 1 })),
+        Sink::Log if fd == 2 => capture(Captured::Err, wired),
+        Sink::Log => capture(Captured::Out, wired),
+        Sink::Value => capture(Captured::Value, wired),
+        Sink::Stdout => Ok(same_as_stdout(wired)),
+        Sink::File { path, append } => {
+            let tag = format!("{}.{}", cx.run_id, id.0);
+            let (file, pending) = open_output(&(cx.path)(path), *append, &tag)
+                .map_err(|why| WireError::Unit(id, why))?;
+            wired.files.push(pending);
+            Ok(Descriptor::own(file))
+        }
+        Sink::Queue(queue) => {
+            // No end: every reader is skipped, and what nobody reads goes nowhere.
+            let Some(end) = ends.write.get(&(*queue, id)) else {
+                return Ok(Descriptor::Shared(cx.null.as_raw_fd()));
+            };
+            end.try_clone()
+                .map(Descriptor::own)
+                .map_err(|e| cannot_make(cx.plan, *queue, e))
+        }
+    }
+}
+
+fn capture(what: Captured, wired: &mut UnitWiring) -> Result<Descriptor, WireError> {
+    let cannot = |e| WireError::Broken(Error::new("make a pipe for a log", e));
+    let Pipe { read, write } = Pipe::of_default_size().map_err(cannot)?;
+    set_nonblocking(&read).map_err(cannot)?;
+    wired.captures.push((what, read));
+    Ok(Descriptor::own(write))
+}
+
+/// An output with several sinks: a pipe, and a relay that copies to each.
+fn wire_tee(
+    cx: &mut Context<'_>,
+    id: UnitId,
+    fd: u32,
+    sinks: &[Sink],
+    ends: &mut QueueEnds,
+    wired: &mut UnitWiring,
+) -> Result<Descriptor, WireError> {
+    let broken = |e: io::Error| WireError::Broken(Error::new("make a copy of an output", e));
+    let mut outputs = Vec::new();
+    for sink in sinks {
+        let descriptor = wire_output(cx, id, fd, sink, ends, wired)?;
+        let fd = match descriptor {
+            Descriptor::Own(fd) => {
+                Arc::into_inner(fd).map_or_else(|| panic!("BUG: a sink's end is shared"), Ok)
+            }
+            // `/dev/null`, or a queue that nobody reads.
+            Descriptor::Shared(fd) if fd == cx.null.as_raw_fd() => continue,
+            Descriptor::Shared(fd) => duplicate(fd),
+        };
+        // A queue that must not block the others spills in its own relay, behind this one.
+        outputs.push(RelayOutput {
+            fd: fd.map_err(broken)?,
+            spill: None,
+        });
+    }
+    let capacity = sinks
+        .iter()
+        .filter_map(|sink| match sink {
+            Sink::Queue(queue) => Some(pipe_size(cx.plan.queue(*queue))),
+            _ => None,
+        })
+        .max()
+        .unwrap_or(TEE_CAPACITY);
+    let Pipe { read, write } = Pipe::new(capacity).map_err(broken)?;
+    wired.tee_holds.push(write.try_clone().map_err(broken)?);
+    let name = format!("{}.{}", cx.plan.node(cx.plan.unit(id).node).name, fd);
+    let spec = RelaySpec {
+        name,
+        inputs: vec![RelayInput {
+            fd: read,
+            fate: Arc::new(Fate::default()),
+        }],
+        outputs,
+        records: Records::Bytes,
+        max_record: u64::MAX,
+        merge: Merge::Arrive,
+        on_writer_failure: OnWriterFailure::Close,
+        capacity,
+    };
+    (cx.relay)(spec, Carries::Tee(id)).map_err(broken)?;
+    Ok(Descriptor::own(write))
+}
+
+/// A descriptor of our own for what one of our standard descriptors leads to.
+fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    match fd {
+        0 => io::stdin().as_fd().try_clone_to_owned(),
+        1 => io::stdout().as_fd().try_clone_to_owned(),
+        2 => io::stderr().as_fd().try_clone_to_owned(),
+        _ => panic!("BUG: descriptor {fd} is nobody's to share"),
+    }
+}
