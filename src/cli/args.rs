@@ -15,7 +15,7 @@ use crate::spec::values::Duration;
     name = "procflow",
     version,
     about = "Runs a graph of processes, joined by queues, that a TOML file describes",
-    after_help = "A first pipeline: `procflow init > pipeline.toml`, then `procflow run pipeline.toml`.",
+    after_help = "A first pipeline: `procflow init`, then `procflow run pipeline.toml`.",
     arg_required_else_help = true,
     subcommand_required = true,
     max_term_width = 100
@@ -44,7 +44,7 @@ pub enum Command {
     Graph(GraphArgs),
     /// Print a JSON Schema, for editors and other readers
     Schema(SchemaArgs),
-    /// Print a commented pipeline to start from
+    /// Write a commented pipeline to start from
     Init(InitArgs),
     /// Print a script that completes procflow's command line
     #[command(
@@ -263,7 +263,7 @@ pub enum SchemaOf {
 /// `procflow init`.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
-    /// Where to write it; an existing file is never overwritten [default: standard output]
+    /// Where to write it; `-` prints it. An existing file is never overwritten [default: pipeline.toml, or the example's name]
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// One of the pipelines that come with procflow, instead

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
@@ -11,37 +12,33 @@ use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
 
 /// What `init` writes.
-const START: &str = include_str!("init.toml");
+pub const START: &str = include_str!("init.toml");
 
 /// The pipelines that come with procflow: name and text.
-const EXAMPLES: &[(&str, &str)] = &[("start", START)];
+const EXAMPLES: &[(&str, &str)] = &[];
 
 /// What `--example` takes.
 pub(crate) fn example_names() -> PossibleValuesParser {
     PossibleValuesParser::new(EXAMPLES.iter().map(|(name, _)| *name))
 }
 
-/// Writes the pipeline to the file that `args` names, or prints it.
+/// Writes the pipeline to the file that `args` names, or prints it where that is `-`.
 ///
 /// # Errors
 /// [`Error::Usage`] where the file exists; it is never overwritten. [`Error::Broken`] where it cannot be written.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let text = match &args.example {
-        None => START,
-        Some(name) => EXAMPLES
-            .iter()
-            .find(|(known, _)| known == name)
-            .map_or(START, |(_, text)| text),
-    };
-    let Some(path) = &args.file else {
+    let example = args.example.as_deref().and_then(|name| EXAMPLES.iter().find(|(known, _)| *known == name));
+    let (name, text) = example.copied().unwrap_or(("pipeline", START));
+    let path = args.file.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
+    if path.as_os_str() == "-" {
         out.write_all(text.as_bytes())?;
         return Ok(ExitCode::Success);
-    };
+    }
     let shown = harmless(&path.display().to_string());
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .open(path)
+        .open(&path)
         .and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
         Ok(()) => {

@@ -9,6 +9,7 @@ mod ends;
 mod read;
 mod schema;
 mod source;
+mod syntax;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;

@@ -15,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, ValueDeserializer};
 
 use crate::diagnostic::{Diagnostic, Label, Mark, Place, Step, did_you_mean};
+use crate::spec::syntax::syntax;
 use crate::spec::{Param, Process, Queue, Spec};
 
 /// So many problems are shown at most.
@@ -164,33 +165,6 @@ fn extend<T>(all: &mut IndexMap<String, T>, more: IndexMap<String, T>) -> Option
     Some(())
 }
 
-/// What the TOML parser reports.
-fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
-    let at = error.span().unwrap_or(0..0);
-    let found = text.get(at.clone()).unwrap_or_default();
-    let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), error.message());
-    match error.message() {
-        "duplicate key" => {
-            Diagnostic::error(Mark::Bytes(at.clone()), format!("duplicate key `{found}`"))
-                .and(first_of(text, found, at.start), "it is here already")
-        }
-        message if message.starts_with("string values must be quoted") => {
-            diagnostic.help(format!("write {found:?}"))
-        }
-        _ => diagnostic,
-    }
-}
-
-/// Where the key stood first that is a duplicate at `at`; the parser knows it, and does not tell.
-fn first_of(text: &str, key: &str, at: usize) -> Mark {
-    // Only the piece before the duplicate is parsed, so that the key that is in the tree is the first one. It is looked
-    // up by its table: the duplicate's own piece begins with its header.
-    let _ = key;
-    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let _ = line_start;
-    Mark::Bytes(at..at)
-}
-
 /// Reads with all problems noted.
 #[derive(Default)]
 struct Reader {
@@ -242,30 +216,28 @@ impl Reader {
         read
     }
 
-    /// Reads one value again and again, without what was wrong in it the last time.
-    fn piece<T: DeserializeOwned>(
-        &mut self,
-        mut value: Spanned<DeValue<'_>>,
-        place: &Place,
-    ) -> Option<T> {
+    /// Reads one value again and again, each time without what was wrong in it the last time.
+    fn piece<T: DeserializeOwned>(&mut self, value: Spanned<DeValue<'_>>, place: &Place) -> Option<T> {
+        let mut left = value.clone();
         loop {
-            let error = match T::deserialize(ValueDeserializer::from(value.clone())) {
+            let error = match T::deserialize(ValueDeserializer::from(left.clone())) {
                 Ok(read) => return Some(read),
                 Err(error) => error,
             };
             let at = error.span().unwrap_or_else(|| value.span());
-            let mut steps = Vec::new();
-            if !find(&value, &at, &mut steps) {
+            let (mut here, mut there) = (Vec::new(), Vec::new());
+            if !find(&left, &at, &mut here) || !find(&value, &at, &mut there) {
                 // The piece itself is of the wrong kind.
                 self.note(&error, &at, place, value.get_ref());
                 return None;
             }
+            // The place is that in the file: in what is left, elements of arrays have moved up.
             let mut wrong = place.clone();
-            wrong.0.extend(steps.iter().cloned());
-            if let Some(found) = look(&value, &steps) {
+            wrong.0.extend(there.iter().cloned());
+            if let Some(found) = look(&value, &there) {
                 self.note(&error, &at, &wrong, found);
             }
-            remove(&mut value, &steps);
+            remove(&mut left, &here);
         }
     }
 
@@ -425,25 +397,21 @@ const LATER: [(&str, &str); 23] = [
 /// tests below, which assert whole messages.
 fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>) -> Diagnostic {
     let mark = Mark::Bytes(at.clone());
+    let subject = place.in_words();
+    // To serde, a date is a table with a key of the parser's own.
+    let date = matches!(found, DeValue::Datetime(_));
+    if date && message.starts_with("unknown field `$__toml_private") {
+        return Diagnostic::error(mark, format!("{subject}: a date or time cannot stand here"));
+    }
     if let Some(rest) = message.strip_prefix("unknown field `")
-        && let (Some(Step::Key(key)), false) =
-            (place.0.last(), matches!(found, DeValue::Datetime(_)))
-        && let Some(known) = rest
-            .strip_prefix(key.as_str())
-            .and_then(|rest| rest.strip_prefix("`, expected "))
+        && let Some(Step::Key(key)) = place.0.last()
+        && let Some(known) = rest.strip_prefix(key.as_str()).and_then(|rest| rest.strip_prefix("`, expected "))
     {
         return unknown_key(mark, key, place, &quoted(known));
     }
-    let subject = place.in_words();
-    let (message, help) = message
-        .split_once('\n')
-        .map_or((message, None), |(message, help)| (message, Some(help)));
-    if matches!(found, DeValue::Datetime(_)) {
-        return Diagnostic::error(mark, format!("{subject}: a date or time cannot stand here"))
-            .help("put it in quotes if it is meant as a string");
-    }
+    let (message, help) = message.split_once('\n').map_or((message, None), |(message, help)| (message, Some(help)));
     if let Some(field) = message.strip_prefix("missing field `") {
-        return Diagnostic::error(mark, format!("{subject}: `{} is missing", field));
+        return Diagnostic::error(mark, format!("{subject}: `{field} is missing"));
     }
     let unexpected = message
         .strip_prefix("invalid type: ")
@@ -457,6 +425,7 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
         };
     };
     let given = match given {
+        "map" if date => "a date or time".to_owned(),
         "map" => "a table".to_owned(),
         "sequence" => "an array".to_owned(),
         other => other.replace("floating point", "number"),
@@ -471,6 +440,7 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
         {
             diagnostic.help(format!("put it in quotes: \"{}\"", plain(found)))
         }
+        DeValue::Datetime(date) if expected.starts_with("a string") => diagnostic.help(format!("put it in quotes: \"{date}\"")),
         _ => diagnostic,
     }
 }

@@ -89,7 +89,7 @@ written!(Signal, "Signal", |_generator| {
     json_schema!({
         "description": "A signal's name, with or without SIG.",
         "type": "string",
-        "anyOf": [{ "enum": names }, { "pattern": format!("^([sS][iI][gG])?({})$", names.join("|")) }],
+        "anyOf": [{ "enum": names }, { "pattern": format!("^SIG({})$", names.join("|")) }],
     })
 });
 

@@ -2,8 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The size of a pipeline file at most, in bytes.
 pub const MAX_FILE: u64 = 64 << 20;
@@ -31,7 +34,7 @@ pub enum SourceError {
         error: io::Error,
     },
     /// A directory or a device, which has no end or no text.
-    #[error("cannot read {name}: it is {kind}, not a file")]
+    #[error("cannot read {name}: it is {kind}")]
     Kind {
         /// The file.
         name: String,
@@ -81,8 +84,7 @@ impl Source {
             name: name.clone(),
             kind,
         };
-        // Without O_NONBLOCK, opening a FIFO waits for a writer. Reading then must wait again, so it is opened anew
-        // below where somebody writes.
+        // Without O_NONBLOCK, opening a FIFO waits for a writer, which may never come.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -100,7 +102,11 @@ impl Source {
             return Err(kind("a socket"));
         }
         if file_type.is_fifo() {
-            return Source::of(name, Some(path.to_owned()), Fifo(file));
+            let source = Source::of(name.clone(), Some(path.to_owned()), Fifo(file))?;
+            if source.text.is_empty() {
+                return Err(kind("a FIFO that nobody writes to"));
+            }
+            return Ok(source);
         }
         if meta.len() > MAX_FILE {
             return Err(SourceError::TooLarge { name });
@@ -144,8 +150,6 @@ struct Fifo(File);
 
 impl Read for Fifo {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        use std::os::fd::AsFd;
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,0 +1,93 @@
+//! What the TOML parser reports, as diagnostics; and where a duplicate key stood first, which it does not tell.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Mark};
+
+/// A syntax error of `text`.
+pub(crate) fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
+    let at = error.span().unwrap_or(0..0);
+    let found = text.get(at.clone()).unwrap_or_default();
+    let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), error.message());
+    if error.message() == "duplicate key" {
+        let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), format!("duplicate key `{}`", found.trim()));
+        return match first_of(text, &at) {
+            Some(first) => diagnostic.and(Mark::Bytes(first), "it is here already"),
+            None => diagnostic,
+        };
+    }
+    if error.message().starts_with("string values must be quoted") && !found.is_empty() {
+        return diagnostic.help(format!("write {:?}", found.trim()));
+    }
+    diagnostic
+}
+
+/// Where the key stands for the first time that is a duplicate at `at`. None for the rare cases that are not understood
+/// (dotted keys): the duplicate alone is then shown.
+fn first_of(text: &str, at: &Range<usize>) -> Option<Range<usize>> {
+    let before = text.get(..at.start)?;
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(line_start..)?.split('\n').next()?;
+    // In what stands before the duplicate's line, the key is the first one.
+    let (before, _) = DeTable::parse_recoverable(text.get(..line_start)?);
+    if line.trim_start().starts_with('[') {
+        let (header, _) = DeTable::parse_recoverable(line);
+        return named(header.get_ref(), before.get_ref());
+    }
+    let key = one_key(text.get(at.clone())?)?;
+    let (whole, _) = DeTable::parse_recoverable(text);
+    let table = inline_around(whole.get_ref(), at).or_else(|| last_header(before.get_ref(), at));
+    let (first, _) = table.unwrap_or(before.get_ref()).get_key_value(key.as_str())?;
+    Some(first.span()).filter(|first| first.start < at.start)
+}
+
+/// A key without its quotes.
+fn one_key(written: &str) -> Option<String> {
+    let line = format!("{written} = 0");
+    let table = DeTable::parse(&line).ok()?;
+    table.get_ref().keys().next().map(|key| key.get_ref().to_string())
+}
+
+/// The span of the key in `table` that the only path of `header` leads to.
+fn named(header: &DeTable<'_>, table: &DeTable<'_>) -> Option<Range<usize>> {
+    let (key, inner) = header.iter().next()?;
+    let (found, value) = table.get_key_value(key.get_ref().as_ref())?;
+    match (inner.get_ref(), value.get_ref()) {
+        (DeValue::Table(inner), DeValue::Table(table)) if !inner.is_empty() => named(inner, table),
+        _ => Some(found.span()),
+    }
+}
+
+/// The innermost inline table that has `at` between its braces.
+fn inline_around<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>) -> Option<&'t DeTable<'i>> {
+    table.iter().find_map(|(_, value)| in_value(value, at))
+}
+
+fn in_value<'t, 'i>(value: &'t Spanned<DeValue<'i>>, at: &Range<usize>) -> Option<&'t DeTable<'i>> {
+    match value.get_ref() {
+        DeValue::Table(inner) => inline_around(inner, at)
+            .or_else(|| (value.span().start <= at.start && at.end <= value.span().end).then_some(inner)),
+        DeValue::Array(array) => array.iter().find_map(|value| in_value(value, at)),
+        _ => None,
+    }
+}
+
+/// The table whose header is the last before `at`.
+fn last_header<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>) -> Option<&'t DeTable<'i>> {
+    fn search<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>, best: &mut Option<(usize, &'t DeTable<'i>)>) {
+        for (_, value) in table {
+            let DeValue::Table(inner) = value.get_ref() else { continue };
+            let start = value.span().start;
+            if start < at.start && best.is_none_or(|(before, _)| before < start) {
+                *best = Some((start, inner));
+            }
+            search(inner, at, best);
+        }
+    }
+    let mut best = None;
+    search(table, at, &mut best);
+    best.map(|(_, table)| table)
+}
