@@ -1,5 +1,9 @@
 //! The checked-in schema of the pipeline file: up to date, and right about what it allows.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +18,10 @@ fn checked_in() -> PathBuf {
 fn problems(text: &str) -> Vec<String> {
     let pipeline: Value = toml::from_str::<Value>(text).expect("the text is TOML");
     let validator = jsonschema::draft7::new(&pipeline_schema()).expect("the schema is one");
-    validator.iter_errors(&pipeline).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    validator
+        .iter_errors(&pipeline)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
 }
 
 #[test]
@@ -24,7 +31,10 @@ fn the_checked_in_schema_is_that_of_the_types() {
         std::fs::write(checked_in(), &generated).unwrap();
     }
     let found = std::fs::read_to_string(checked_in()).unwrap_or_default();
-    assert!(found == generated, "out of date: UPDATE=1 cargo test --test schema writes it anew");
+    assert!(
+        found == generated,
+        "out of date: UPDATE=1 cargo test --test schema writes it anew"
+    );
 }
 
 #[test]
@@ -34,9 +44,17 @@ fn it_is_draft_07_without_nulls() {
     fn walk(value: &Value, path: &str) {
         match value {
             Value::Null => panic!("null at {path}"),
-            Value::String(text) => assert!(text != "null" || path.contains("/enum"), "type null at {path}"),
-            Value::Array(list) => list.iter().enumerate().for_each(|(i, one)| walk(one, &format!("{path}/{i}"))),
-            Value::Object(map) => map.iter().for_each(|(key, one)| walk(one, &format!("{path}/{key}"))),
+            Value::String(text) => assert!(
+                text != "null" || path.contains("/enum"),
+                "type null at {path}"
+            ),
+            Value::Array(list) => list
+                .iter()
+                .enumerate()
+                .for_each(|(i, one)| walk(one, &format!("{path}/{i}"))),
+            Value::Object(map) => map
+                .iter()
+                .for_each(|(key, one)| walk(one, &format!("{path}/{key}"))),
             Value::Bool(_) | Value::Number(_) => {}
         }
     }
@@ -49,15 +67,24 @@ fn every_table_is_closed_and_every_key_described() {
         if let Some(properties) = value.get("properties").and_then(Value::as_object) {
             assert_eq!(value["additionalProperties"], false, "{path} is open");
             for (key, property) in properties {
-                let text = property.get("description").and_then(Value::as_str).unwrap_or_default();
-                assert!(!text.is_empty() || property.get("$ref").is_some(), "{path}/{key} has no description");
+                let text = property
+                    .get("description")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                assert!(
+                    !text.is_empty() || property.get("$ref").is_some(),
+                    "{path}/{key} has no description"
+                );
             }
         }
         if let Some(map) = value.as_object() {
-            map.iter().for_each(|(key, one)| walk(one, &format!("{path}/{key}")));
+            map.iter()
+                .for_each(|(key, one)| walk(one, &format!("{path}/{key}")));
         }
         if let Some(list) = value.as_array() {
-            list.iter().enumerate().for_each(|(i, one)| walk(one, &format!("{path}/{i}")));
+            list.iter()
+                .enumerate()
+                .for_each(|(i, one)| walk(one, &format!("{path}/{i}")));
         }
     }
     walk(&pipeline_schema(), "");
@@ -76,18 +103,32 @@ fn what_is_right_is_allowed() {
 fn what_the_schema_allows_the_reader_takes() {
     for text in [EVERYTHING, procflow::cli::init::START] {
         if let Err(wrong) = procflow::spec::read(text) {
-            panic!("{}", procflow::diagnostic::render(&wrong.problems, "p.toml", text, false));
+            panic!(
+                "{}",
+                procflow::diagnostic::render(&wrong.problems, "p.toml", text, false)
+            );
         }
     }
 }
 
 #[test]
 fn every_shipped_pipeline_is_valid() {
-    let Ok(folder) = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")) else { return };
+    let Ok(folder) = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines"))
+    else {
+        return;
+    };
     for entry in folder {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            assert_eq!(problems(&std::fs::read_to_string(&path).unwrap()), [""; 0], "{}", path.display());
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            assert_eq!(
+                problems(&std::fs::read_to_string(&path).unwrap()),
+                [""; 0],
+                "{}",
+                path.display()
+            );
         }
     }
 }
@@ -123,7 +164,12 @@ fn typical_mistakes_are_found_by_schema_and_reader_alike() {
         "[params]\na = 3",
     ];
     for text in mistakes {
-        assert_eq!(problems(text).len(), 1, "the schema on {text:?}: {:?}", problems(text));
+        assert_eq!(
+            problems(text).len(),
+            1,
+            "the schema on {text:?}: {:?}",
+            problems(text)
+        );
         let found = procflow::spec::read(text).expect_err(text).problems;
         assert_eq!(found.len(), 1, "the reader on {text:?}: {found:?}");
     }

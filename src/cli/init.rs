@@ -27,9 +27,15 @@ pub(crate) fn example_names() -> PossibleValuesParser {
 /// # Errors
 /// [`Error::Usage`] where the file exists; it is never overwritten. [`Error::Broken`] where it cannot be written.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let example = args.example.as_deref().and_then(|name| EXAMPLES.iter().find(|(known, _)| *known == name));
+    let example = args
+        .example
+        .as_deref()
+        .and_then(|name| EXAMPLES.iter().find(|(known, _)| *known == name));
     let (name, text) = example.copied().unwrap_or(("pipeline", START));
-    let path = args.file.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
+    let path = args
+        .file
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
     if path.as_os_str() == "-" {
         out.write_all(text.as_bytes())?;
         return Ok(ExitCode::Success);

@@ -238,3 +238,56 @@ pub fn harmless(text: &str) -> String {
     }
     safe
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::diagnostic::{Place, did_you_mean, harmless};
+
+    #[test]
+    fn slips_are_understood_and_other_words_left_alone() {
+        let known = ["command", "cwd", "stdin", "stdout", "stderr", "after"];
+        for (word, meant) in [
+            ("comand", Some("command")),
+            ("comamnd", Some("command")),
+            ("stdou", Some("stdout")),
+            ("sdtin", Some("stdin")),
+            ("afetr", Some("after")),
+            ("cdw", Some("cwd")),
+            ("pool", None),
+            ("x", None),
+            ("", None),
+            ("command", None),
+        ] {
+            assert_eq!(did_you_mean(word, known), meant, "{word}");
+        }
+        assert_eq!(did_you_mean(&"x".repeat(100_000), known), None);
+    }
+
+    #[test]
+    fn places_have_names() {
+        assert_eq!(Place::default().in_words(), "the pipeline");
+        assert_eq!(Place::of(&["run", "jobs"]).in_words(), "`run.jobs`");
+        assert_eq!(Place::of(&["process"]).in_words(), "`process`");
+        assert_eq!(Place::of(&["process", "a"]).in_words(), "process `a`");
+        assert_eq!(
+            Place::of(&["queue", "q", "merge"]).in_words(),
+            "`merge` of queue `q`"
+        );
+        assert_eq!(Place::of(&["params", "p"]).in_words(), "parameter `p`");
+        assert_eq!(
+            Place::of(&["process", "a", "after"])
+                .index(1)
+                .key("state")
+                .in_words(),
+            "`after[1].state` of process `a`"
+        );
+    }
+
+    #[test]
+    fn text_is_made_harmless_and_else_left_as_it_is() {
+        assert_eq!(
+            harmless("a\tb\u{1b}[2J\u{9b}\u{202e}ä 日本\u{7f}"),
+            "a\\tb\\u{1b}[2J\\u{9b}\\u{202e}ä 日本\\u{7f}"
+        );
+    }
+}

@@ -29,10 +29,10 @@ pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, styled: b
         let help = diagnostic.help.as_deref().map(harmless);
         let mut group = match window(&spans, text) {
             Some((window, line)) => {
-                let source = text.get(window.clone()).unwrap_or_default();
-                let mut snippet = Snippet::source(source)
-                    .line_start(line)
-                    .path(file_name.as_str());
+                let mut snippet =
+                    Snippet::source(source(text.get(window.clone()).unwrap_or_default()))
+                        .line_start(line)
+                        .path(file_name.as_str());
                 for (i, (span, label)) in spans.iter().zip(&diagnostic.labels).enumerate() {
                     let Some(span) = span else { continue };
                     let kind = if i == 0 {
@@ -40,7 +40,10 @@ pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, styled: b
                     } else {
                         AnnotationKind::Context
                     };
-                    let annotation = kind.span(span.start - window.start..span.end - window.start);
+                    let moved = |byte: usize| {
+                        source(text.get(window.start..byte).unwrap_or_default()).len()
+                    };
+                    let annotation = kind.span(moved(span.start)..moved(span.end));
                     snippet = snippet.annotation(match label.text.as_str() {
                         "" => annotation,
                         words => annotation.label(harmless(words)),
@@ -188,7 +191,32 @@ fn window(spans: &[Option<Range<usize>>], text: &str) -> Option<(Range<usize>, u
         .find('\n')
         .map_or(text.len(), |newline| end + newline);
     let line = memchr::memchr_iter(b'\n', text.as_bytes().get(..start)?).count() + 1;
-    Some((start..end, line))
+    Some((start.max(bom(text))..end, line))
+}
+
+/// Source text as it is shown: with the line ends of Unix, since a carriage return would be shown as a character of its
+/// own, and without what the renderer lets through though some terminals obey it (U+009B is `ESC [` in one character).
+fn source(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    let text = text.strip_suffix('\r').unwrap_or(&text);
+    let obeyed = |c: char| {
+        matches!(
+            c,
+            '\u{80}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{061c}'
+        )
+    };
+    text.chars()
+        .map(|c| if obeyed(c) { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// The length of a byte order mark, which is no part of the first line.
+fn bom(text: &str) -> usize {
+    if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    }
 }
 
 /// Where the lines of a text begin.
@@ -228,4 +256,184 @@ fn github_message(text: &str) -> String {
 /// As the runner unescapes a command's property.
 fn github_property(text: &str) -> String {
     github_message(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use crate::diagnostic::{Diagnostic, Mark, Place, render, render_github, render_json};
+
+    const TEXT: &str = "\
+name = \"x\"
+[process.a]
+script = \"ä\"
+after = [
+  \"b\",
+  { node = \"c\", state = \"started\" },
+]
+[process.b.env]
+A = \"1\"
+[queue]
+";
+
+    /// The line and what is marked in it.
+    fn marked(mark: Mark) -> String {
+        let shown = render(&[Diagnostic::error(mark, "m")], "p.toml", TEXT, false);
+        shown.lines().skip(3).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn places_are_marked_by_key_header_and_value() {
+        let process = Place::of(&["process", "a"]);
+        assert_eq!(
+            marked(Mark::Key(process.clone())),
+            "2 | [process.a]\n  | ^^^^^^^^^^^"
+        );
+        assert_eq!(
+            marked(Mark::Value(process.clone())),
+            "2 | [process.a]\n  | ^^^^^^^^^^^"
+        );
+        assert_eq!(
+            marked(Mark::Key(process.key("script"))),
+            "3 | script = \"ä\"\n  | ^^^^^^"
+        );
+        assert_eq!(
+            marked(Mark::Value(process.key("script"))),
+            "3 | script = \"ä\"\n  |          ^^^"
+        );
+        assert_eq!(
+            marked(Mark::Value(process.key("after").index(0))),
+            "5 |   \"b\",\n  |   ^^^"
+        );
+        let state = process.key("after").index(1).key("state");
+        assert_eq!(
+            marked(Mark::Key(state.clone())),
+            "6 |   { node = \"c\", state = \"started\" },\n  |                 ^^^^^"
+        );
+        assert_eq!(
+            marked(Mark::Value(state)),
+            "6 |   { node = \"c\", state = \"started\" },\n  |                         ^^^^^^^^^"
+        );
+    }
+
+    #[test]
+    fn a_place_that_is_missing_is_that_around_it() {
+        let process = Place::of(&["process", "a"]);
+        assert_eq!(
+            marked(Mark::Value(process.key("stdin").key("file"))),
+            "2 | [process.a]\n  | ^^^^^^^^^^^"
+        );
+        assert_eq!(
+            marked(Mark::Value(process.key("script").key("x"))),
+            "3 | script = \"ä\"\n  |          ^^^"
+        );
+        assert_eq!(
+            marked(Mark::Key(Place::of(&["process", "b"]))),
+            "8 | [process.b.env]\n  |          ^"
+        );
+        assert_eq!(marked(Mark::Key(Place::of(&["nothing"]))), "");
+        assert_eq!(marked(Mark::Key(Place::default())), "");
+    }
+
+    #[test]
+    fn several_are_sorted_by_place_and_explain_each_other() {
+        let a = Mark::Key(Place::of(&["process", "a"]));
+        let b = Mark::Value(Place::of(&["process", "a", "after"]).index(0));
+        let problems = [
+            Diagnostic::note("the last word"),
+            Diagnostic::warning(b.clone(), "second")
+                .label("here")
+                .help("a way out"),
+            Diagnostic::error(a.clone(), "first")
+                .label("this")
+                .and(b, "and that"),
+            Diagnostic::error(Mark::Key(Place::default()), "of the file"),
+        ];
+        assert_eq!(
+            render(&problems, "dir/p.toml", TEXT, false),
+            "\
+error: of the file
+
+error: first
+ --> dir/p.toml:2:1
+  |
+2 | [process.a]
+  | ^^^^^^^^^^^ this
+...
+5 |   \"b\",
+  |   --- and that
+
+warning: second
+ --> dir/p.toml:5:3
+  |
+5 |   \"b\",
+  |   ^^^ here
+  |
+  = help: a way out
+
+note: the last word
+"
+        );
+        assert!(render(&problems, "p", TEXT, true).contains("\u{1b}["));
+        assert_eq!(render(&[], "p", TEXT, false), "");
+    }
+
+    #[test]
+    fn nothing_from_the_file_moves_the_cursor() {
+        let text = "\"a\u{202e}\" = \"\u{9b}2J\u{1b}]0;x\u{7}\"\r\n";
+        let problem = Diagnostic::error(Mark::Bytes(0..3), "of `\u{1b}[2J\u{202e}`")
+            .label("\u{7}")
+            .help("\r\u{85}");
+        let shown = render(&[problem], "\u{1b}[31m.toml", text, false);
+        let harmful =
+            |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
+        assert!(!shown.contains(harmful), "{shown:?}");
+        assert!(
+            shown.starts_with("error: of `\\u{1b}[2J\\u{202e}`\n --> \\u{1b}[31m.toml:1:1\n"),
+            "{shown:?}"
+        );
+    }
+
+    #[test]
+    fn github_commands_cannot_be_broken_out_of() {
+        let problem = Diagnostic::error(
+            Mark::Value(Place::of(&["process", "a", "script"])),
+            "100%\n::error::x",
+        )
+        .help("h:,");
+        assert_eq!(
+            render_github(&[problem, Diagnostic::note("n")], "a,b:c%.toml", TEXT),
+            "::error file=a%2Cb%3Ac%25.toml,line=3,endLine=3,col=10,endColumn=13::100%25%0A::error::x%0Ah:,\n\
+             ::notice file=a%2Cb%3Ac%25.toml::n\n"
+        );
+    }
+
+    #[test]
+    fn json_tells_places_in_characters() {
+        let process = Place::of(&["process", "a"]);
+        let problem = Diagnostic::error(Mark::Value(process.key("script")), "m")
+            .help("h")
+            .and(Mark::Value(process.key("after")), "r");
+        let json: serde_json::Value = serde_json::from_str(&render_json(
+            &[problem, Diagnostic::note("n")],
+            "p.toml",
+            TEXT,
+        ))
+        .unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!([
+                {
+                    "severity": "error", "message": "m", "file": "p.toml", "help": "h",
+                    "line": 3, "column": 10, "end_line": 3, "end_column": 13,
+                    "related": [{ "message": "r", "line": 4, "column": 9, "end_line": 7, "end_column": 2 }],
+                },
+                {
+                    "severity": "note", "message": "n", "file": "p.toml", "help": null,
+                    "line": null, "column": null, "end_line": null, "end_column": null, "related": [],
+                },
+            ])
+        );
+    }
 }

@@ -27,7 +27,7 @@ pub struct Wrong {
     /// Every problem that was found.
     pub problems: Vec<Diagnostic>,
     /// What could be made of the rest, so that its meaning can be checked as well; none where the text is no TOML.
-    pub partial: Option<Partial>,
+    pub partial: Option<Box<Partial>>,
 }
 
 /// What a file with problems says in its other parts.
@@ -88,75 +88,151 @@ pub fn read(text: &str) -> Result<Spec, Wrong> {
 /// A large file is read in pieces of at least so many bytes.
 const PIECE: usize = 64 << 10;
 
-/// Reads a good file piece by piece, cut before lines that begin with `[`; none where anything is wrong, or so unusual that
-/// only reading the file as a whole can tell.
+/// For so many bytes it is worth to start a thread, which costs as much as reading some 10 kB.
+const THREAD: usize = 1 << 20;
+
+/// Reads a good file piece by piece, cut before lines that begin with `[`; none where anything is wrong, or so unusual
+/// that only reading the file as a whole can tell.
 ///
-/// The parser holds tokens, events and tree of its whole input at once, thirty times the text. Piece by piece they stay in
-/// the cache, which is twice as fast, and the memory of a file of 100,000 processes is that of its [`Spec`].
+/// The parser holds tokens, events and tree of its whole input at once, thirty times the text. Piece by piece they stay
+/// in the cache, which is twice as fast, and the memory of a file of 100,000 processes is that of its [`Spec`].
 ///
 /// That each piece is a whole document shows that the cuts are right: one within a string or array leaves it open. Two
 /// pieces can only differ from their sum where they both say something of the same table, so that is looked for.
 fn in_pieces(text: &str, size: usize) -> Option<Spec> {
-    let mut spec: Option<Spec> = None;
-    let mut seen = BTreeSet::new();
-    let mut start = 0;
-    while start < text.len() || spec.is_none() {
-        let rest = text.get(start..)?;
-        let piece = rest.get(..cut(rest, size))?;
-        start += piece.len();
-        let whole = piece.len() == text.len();
-        let table = DeTable::parse(piece).ok()?;
-        if !whole {
-            for (key, value) in table.get_ref() {
-                // `[process.a]` in one piece and `[process.b]` in the next are both welcome, `process = {}` or `[process]` twice
-                // are not: only in the first does the table itself stand behind a bracket.
-                let shared = matches!(key.get_ref().as_ref(), "process" | "queue" | "params")
-                    && value.span().start.checked_sub(1).and_then(|before| piece.as_bytes().get(before)) == Some(&b'[');
-                if !shared && !seen.insert(key.get_ref().to_string()) {
-                    return None;
-                }
-                if !shared && matches!(key.get_ref().as_ref(), "process" | "queue" | "params") {
-                    return None;
-                }
-            }
+    let pieces = cut(text, size);
+    if let [whole] = pieces.as_slice() {
+        return Spec::deserialize(Deserializer::from(DeTable::parse(whole).ok()?)).ok();
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(4).min(text.len() / THREAD).max(1);
+    let (first, others) = pieces.split_at(pieces.len().div_ceil(threads));
+    let part = std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .chunks(first.len())
+            .map(|pieces| {
+                (
+                    pieces,
+                    std::thread::Builder::new().spawn_scoped(scope, || Part::read(pieces)),
+                )
+            })
+            .collect();
+        let mut part = Part::read(first)?;
+        for (pieces, thread) in others {
+            let read = match thread {
+                // A panic is one of ours: it goes on here.
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // No more threads may be started: then it takes a little longer.
+                Err(_) => Part::read(pieces),
+            };
+            part.add(read?)?;
         }
-        let said = |key| table.get_ref().contains_key(key);
-        let (run, env, env_file, defaults) = (said("run"), said("env"), said("env_file"), said("defaults"));
-        let part = Spec::deserialize(Deserializer::from(table)).ok()?;
-        match &mut spec {
-            None => spec = Some(part),
-            Some(spec) => {
-                // A top-level key without a table stands before the first header, in the first piece.
-                if run {
-                    spec.run = part.run;
-                }
-                if env {
-                    spec.env = part.env;
-                }
-                if env_file {
-                    spec.env_file = part.env_file;
-                }
-                if defaults {
-                    spec.defaults = part.defaults;
-                }
-                extend(&mut spec.params, part.params)?;
-                extend(&mut spec.process, part.process)?;
-                extend(&mut spec.queue, part.queue)?;
+        Some(part)
+    })?;
+    Some(part.spec)
+}
+
+/// Cuts a text into pieces that begin with a header (the first: with the text).
+fn cut(text: &str, size: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    loop {
+        let next = rest
+            .as_bytes()
+            .get(size..)
+            .and_then(|bytes| memchr::memmem::find(bytes, b"\n["));
+        match next.and_then(|newline| rest.split_at_checked(size + newline + 1)) {
+            Some((piece, after)) => {
+                pieces.push(piece);
+                rest = after;
+            }
+            None => {
+                pieces.push(rest);
+                return pieces;
             }
         }
     }
-    spec
 }
 
-/// Where the first piece of a text ends: before a header, or at its end.
-fn cut(text: &str, size: usize) -> usize {
-    let bytes = text.as_bytes();
-    let headers = memchr::memmem::find_iter(bytes.get(size..).unwrap_or_default(), "\n[");
-    headers.map(|newline| size + newline + 1).next().unwrap_or(bytes.len())
+/// What one or more pieces of a file say.
+#[derive(Default)]
+struct Part {
+    spec: Spec,
+    /// The top-level keys that no other piece may have.
+    keys: Vec<String>,
+}
+
+impl Part {
+    /// Reads pieces that follow each other.
+    fn read(pieces: &[&str]) -> Option<Self> {
+        let mut all = Part::default();
+        for piece in pieces {
+            all.add(Part::of(piece)?)?;
+        }
+        Some(all)
+    }
+
+    fn of(piece: &str) -> Option<Self> {
+        let table = DeTable::parse(piece).ok()?;
+        let mut keys = Vec::new();
+        for (key, value) in table.get_ref() {
+            if !matches!(key.get_ref().as_ref(), "process" | "queue" | "params") {
+                keys.push(key.get_ref().to_string());
+                continue;
+            }
+            // `[process.a]` in one piece and `[process.b]` in the next are both welcome; `process = {}` and `[process]`, which
+            // may stand but once, are not. Only in the first does the name of the table stand behind a bracket.
+            let before = value.span().start.checked_sub(1)?;
+            if piece.as_bytes().get(before) != Some(&b'[') {
+                return None;
+            }
+        }
+        let spec = Spec::deserialize(Deserializer::from(table)).ok()?;
+        Some(Part { spec, keys })
+    }
+
+    /// Adds what the next piece says; none where both say the same.
+    fn add(&mut self, next: Part) -> Option<()> {
+        let Spec {
+            name,
+            description,
+            run,
+            params,
+            env,
+            env_file,
+            defaults,
+            process,
+            queue,
+        } = next.spec;
+        for key in next.keys {
+            if self.keys.contains(&key) {
+                return None;
+            }
+            match key.as_str() {
+                "name" => self.spec.name.clone_from(&name),
+                "description" => self.spec.description.clone_from(&description),
+                "run" => self.spec.run.clone_from(&run),
+                "env" => self.spec.env.clone_from(&env),
+                "env_file" => self.spec.env_file.clone_from(&env_file),
+                "defaults" => self.spec.defaults.clone_from(&defaults),
+                _ => return None,
+            }
+            self.keys.push(key);
+        }
+        extend(&mut self.spec.params, params)?;
+        extend(&mut self.spec.process, process)?;
+        extend(&mut self.spec.queue, queue)
+    }
 }
 
 /// Adds entries; none where one was there before.
 fn extend<T>(all: &mut IndexMap<String, T>, more: IndexMap<String, T>) -> Option<()> {
+    if all.is_empty() {
+        *all = more;
+        return Some(());
+    }
     for (name, value) in more {
         if all.insert(name, value).is_some() {
             return None;
@@ -217,7 +293,11 @@ impl Reader {
     }
 
     /// Reads one value again and again, each time without what was wrong in it the last time.
-    fn piece<T: DeserializeOwned>(&mut self, value: Spanned<DeValue<'_>>, place: &Place) -> Option<T> {
+    fn piece<T: DeserializeOwned>(
+        &mut self,
+        value: Spanned<DeValue<'_>>,
+        place: &Place,
+    ) -> Option<T> {
         let mut left = value.clone();
         loop {
             let error = match T::deserialize(ValueDeserializer::from(left.clone())) {
@@ -277,10 +357,10 @@ impl Reader {
         }
         Wrong {
             problems: self.problems,
-            partial: Some(Partial {
+            partial: Some(Box::new(Partial {
                 spec,
                 damaged: self.damaged,
-            }),
+            })),
         }
     }
 }
@@ -405,11 +485,15 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
     }
     if let Some(rest) = message.strip_prefix("unknown field `")
         && let Some(Step::Key(key)) = place.0.last()
-        && let Some(known) = rest.strip_prefix(key.as_str()).and_then(|rest| rest.strip_prefix("`, expected "))
+        && let Some(known) = rest
+            .strip_prefix(key.as_str())
+            .and_then(|rest| rest.strip_prefix("`, expected "))
     {
         return unknown_key(mark, key, place, &quoted(known));
     }
-    let (message, help) = message.split_once('\n').map_or((message, None), |(message, help)| (message, Some(help)));
+    let (message, help) = message
+        .split_once('\n')
+        .map_or((message, None), |(message, help)| (message, Some(help)));
     if let Some(field) = message.strip_prefix("missing field `") {
         return Diagnostic::error(mark, format!("{subject}: `{field} is missing"));
     }
@@ -428,7 +512,11 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
         "map" if date => "a date or time".to_owned(),
         "map" => "a table".to_owned(),
         "sequence" => "an array".to_owned(),
-        other => other.replace("floating point", "number"),
+        // The parser hands on what fits no i64 with a word on how.
+        other => other
+            .trim_end_matches(" as i128")
+            .trim_end_matches(" as u128")
+            .replace("floating point", "number"),
     };
     let diagnostic = Diagnostic::error(
         mark,
@@ -440,7 +528,9 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
         {
             diagnostic.help(format!("put it in quotes: \"{}\"", plain(found)))
         }
-        DeValue::Datetime(date) if expected.starts_with("a string") => diagnostic.help(format!("put it in quotes: \"{date}\"")),
+        DeValue::Datetime(date) if expected.starts_with("a string") => {
+            diagnostic.help(format!("put it in quotes: \"{date}\""))
+        }
         _ => diagnostic,
     }
 }
@@ -481,4 +571,540 @@ fn unknown_key(mark: Mark, key: &str, place: &Place, known: &[&str]) -> Diagnost
         return diagnostic.help(*help);
     }
     diagnostic.help(format!("known keys are {}", known.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
+    use proptest::prelude::*;
+
+    use crate::diagnostic::{Diagnostic, Mark, Place, render};
+    use crate::spec::read::{MOST, in_pieces, read};
+
+    /// All that is shown of a wrong file.
+    fn shown(text: &str) -> String {
+        match read(text) {
+            Ok(spec) => panic!("{text:?} is right: {spec:?}"),
+            Err(wrong) => render(&wrong.problems, "p.toml", text, false),
+        }
+    }
+
+    /// The messages alone, with their help, one in a line.
+    fn said(text: &str) -> Vec<String> {
+        match read(text) {
+            Ok(_) => Vec::new(),
+            Err(wrong) => wrong
+                .problems
+                .into_iter()
+                .map(|problem| match problem.help {
+                    Some(help) => format!("{} | {help}", problem.message),
+                    None => problem.message,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_the_nearest_known_one() {
+        assert_eq!(
+            shown("name = \"x\"\n\n[process.sort]\ncomand = [\"sort\"]\n"),
+            "\
+error: unknown key `comand` in process `sort`
+ --> p.toml:4:1
+  |
+4 | comand = [\"sort\"]
+  | ^^^^^^
+  |
+  = help: did you mean `command`?
+"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_that_is_like_no_other_gets_all_of_them() {
+        assert_eq!(
+            said("[run]\nzzz = 1\n"),
+            ["unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout"]
+        );
+        assert_eq!(
+            said("[pool.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
+            [
+                "unknown key `pool` at the top level | pools are not part of this version",
+                "unknown key `matrix` in process `b` | matrix nodes are not part of this version",
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_may_hold_what_messages_are_made_of() {
+        assert_eq!(
+            said("[run]\n\"a`, expected `b\" = 1\n\"\" = 2\n"),
+            [
+                "unknown key `a`, expected `b` in `run` | known keys are jobs, on_failure, timeout",
+                "unknown key `` in `run` | known keys are jobs, on_failure, timeout",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_shown_with_what_may_stand_there() {
+        assert_eq!(
+            shown("[process.sort]\ncommand = [\"sort\"]\nstdin = 3\n"),
+            "\
+error: `stdin` of process `sort`: expected a queue's name, \"null\", \"inherit\", or a table such as { file = \"p\" } or { text = \"t\" }, found integer `3`
+ --> p.toml:3:9
+  |
+3 | stdin = 3
+  |         ^
+"
+        );
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_the_allowed_is_shown_with_the_nearest() {
+        assert_eq!(
+            shown("[run]\non_failure = \"stpo\"\n"),
+            "\
+error: `run.on_failure`: expected \"stop\", \"kill\" or \"continue\", found \"stpo\"
+ --> p.toml:2:14
+  |
+2 | on_failure = \"stpo\"
+  |              ^^^^^^
+  |
+  = help: did you mean \"stop\"?
+"
+        );
+    }
+
+    #[test]
+    fn a_missing_key_is_shown_at_its_table() {
+        assert_eq!(
+            shown("[process.a]\nretries = { delay = \"1s\" }\n"),
+            "\
+error: `retries` of process `a`: `max` is missing
+ --> p.toml:2:11
+  |
+2 | retries = { delay = \"1s\" }
+  |           ^^^^^^^^^^^^^^^^
+"
+        );
+        assert_eq!(
+            shown("[process.a.retries]\ndelay = \"1s\"\n"),
+            "\
+error: `retries` of process `a`: `max` is missing
+ --> p.toml:1:1
+  |
+1 | [process.a.retries]
+  | ^^^^^^^^^^^^^^^^^^^
+"
+        );
+    }
+
+    #[test]
+    fn every_problem_is_found_at_once_and_none_that_follows_from_another() {
+        let text = "
+nam = \"x\"
+[run]
+jobs = 0
+[process.a]
+command = \"ls -l\"
+stdout = { fil = \"p\", append = 3 }
+success_codes = [0, 256, 1, \"a\"]
+env = { A = 1, B = true, C = 1.5, D = 2026-01-01 }
+after = [\"a\", { node = \"b\", state = \"finishd\" }, 7, { state = \"failed\" }]
+stderr = \"value\"
+[process.b]
+stdin = { file = 3 }
+when = 2026-01-01
+description = 2026-01-01
+[process]
+c = 3
+";
+        assert_eq!(
+            said(text),
+            [
+                "unknown key `nam` at the top level | did you mean `name`?",
+                "`run.jobs`: expected a number from 1 to 1000000, found integer `0`",
+                "`command` of process `a`: expected an array of strings, found string \"ls -l\" | write [\"ls\", \"-l\"], one string for each argument; only `script` is handed to a shell",
+                "unknown key `fil` in `stdout` of process `a` | did you mean `file`?",
+                "`stdout.append` of process `a`: expected a boolean, found integer `3`",
+                "`success_codes[1]` of process `a`: expected an exit code from 0 to 255, found integer `256`",
+                "`success_codes[3]` of process `a`: expected an exit code from 0 to 255, found string \"a\"",
+                "`env.A` of process `a`: expected a string, found integer `1` | put it in quotes: \"1\"",
+                "`env.B` of process `a`: expected a string, found boolean `true` | put it in quotes: \"true\"",
+                "`env.C` of process `a`: expected a string, found number `1.5` | put it in quotes: \"1.5\"",
+                "`env.D` of process `a`: expected a string, found a date or time | put it in quotes: \"2026-01-01\"",
+                "`after[1].state` of process `a`: expected \"succeeded\", \"failed\", \"finished\" or \"started\", found \"finishd\" | did you mean \"finished\"?",
+                "`after[2]` of process `a`: expected a node's name, or a table such as { node = \"a\", state = \"finished\" }, found integer `7`",
+                "`after[3]` of process `a`: `node` is missing",
+                "`stderr` of process `a`: expected another end than \"value\" | only `stdout` can be a node's value",
+                "`stdin.file` of process `b`: expected a string, found integer `3` | put it in quotes: \"3\"",
+                "unknown key `when` in process `b` | conditions are not part of this version",
+                "`description` of process `b`: expected a string, found a date or time | put it in quotes: \"2026-01-01\"",
+                "process `c`: expected a table, found integer `3`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_date_where_a_string_or_table_may_stand_is_called_one() {
+        assert_eq!(
+            said("[process.a]\nstdin = 2026-01-01\nretries = 10:00:00\n"),
+            [
+                "`stdin` of process `a`: a date or time cannot stand here",
+                "`retries` of process `a`: a date or time cannot stand here"
+            ]
+        );
+    }
+
+    #[test]
+    fn syntax_errors_are_found_at_once_with_both_places_of_a_duplicate() {
+        assert_eq!(
+            shown(
+                "name = \"a\"\nname = \"b\"\nx = [1,,2]\n[process.a]\ncommand = ls\n[process.a]\n"
+            ),
+            "\
+error: duplicate key `name`
+ --> p.toml:2:1
+  |
+1 | name = \"a\"
+  | ---- it is here already
+2 | name = \"b\"
+  | ^^^^
+
+error: extra comma in array, expected value
+ --> p.toml:3:8
+  |
+3 | x = [1,,2]
+  |        ^
+
+error: string values must be quoted, expected literal string
+ --> p.toml:5:11
+  |
+5 | command = ls
+  |           ^^
+  |
+  = help: write \"ls\"
+
+error: duplicate key `a`
+ --> p.toml:6:10
+  |
+4 | [process.a]
+  |          - it is here already
+5 | command = ls
+6 | [process.a]
+  |          ^
+"
+        );
+    }
+
+    #[test]
+    fn a_duplicate_within_an_inline_table_or_after_a_header_finds_its_first() {
+        let inline = shown("A = 1\nenv = { A = \"1\", A = \"2\" }\n");
+        assert!(
+            inline.contains("2 | env = { A = \"1\", A = \"2\" }\n  |         -        ^\n"),
+            "{inline}"
+        );
+        let after = shown("script = 1\n[process.b]\nscript = \"a\"\nscript = \"b\"\n");
+        assert!(
+            after.contains("3 | script = \"a\"\n  | ------ it is here already\n4 | script"),
+            "{after}"
+        );
+    }
+
+    #[test]
+    fn values_are_bounded_by_name() {
+        let one = |value: &str| said(&format!("[process.a]\n{value}\n")).join("; ");
+        for good in [
+            "timeout = \"1h 30m\"",
+            "timeout = \"250ms\"",
+            "timeout = \"2days\"",
+            "timeout = \"0s\"",
+            "memory = 0",
+            "memory = \"1.5GiB\"",
+            "memory = \"64M\"",
+            "nice = -20",
+            "nice = 19",
+            "cpus = 0",
+            "stop_signal = \"SIGKILL\"",
+            "retries = 0",
+            "retries = { max = 1, backoff = 1 }",
+            "success_codes = []",
+            "limits = { core = \"0\" }",
+        ] {
+            assert_eq!(one(good), "", "{good}");
+        }
+        let bad = [
+            (
+                "timeout = \"5M\"",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found \"5M\" | `m` is for minutes, `M` would be a month",
+            ),
+            (
+                "timeout = \"1y\"",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found \"1y\" | units are ms, s, m, h, d and w",
+            ),
+            (
+                "timeout = \"-5s\"",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found \"-5s\" | a duration cannot be negative",
+            ),
+            (
+                "timeout = \"30\"",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found \"30\" | the unit is missing: did you mean \"30s\"?",
+            ),
+            (
+                "timeout = 30",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found integer `30` | the unit is missing: did you mean \"30s\"?",
+            ),
+            (
+                "timeout = -1",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found integer `-1`",
+            ),
+            (
+                "timeout = \"\"",
+                "`timeout` of process `a`: expected a duration such as \"30s\", \"1h 30m\" or \"250ms\", found \"\" | units are ms, s, m, h, d and w",
+            ),
+            (
+                "timeout = \"99999999999w\"",
+                "`timeout` of process `a`: expected at most 36500d, found \"99999999999w\"",
+            ),
+            (
+                "timeout = \"99999999999999999999999s\"",
+                "`timeout` of process `a`: expected at most 36500d, found \"99999999999999999999999s\"",
+            ),
+            (
+                "memory = -1",
+                "`memory` of process `a`: expected a size such as \"64MiB\" or a number of bytes, found integer `-1`",
+            ),
+            (
+                "memory = \"8EiB\"",
+                "`memory` of process `a`: expected a size below 8EiB, found \"8EiB\"",
+            ),
+            (
+                "memory = \"99999999999TB\"",
+                "`memory` of process `a`: expected a size below 8EiB, found \"99999999999TB\"",
+            ),
+            (
+                "memory = \"2 gigs\"",
+                "`memory` of process `a`: expected a size such as \"64MiB\" or a number of bytes, found \"2 gigs\" | units are B, kB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (powers of 1024)",
+            ),
+            (
+                "memory = 99999999999999999999",
+                "`memory` of process `a`: expected a size such as \"64MiB\" or a number of bytes, found integer `99999999999999999999`",
+            ),
+            (
+                "nice = 20",
+                "`nice` of process `a`: expected a number from -20 to 19, found integer `20`",
+            ),
+            (
+                "cpus = -1",
+                "`cpus` of process `a`: expected a number from 0 to 1000000, found integer `-1`",
+            ),
+            (
+                "cpus = 1.0",
+                "`cpus` of process `a`: expected a number from 0 to 1000000, found number `1.0`",
+            ),
+            (
+                "stop_signal = \"TREM\"",
+                "`stop_signal` of process `a`: expected a signal's name such as \"TERM\" or \"INT\", found \"TREM\" | did you mean \"TERM\"?",
+            ),
+            (
+                "stop_signal = 15",
+                "`stop_signal` of process `a`: expected a signal's name such as \"TERM\" or \"INT\", found integer `15`",
+            ),
+            (
+                "retries = -1",
+                "`retries` of process `a`: expected a number from 0 to 1000000, found integer `-1`",
+            ),
+            (
+                "retries = { max = 1, backoff = nan }",
+                "`retries.backoff` of process `a`: expected a number from 1.0 to 1000.0, found number `NaN`",
+            ),
+            (
+                "command = { a = 1 }",
+                "`command` of process `a`: expected an array of strings such as [\"ls\", \"-l\"], found a table",
+            ),
+            (
+                "after = \"b\"",
+                "`after` of process `a`: expected an array, found string \"b\" | write [\"b\"]",
+            ),
+            (
+                "stdin = { }",
+                "`stdin` of process `a`: expected `file` or `text`, found neither",
+            ),
+            (
+                "stdout = \"stdout\"",
+                "`stdout` of process `a`: expected another end than \"stdout\" | only `stderr` can be joined to stdout",
+            ),
+            (
+                "outputs = { x = [\"q\", \"value\"] }",
+                "`outputs.x` of process `a`: expected another end than \"value\" | only `stdout` can be a node's value",
+            ),
+        ];
+        for (value, message) in bad {
+            assert_eq!(one(value), message, "{value}");
+        }
+    }
+
+    #[test]
+    fn byte_order_mark_and_carriage_returns_are_fine_and_places_right() {
+        assert!(read("\u{feff}name = \"a\"\r\n[process.a]\r\ncommand = [\"x\"]\r\n").is_ok());
+        let wrong = shown("\u{feff}nam = \"a\"\r\n[run]\r\njob = 3\r\n");
+        assert_eq!(
+            wrong,
+            "\
+error: unknown key `nam` at the top level
+ --> p.toml:1:1
+  |
+1 | nam = \"a\"
+  | ^^^
+  |
+  = help: did you mean `name`?
+
+error: unknown key `job` in `run`
+ --> p.toml:3:1
+  |
+3 | job = 3
+  | ^^^
+  |
+  = help: did you mean `jobs`?
+"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_overflow() {
+        for text in [
+            format!("x = {}", "[".repeat(100_000)),
+            format!("x = {}", "{a=".repeat(100_000)),
+            format!("x = {}1{}", "[".repeat(100_000), "]".repeat(100_000)),
+            format!("{}a = 1", "a.".repeat(100_000)),
+            format!("[{}a]", "a.".repeat(100_000)),
+        ] {
+            assert!(!said(&text).is_empty());
+        }
+    }
+
+    #[test]
+    fn at_most_a_hundred_problems_are_told() {
+        let text = (0..250)
+            .map(|i| format!("[process.p{i}]\ncomand = 1\n"))
+            .collect::<String>();
+        let said = said(&text);
+        assert_eq!(said.len(), MOST + 1);
+        assert_eq!(said[MOST], "and 150 more problems");
+    }
+
+    #[test]
+    fn what_is_left_of_a_wrong_file_is_trusted_where_nothing_was_taken_out() {
+        let wrong = read("[process.a]\ncomand = [\"x\"]\n[process.b]\nafter = [\"c\"]\n[process.d]\ncommand = 1\n").unwrap_err();
+        let partial = wrong.partial.unwrap();
+        assert_eq!(
+            partial.spec.process.keys().collect::<Vec<_>>(),
+            ["a", "b", "d"]
+        );
+        let about = |keys: &[&str]| Diagnostic::error(Mark::Key(Place::of(keys)), "");
+        assert!(!partial.trusts(&about(&["process", "a"])));
+        assert!(!partial.trusts(&about(&["process", "d", "command"])));
+        assert!(partial.trusts(&about(&["process", "b", "after"])));
+        assert!(
+            !partial
+                .trusts(&about(&["process", "b"]).and(Mark::Key(Place::of(&["process", "a"])), ""))
+        );
+    }
+
+    #[test]
+    fn what_only_the_whole_file_tells_is_not_missed_in_pieces() {
+        // Each is wrong as a whole, while its pieces, cut at headers, are not.
+        for text in [
+            "[process.a]\ncommand = [\"x\"]\n[process.a]\nscript = \"y\"\n",
+            "process = { a = { script = \"y\" } }\n[process.b]\nscript = \"y\"\n",
+            "[run]\njobs = 1\n[run]\ntimeout = \"1s\"\n",
+            "[process]\na = { script = \"x\" }\n[process]\nb = { script = \"x\" }\n",
+            "[env]\nA = \"1\"\n[process.a]\nscript = \"y\"\n[env]\nB = \"1\"\n",
+            "[process.a]\nenv = { A = \"1\" }\n[process.a.env]\nB = \"1\"\n",
+        ] {
+            assert!(in_pieces(text, 1).is_none(), "{text}");
+            assert!(read(text).is_err(), "{text}");
+        }
+        // Each is right, though cut it is not.
+        for text in [
+            "[process.a]\ncommand = [\"x\"]\n[process.a.env]\nA = \"1\"\n",
+            "[process.a]\nscript = \"\"\"\n[run]\njobs = 0\n\"\"\"\n",
+            "[process.a]\ncommand = [\n[\"x\"],\n]\n"
+                .replace("[\"x\"]", "\"x\"")
+                .as_str(),
+        ] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+    }
+
+    /// Tables and lines of which random files are made, right and wrong ones.
+    fn line() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "[process.a]",
+            "[process.b]",
+            "[process.a.env]",
+            "[queue.q]",
+            "[params]",
+            "[params.p]",
+            "[run]",
+            "[env]",
+            "[defaults]",
+            "[defaults.limits]",
+            "[process]",
+            "[[process.c]]",
+            "name = \"x\"",
+            "script = \"x\"",
+            "script = \"\"\"",
+            "\"\"\"",
+            "A = \"1\"",
+            "B = \"2\"",
+            "jobs = 2",
+            "p = \"v\"",
+            "default = \"v\"",
+            "process.d.script = \"x\"",
+            "process = { e = { script = \"x\" } }",
+            "core = 0",
+            "limits.core = 1",
+            "records = \"nul\"",
+            "env_file = \"f\"",
+            "after = [",
+            "\"a\",",
+            "]",
+            "# [run]",
+            "",
+            "x = 1",
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+        /// However a file is cut, what is read is the same; and a file that the pieces take, the whole takes too.
+        #[test]
+        fn pieces_say_what_the_whole_says(lines in prop::collection::vec(line(), 0..12), size in 1usize..60) {
+            let text = lines.join("\n");
+            let whole = in_pieces(&text, usize::MAX);
+            let pieces = in_pieces(&text, size);
+            if let Some(pieces) = pieces {
+                prop_assert_eq!(format!("{:?}", pieces), format!("{:?}", whole.expect("the whole is right where its pieces are")), "{}", text);
+            }
+        }
+
+        /// Whatever the text, every problem has its place, and reading ends.
+        #[test]
+        fn any_text_is_read_or_explained(lines in prop::collection::vec(line(), 0..12), noise in "\\PC{0,8}") {
+            let text = format!("{}\n{noise}", lines.join("\n"));
+            if let Err(wrong) = read(&text) {
+                prop_assert!(!wrong.problems.is_empty());
+                prop_assert!(render(&wrong.problems, "p", &text, false).contains("error: "));
+            }
+        }
+    }
 }

@@ -17,18 +17,20 @@ use crate::spec::{
 pub fn pipeline_schema() -> serde_json::Value {
     SchemaSettings::draft07()
         .for_deserialize()
-        .with_transform(RecursiveTransform(without_null))
+        .with_transform(RecursiveTransform(for_toml))
         .into_generator()
         .into_root_schema_for::<Spec>()
         .to_value()
 }
 
 /// TOML has no null, but schemars allows it for every `Option`; and the types' defaults are not the file's.
-fn without_null(schema: &mut Schema) {
+fn for_toml(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else {
         return;
     };
     object.remove("default");
+    // "uint8" and the like are schemars' own; the bounds stand beside them, and editors warn of formats they don't know.
+    object.remove("format");
     if let Some(kinds) = object.get_mut("type")
         && let Some(list) = kinds.as_array_mut()
     {

@@ -161,3 +161,127 @@ impl Read for Fifo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test fails by panicking"
+    )]
+
+    use std::io::{self, Read, Write};
+    use std::path::Path;
+
+    use crate::spec::source::{MAX_FILE, Source};
+
+    fn refused(path: impl AsRef<Path>) -> String {
+        Source::read(path.as_ref(), io::empty())
+            .expect_err("it is refused")
+            .to_string()
+    }
+
+    #[test]
+    fn a_file_and_standard_input_are_read() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"name = \"x\"").unwrap();
+        let source = Source::read(file.path(), io::empty()).unwrap();
+        assert_eq!(
+            (source.text.as_str(), source.path.as_deref()),
+            ("name = \"x\"", Some(file.path()))
+        );
+        let source = Source::read(Path::new("-"), "a = 1".as_bytes()).unwrap();
+        assert_eq!(
+            (source.text.as_str(), source.name.as_str(), source.path),
+            ("a = 1", "<stdin>", None)
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = |path: &Path| path.display().to_string();
+        assert_eq!(
+            refused(dir.path()),
+            format!("cannot read {}: it is a directory", name(dir.path()))
+        );
+        assert_eq!(
+            refused("/dev/zero"),
+            "cannot read /dev/zero: it is a device"
+        );
+        assert_eq!(
+            refused("/dev/null"),
+            "cannot read /dev/null: it is a device"
+        );
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(
+            refused(&fifo),
+            format!(
+                "cannot read {}: it is a FIFO that nobody writes to",
+                name(&fifo)
+            )
+        );
+        let none = dir.path().join("none");
+        assert_eq!(
+            refused(&none),
+            format!(
+                "cannot read {}: No such file or directory (os error 2)",
+                name(&none)
+            )
+        );
+    }
+
+    #[test]
+    fn a_pipe_with_a_writer_is_read_to_its_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let thread = std::thread::spawn(move || {
+            // More than a pipe holds, so that both sides have to wait.
+            for _ in 0..100_000 {
+                writer.write_all(b"# comment\n").unwrap();
+            }
+        });
+        let source = Source::read(Path::new(&path), io::empty()).unwrap();
+        thread.join().unwrap();
+        assert_eq!(source.text.len(), 1_000_000);
+    }
+
+    #[test]
+    fn endless_input_and_sparse_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let sparse = dir.path().join("sparse");
+        std::fs::File::create(&sparse)
+            .unwrap()
+            .set_len(10 << 30)
+            .unwrap();
+        assert_eq!(
+            refused(&sparse),
+            format!("cannot read {}: it is larger than 64 MiB", sparse.display())
+        );
+        let error = Source::read(Path::new("-"), io::repeat(b' ')).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read <stdin>: it is larger than 64 MiB"
+        );
+        let most = Source::read(Path::new("-"), io::repeat(b' ').take(MAX_FILE)).unwrap();
+        assert_eq!(most.text.len() as u64, MAX_FILE);
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused_with_its_place() {
+        let refused = |bytes: &[u8]| Source::read(Path::new("-"), bytes).unwrap_err().to_string();
+        assert_eq!(
+            refused(b"a = 1\nb = \xff"),
+            "<stdin> is not UTF-8: byte 10 (line 2) is 0xff"
+        );
+        assert_eq!(
+            refused(b"\xff\xfea\0"),
+            "<stdin> is not UTF-8: byte 0 (line 1) is 0xff; it looks like UTF-16"
+        );
+        assert_eq!(
+            refused(b"\x7fELF\x80"),
+            "<stdin> is not UTF-8: byte 4 (line 1) is 0x80; it looks like a program"
+        );
+    }
+}

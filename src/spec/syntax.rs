@@ -13,7 +13,10 @@ pub(crate) fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
     let found = text.get(at.clone()).unwrap_or_default();
     let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), error.message());
     if error.message() == "duplicate key" {
-        let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), format!("duplicate key `{}`", found.trim()));
+        let diagnostic = Diagnostic::error(
+            Mark::Bytes(at.clone()),
+            format!("duplicate key `{}`", found.trim()),
+        );
         return match first_of(text, &at) {
             Some(first) => diagnostic.and(Mark::Bytes(first), "it is here already"),
             None => diagnostic,
@@ -39,8 +42,10 @@ fn first_of(text: &str, at: &Range<usize>) -> Option<Range<usize>> {
     }
     let key = one_key(text.get(at.clone())?)?;
     let (whole, _) = DeTable::parse_recoverable(text);
-    let table = inline_around(whole.get_ref(), at).or_else(|| last_header(before.get_ref(), at));
-    let (first, _) = table.unwrap_or(before.get_ref()).get_key_value(key.as_str())?;
+    let table = inline_around(whole.get_ref(), at).or_else(|| last_header(before.get_ref(), text));
+    let (first, _) = table
+        .unwrap_or(before.get_ref())
+        .get_key_value(key.as_str())?;
     Some(first.span()).filter(|first| first.start < at.start)
 }
 
@@ -48,7 +53,11 @@ fn first_of(text: &str, at: &Range<usize>) -> Option<Range<usize>> {
 fn one_key(written: &str) -> Option<String> {
     let line = format!("{written} = 0");
     let table = DeTable::parse(&line).ok()?;
-    table.get_ref().keys().next().map(|key| key.get_ref().to_string())
+    table
+        .get_ref()
+        .keys()
+        .next()
+        .map(|key| key.get_ref().to_string())
 }
 
 /// The span of the key in `table` that the only path of `header` leads to.
@@ -68,26 +77,35 @@ fn inline_around<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>) -> Option<&'
 
 fn in_value<'t, 'i>(value: &'t Spanned<DeValue<'i>>, at: &Range<usize>) -> Option<&'t DeTable<'i>> {
     match value.get_ref() {
-        DeValue::Table(inner) => inline_around(inner, at)
-            .or_else(|| (value.span().start <= at.start && at.end <= value.span().end).then_some(inner)),
+        DeValue::Table(inner) => inline_around(inner, at).or_else(|| {
+            (value.span().start <= at.start && at.end <= value.span().end).then_some(inner)
+        }),
         DeValue::Array(array) => array.iter().find_map(|value| in_value(value, at)),
         _ => None,
     }
 }
 
-/// The table whose header is the last before `at`.
-fn last_header<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>) -> Option<&'t DeTable<'i>> {
-    fn search<'t, 'i>(table: &'t DeTable<'i>, at: &Range<usize>, best: &mut Option<(usize, &'t DeTable<'i>)>) {
+/// The table with the last header of a text: the one that a line after it belongs to.
+fn last_header<'t, 'i>(table: &'t DeTable<'i>, text: &str) -> Option<&'t DeTable<'i>> {
+    fn search<'t, 'i>(
+        table: &'t DeTable<'i>,
+        text: &str,
+        last: &mut Option<(usize, &'t DeTable<'i>)>,
+    ) {
         for (_, value) in table {
-            let DeValue::Table(inner) = value.get_ref() else { continue };
+            let DeValue::Table(inner) = value.get_ref() else {
+                continue;
+            };
             let start = value.span().start;
-            if start < at.start && best.is_none_or(|(before, _)| before < start) {
-                *best = Some((start, inner));
+            // A table that is only named on the way to another has the span of that name.
+            let header = text.as_bytes().get(start) == Some(&b'[');
+            if header && last.is_none_or(|(before, _)| before < start) {
+                *last = Some((start, inner));
             }
-            search(inner, at, best);
+            search(inner, text, last);
         }
     }
-    let mut best = None;
-    search(table, at, &mut best);
-    best.map(|(_, table)| table)
+    let mut last = None;
+    search(table, text, &mut last);
+    last.map(|(_, table)| table)
 }

@@ -148,13 +148,20 @@ impl std::str::FromStr for Signal {
 
     /// Parses `"TERM"` or `"SIGTERM"`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = if text.starts_with("SIG") { text.to_owned() } else { format!("SIG{text}") };
+        let name = if text.starts_with("SIG") {
+            text.to_owned()
+        } else {
+            format!("SIG{text}")
+        };
         match name.parse::<Name>() {
             Ok(signal) => Ok(Signal(signal as i32)),
             Err(_) => {
                 let names =
                     Name::iterator().map(|signal| signal.as_str().trim_start_matches("SIG"));
-                let help = match did_you_mean(text.to_ascii_uppercase().trim_start_matches("SIG"), names) {
+                let help = match did_you_mean(
+                    text.to_ascii_uppercase().trim_start_matches("SIG"),
+                    names,
+                ) {
                     Some(name) => format!("did you mean \"{name}\"?"),
                     None => "`kill -l` lists them".to_owned(),
                 };
