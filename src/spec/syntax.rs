@@ -7,8 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, Mark};
 
-/// A syntax error of `text`.
-pub(crate) fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
+/// A syntax error of `text`; of a duplicate with its `first`, where that is wanted.
+pub(crate) fn syntax(error: &toml::de::Error, text: &str, first: bool) -> Diagnostic {
     let at = error.span().unwrap_or(0..0);
     let found = text.get(at.clone()).unwrap_or_default();
     let diagnostic = Diagnostic::error(Mark::Bytes(at.clone()), error.message());
@@ -17,7 +17,7 @@ pub(crate) fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
             Mark::Bytes(at.clone()),
             format!("duplicate key `{}`", found.trim()),
         );
-        return match first_of(text, &at) {
+        return match first.then(|| first_of(text, &at)).flatten() {
             Some(first) => diagnostic.and(Mark::Bytes(first), "it is here already"),
             None => diagnostic,
         };
