@@ -5,8 +5,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Unexpected, Visitor};
 
+use crate::diagnostic::did_you_mean;
 use crate::spec::values::{OneOrSeq, StringOrTable, one_or_seq};
-use crate::spec::{After, AfterState, Inputs, Output, Param, Records, Retries, Sink, Stdin};
+use crate::spec::{
+    After, AfterState, Deliver, Inputs, Merge, OnFailure, OnWriterFailure, Output, Param,
+    ParamTable, Records, Retries, RetriesTable, Sink, Stdin,
+};
 
 const INPUT: &str = "a queue's name, \"null\", \"inherit\", or a table such as { file = \"p\" } or { text = \"t\" }";
 const SINK: &str =
@@ -148,7 +152,7 @@ impl<'de> Deserialize<'de> for Retries {
             StringOrTable::new(
                 EXPECTED,
                 |string| Err(format!("expected {EXPECTED}, found string {string:?}")),
-                |table: crate::spec::RetriesTable| {
+                |table: RetriesTable| {
                     Ok(Retries {
                         max: table.max,
                         delay: table.delay,
@@ -186,7 +190,7 @@ impl<'de> Deserialize<'de> for Param {
                     ..Param::default()
                 })
             },
-            |table: crate::spec::ParamTable| {
+            |table: ParamTable| {
                 Ok(Param {
                     default: table.default,
                     help: table.help,
@@ -249,7 +253,7 @@ impl<'de> Deserialize<'de> for Records {
 
 /// The message for a word that is none of those allowed, with the nearest as the way out.
 pub(crate) fn unknown_word(found: &str, expected: &str, words: &[&str]) -> String {
-    match crate::diagnostic::did_you_mean(found, words.iter().copied()) {
+    match did_you_mean(found, words.iter().copied()) {
         Some(word) => format!("expected {expected}, found {found:?}\ndid you mean \"{word}\"?"),
         None => format!("expected {expected}, found {found:?}"),
     }
@@ -284,8 +288,6 @@ macro_rules! words {
 /// Takes any table, for values that cannot be one.
 #[derive(Deserialize)]
 struct NoTable {}
-
-use crate::spec::{Deliver, Merge, OnFailure, OnWriterFailure};
 
 words!(OnFailure, "\"stop\", \"kill\" or \"continue\"", "stop" => Stop, "kill" => Kill, "continue" => Continue);
 words!(AfterState, "\"succeeded\", \"failed\", \"finished\" or \"started\"",

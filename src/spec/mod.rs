@@ -6,6 +6,7 @@
 pub mod values;
 
 mod ends;
+mod pieces;
 mod read;
 mod schema;
 mod source;
