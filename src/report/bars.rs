@@ -30,7 +30,7 @@ impl Bars {
     /// Draws on `terminal`.
     pub fn new(terminal: &Terminal) -> Self {
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen(terminal.clone())), 255);
-        let bar = ProgressBar::with_draw_target(None, target);
+        let bar = ProgressBar::with_draw_target(None, target).with_style(plain_style());
         Bars { terminal: terminal.clone(), bar }
     }
 
@@ -46,8 +46,9 @@ impl Bars {
         let (width, height) = look.size.unwrap_or((80, 24));
         let (width, height) = (usize::from(width).max(10), usize::from(height));
         let text = picture(now, running, width, height, look.unicode, view);
-        self.bar.suspend(|| self.terminal.queue(above));
-        self.bar.set_style(plain_style());
+        if !above.is_empty() {
+            self.bar.suspend(|| self.terminal.queue(above));
+        }
         self.bar.set_message(text);
         self.terminal.flush();
     }

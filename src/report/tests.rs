@@ -556,26 +556,36 @@ impl Shown {
                 '\n' => self.row += 1,
                 '\x1b' => {
                     assert_eq!(chars.next(), Some('['), "{text:?}");
-                    let body: String = chars.by_ref().take_while_inclusive(|c| c.is_ascii_digit()).collect();
-                    let (n, command) = body.split_at(body.len() - 1);
-                    let n: usize = n.parse().unwrap_or(1);
+                    let mut digits = String::new();
+                    let command = loop {
+                        match chars.next() {
+                            Some(c) if c.is_ascii_digit() => digits.push(c),
+                            other => break other,
+                        }
+                    };
+                    let n: usize = digits.parse().unwrap_or(1);
                     match command {
-                        "A" => {
+                        Some('A') => {
                             // Above the screen nothing can be reached.
                             assert!(n <= self.row && n < self.size.1, "{n} up from row {}", self.row);
                             self.row -= n;
                         }
-                        "B" => self.row += n,
-                        "K" => self.rows[self.row].clear(),
-                        _ => panic!("an escape leaks: {body:?} of {text:?}"),
+                        Some('B') => self.row += n,
+                        Some('K') => self.rows[self.row].clear(),
+                        other => panic!("an escape leaks: {digits}{other:?} of {text:?}"),
                     }
                 }
                 c => {
+                    // A full row wraps with the character after it (indicatif fills rows with spaces and counts on it).
+                    if self.column == self.size.0 {
+                        self.row += 1;
+                        self.column = 0;
+                        self.rows.resize(self.rows.len().max(self.row + 1), vec![]);
+                    }
                     let row = &mut self.rows[self.row];
                     row.resize(row.len().max(self.column + 1), ' ');
                     row[self.column] = c;
                     self.column += 1;
-                    assert!(self.column <= self.size.0, "a line is wider than the screen: {:?}", row);
                 }
             }
             self.rows.resize(self.rows.len().max(self.row + 1), vec![]);
@@ -587,19 +597,6 @@ impl Shown {
         rows.join("\n").trim_end().to_owned()
     }
 }
-
-trait TakeWhileInclusive: Iterator + Sized {
-    /// As `take_while`, with the first that does not fit.
-    fn take_while_inclusive(self, fits: impl Fn(&Self::Item) -> bool) -> impl Iterator<Item = Self::Item> {
-        let mut over = false;
-        self.map_while(move |item| {
-            let last = !fits(&item);
-            (!std::mem::replace(&mut over, last)).then_some(item)
-        })
-    }
-}
-
-impl<I: Iterator> TakeWhileInclusive for I {}
 
 /// Runs a story on a pty of this size; gives what it wrote, tick by tick, and at the end.
 fn on_a_pty(width: u16, height: u16, ticks: &[fn(&mut Observers<'_>)], plan: &Plan, output: Output) -> Vec<String> {
@@ -682,10 +679,10 @@ fn bars_stand_below_what_is_said() {
     }
     let bar = |filled: usize| "━".repeat(filled);
     let expected = [
-        format!("⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s", bar(0), "╌".repeat(36)),
+        format!("⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s", bar(0), "╌".repeat(37)),
         format!(
             "read  | helloworld\n[1/3] failed     sort     0.20s  exit 3\n⠹ read   0.20s\n{}{} 1/3, 1 running, 1 failed, 0.20s",
-            bar(8),
+            bar(9),
             "╌".repeat(18)
         ),
     ];
@@ -719,5 +716,50 @@ fn bars_fit_every_screen() {
             let lines = screen.text().lines().count();
             assert!(lines <= 9.min(usize::from(height).saturating_sub(2).max(1)), "{lines} lines on {width}x{height}");
         }
+    }
+}
+
+/// Not a check: prints what a node costs. `cargo test --release -- --ignored cost_of --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "a measurement is to be read")]
+fn cost_of_a_node() {
+    let names: Vec<String> = (0..2000).map(|i| format!("n{i}")).collect();
+    let plan = plan(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let dir = tempfile::tempdir().unwrap();
+    for progress in [Progress::None, Progress::Plain] {
+        let mut best = [Duration::MAX; 4];
+        for _ in 0..50 {
+            let begin = std::time::Instant::now();
+            let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::from_secs(1_795_531_989)).unwrap();
+            let journal = super::EventLog::new("events.jsonl", run.create_events().unwrap());
+            let made = begin.elapsed();
+            let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+            let terminal = Terminal::new(&null, &super::terminal::Wishes::default()).unwrap();
+            let mut observers = Observers::new(&plan);
+            observers.keep(run.logs(2000).unwrap(), journal);
+            observers.add_reporter(Box::new(Console::new(terminal, progress, Output::Grouped, None)));
+            let mut story = Story { observers, terminal: Terminal::gone(), now: ms(5) };
+            let begin = std::time::Instant::now();
+            for unit in 0..2000 {
+                story.start(unit);
+                story.ok(unit);
+            }
+            let told = begin.elapsed() / 2000;
+            let begin = std::time::Instant::now();
+            story.event(What::RunEnded { exit: ExitCode::Success });
+            story.observers.finish(0).unwrap();
+            let json = story.observers.report().to_json();
+            run.write_report(&json).unwrap();
+            let reported = begin.elapsed();
+            drop(story);
+            let begin = std::time::Instant::now();
+            run.prune();
+            for (best, time) in best.iter_mut().zip([made, told, reported, begin.elapsed()]) {
+                *best = time.min(*best);
+            }
+        }
+        let [made, told, reported, pruned] = best;
+        eprintln!("{progress:?}: make {made:?}, node {told:?}, report {reported:?}, prune {pruned:?}");
     }
 }
