@@ -31,7 +31,10 @@ impl Bars {
     pub fn new(terminal: &Terminal) -> Self {
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen(terminal.clone())), 255);
         let bar = ProgressBar::with_draw_target(None, target).with_style(plain_style());
-        Bars { terminal: terminal.clone(), bar }
+        Bars {
+            terminal: terminal.clone(),
+            bar,
+        }
     }
 
     /// Prints `above`, whole lines, and draws again below it what there is now.
@@ -81,12 +84,24 @@ fn picture(
     let rows = MOST_LINES.min(height.saturating_sub(3));
     let count = running.len();
     // Where not all fit, the last row says how many more there are.
-    let shown = if count > rows { rows.saturating_sub(1) } else { count };
-    let frames: &[char] = if unicode { &['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'] } else { &['|', '/', '-', '\\'] };
+    let shown = if count > rows {
+        rows.saturating_sub(1)
+    } else {
+        count
+    };
+    let frames: &[char] = if unicode {
+        &['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏']
+    } else {
+        &['|', '/', '-', '\\']
+    };
     let frame = usize::try_from(now.as_millis() / 100).unwrap_or(0) % frames.len();
     let spinner = frames.get(frame).copied().unwrap_or('*');
     let units: Vec<UnitId> = running.take(shown).collect();
-    let longest = units.iter().map(|unit| Label::of(view.plan, *unit).to_string().len()).max().unwrap_or(0);
+    let longest = units
+        .iter()
+        .map(|unit| Label::of(view.plan, *unit).to_string().len())
+        .max()
+        .unwrap_or(0);
     // Spinner, spaces and the time take 11 columns.
     let name_width = longest.min(width.saturating_sub(12));
     for unit in units {
@@ -133,7 +148,11 @@ impl Screen {
     }
 
     fn step(&self, n: usize, direction: char) -> io::Result<()> {
-        if n == 0 { Ok(()) } else { self.put(&format!("\x1b[{n}{direction}")) }
+        if n == 0 {
+            Ok(())
+        } else {
+            self.put(&format!("\x1b[{n}{direction}"))
+        }
     }
 }
 

@@ -100,7 +100,11 @@ impl Block {
     /// The lines; `Err` stands where so many lines and bytes are left out.
     pub fn lines(&self) -> impl Iterator<Item = Result<&str, (u64, u64)>> {
         let gap = (self.dropped_lines > 0).then_some(Err((self.dropped_lines, self.dropped_bytes)));
-        self.head.lines().map(Ok).chain(gap).chain(self.tail.iter().map(|line| Ok(line.as_str())))
+        self.head
+            .lines()
+            .map(Ok)
+            .chain(gap)
+            .chain(self.tail.iter().map(|line| Ok(line.as_str())))
     }
 }
 
@@ -115,7 +119,8 @@ impl Tail {
     /// Adds what came.
     pub fn push(&mut self, bytes: &[u8]) {
         let enough = bytes.len().saturating_sub(Tail::BYTES);
-        self.0.extend_from_slice(bytes.get(enough..).unwrap_or_default());
+        self.0
+            .extend_from_slice(bytes.get(enough..).unwrap_or_default());
         if self.0.len() > 4 * Tail::BYTES {
             self.0.drain(..self.0.len() - Tail::BYTES);
         }
@@ -125,7 +130,9 @@ impl Tail {
     pub fn take(&mut self) -> Vec<u8> {
         let bytes = std::mem::take(&mut self.0);
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        let from = memchr::memrchr_iter(b'\n', bytes).nth(Tail::LINES - 1).map_or(0, |at| at + 1);
+        let from = memchr::memrchr_iter(b'\n', bytes)
+            .nth(Tail::LINES - 1)
+            .map_or(0, |at| at + 1);
         let from = from.max(bytes.len().saturating_sub(Tail::BYTES));
         bytes.get(from..).unwrap_or_default().to_vec()
     }
@@ -138,7 +145,9 @@ mod tests {
     fn cut(chunks: &[(Stream, &str)]) -> Vec<String> {
         let (mut lines, mut got) = (Lines::default(), Vec::new());
         for (stream, chunk) in chunks {
-            lines.push(*stream, chunk.as_bytes(), |line| got.push(String::from_utf8_lossy(line).into_owned()));
+            lines.push(*stream, chunk.as_bytes(), |line| {
+                got.push(String::from_utf8_lossy(line).into_owned())
+            });
         }
         lines.end(|line| got.push(String::from_utf8_lossy(line).into_owned()));
         got
@@ -146,14 +155,22 @@ mod tests {
 
     #[test]
     fn lines_come_whole_however_they_are_cut() {
-        let chunks = [(Stream::Out, "a\nb"), (Stream::Err, "x"), (Stream::Out, "c\n\nd"), (Stream::Err, "y\n")];
+        let chunks = [
+            (Stream::Out, "a\nb"),
+            (Stream::Err, "x"),
+            (Stream::Out, "c\n\nd"),
+            (Stream::Err, "y\n"),
+        ];
         assert_eq!(cut(&chunks), ["a", "bc", "", "xy", "d"]);
     }
 
     #[test]
     fn an_endless_line_is_cut_and_an_overwritten_one_shrinks() {
         let long = "x".repeat(LONGEST_LINE + 1);
-        assert_eq!(cut(&[(Stream::Out, &long), (Stream::Out, "y\n")]), [long.as_str(), "y"]);
+        assert_eq!(
+            cut(&[(Stream::Out, &long), (Stream::Out, "y\n")]),
+            [long.as_str(), "y"]
+        );
         let bar = "50%\r".repeat(LONGEST_LINE) + "99%";
         assert_eq!(cut(&[(Stream::Out, &bar), (Stream::Out, "\n")]), ["99%"]);
     }
@@ -171,7 +188,9 @@ mod tests {
         assert_eq!(gap, Some(512));
         assert_eq!(lines.first(), Some(&Ok(line(0).as_str())));
         assert_eq!(lines.last(), Some(&Ok(line(2999).as_str())));
-        let Some(Err((dropped, bytes))) = lines.get(512) else { panic!("no gap") };
+        let Some(Err((dropped, bytes))) = lines.get(512) else {
+            panic!("no gap")
+        };
         assert_eq!(*dropped as usize + lines.len() - 1, 3000);
         assert_eq!(*bytes, dropped * 1024);
     }
@@ -183,7 +202,12 @@ mod tests {
             tail.push(format!("line {i}\n").as_bytes());
         }
         let text = String::from_utf8_lossy(&tail.take()).into_owned();
-        assert_eq!(text.lines().collect::<Vec<_>>(), (4990..5000).map(|i| format!("line {i}")).collect::<Vec<_>>());
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            (4990..5000)
+                .map(|i| format!("line {i}"))
+                .collect::<Vec<_>>()
+        );
         tail.push("é\n".repeat(2).as_bytes());
         assert_eq!(tail.take(), "é\né".as_bytes());
         tail.push(&[b'x'; 100_000]);

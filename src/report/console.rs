@@ -32,6 +32,17 @@ pub enum Progress {
     None,
 }
 
+impl Progress {
+    /// What suits this place: bars on a terminal, but not in continuous integration, whose terminal is a log.
+    pub fn auto(look: Look, ci: bool) -> Self {
+        if look.size.is_some() && !ci {
+            Progress::Bars
+        } else {
+            Progress::Plain
+        }
+    }
+}
+
 /// How what nodes print is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -43,6 +54,17 @@ pub enum Output {
     Failed,
     /// Not at all. (Of a failure the last lines of its standard error are shown in any case.)
     None,
+}
+
+impl Output {
+    /// What suits this place: who sits at a terminal wants lines as they come, who reads a log wants them in order.
+    pub fn auto(look: Look, ci: bool) -> Self {
+        if look.size.is_some() && !ci {
+            Output::Prefixed
+        } else {
+            Output::Grouped
+        }
+    }
 }
 
 /// A node that runs longer than this is told of, and again each time its time has doubled.
@@ -78,9 +100,18 @@ struct Printed {
 
 impl Console {
     /// Shows on `terminal`. Bars become plain lines where it is none.
-    pub fn new(terminal: Terminal, progress: Progress, output: Output, run_dir: Option<PathBuf>) -> Self {
+    pub fn new(
+        terminal: Terminal,
+        progress: Progress,
+        output: Output,
+        run_dir: Option<PathBuf>,
+    ) -> Self {
         let look = terminal.look();
-        let progress = if progress == Progress::Bars && look.size.is_none() { Progress::Plain } else { progress };
+        let progress = if progress == Progress::Bars && look.size.is_none() {
+            Progress::Plain
+        } else {
+            progress
+        };
         let bars = (progress == Progress::Bars).then(|| Bars::new(&terminal));
         Console {
             terminal,
@@ -97,7 +128,9 @@ impl Console {
     }
 
     fn layout(&mut self, view: &View<'_>) -> Layout {
-        *self.layout.get_or_insert_with(|| Layout::new(view, self.look.colour))
+        *self
+            .layout
+            .get_or_insert_with(|| Layout::new(view, self.look.colour))
     }
 
     fn run_started(&mut self, id: &str, jobs: u32, view: &View<'_>) {
@@ -106,12 +139,20 @@ impl Console {
         }
         let total = view.tally.counts.total;
         let (nodes, slots) = (plural(total, "node"), plural(jobs as usize, "job"));
-        let _ = writeln!(self.pending, "{}: {nodes}, {slots}, run {id}", view.plan.name);
+        let _ = writeln!(
+            self.pending,
+            "{}: {nodes}, {slots}, run {id}",
+            view.plan.name
+        );
     }
 
     fn ended(&mut self, unit: UnitId, end: &End, view: &View<'_>) {
         self.running.shift_remove(&unit);
-        let block = self.printed.remove(&unit).map(|printed| printed.block).filter(|block| !block.is_empty());
+        let block = self
+            .printed
+            .remove(&unit)
+            .map(|printed| printed.block)
+            .filter(|block| !block.is_empty());
         let failed = matches!(end.outcome, Outcome::Failed(_));
         let show_block = match self.output {
             Output::Grouped => block.is_some(),
@@ -136,10 +177,20 @@ impl Console {
                 Ok(line) => lines::quoted(&mut self.pending, line),
                 Err((count, size)) => {
                     let logs = self.run_dir.as_ref().map(|dir| {
-                        format!(", all of it in {}", dir.join("logs").join(format!("{}.*", Label::of(view.plan, unit))).display())
+                        format!(
+                            ", all of it in {}",
+                            dir.join("logs")
+                                .join(format!("{}.*", Label::of(view.plan, unit)))
+                                .display()
+                        )
                     });
                     let left_out = plural(usize::try_from(count).unwrap_or(usize::MAX), "line");
-                    let _ = writeln!(self.pending, "  {left_out} ({}) left out{}", bytes(size), logs.unwrap_or_default());
+                    let _ = writeln!(
+                        self.pending,
+                        "  {left_out} ({}) left out{}",
+                        bytes(size),
+                        logs.unwrap_or_default()
+                    );
                 }
             }
         }
@@ -164,7 +215,11 @@ impl Console {
             Cause::Interrupted(_) => "; once more kills at once",
             _ => "",
         };
-        let _ = writeln!(self.pending, "stopping: {}{once_more}", words::cause(view.plan, cause));
+        let _ = writeln!(
+            self.pending,
+            "stopping: {}{once_more}",
+            words::cause(view.plan, cause)
+        );
     }
 
     /// Takes lines that a unit printed, by this mode.
@@ -173,8 +228,13 @@ impl Console {
             Output::None => {}
             Output::Prefixed => {
                 let layout = self.layout(view);
-                let name = format!("{:<width$}", Label::of(view.plan, unit), width = layout.name.min(20));
-                self.pending.push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
+                let name = format!(
+                    "{:<width$}",
+                    Label::of(view.plan, unit),
+                    width = layout.name.min(20)
+                );
+                self.pending
+                    .push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
                 self.pending.push_str(" | ");
                 sanitize::line(&mut self.pending, line, self.look.colour);
                 self.pending.push('\n');
@@ -202,7 +262,12 @@ impl Reporter for Console {
                     self.running.insert(*unit, event.at + LONG);
                 }
             }
-            What::Retrying { unit, failure, delay, .. } => {
+            What::Retrying {
+                unit,
+                failure,
+                delay,
+                ..
+            } => {
                 self.running.shift_remove(unit);
                 self.printed.remove(unit);
                 if self.progress != Progress::None {
@@ -226,23 +291,40 @@ impl Reporter for Console {
         }
         // Taken out for the time, since a line is said by the whole console.
         let mut printed = self.printed.remove(&unit).unwrap_or_default();
-        printed.lines.push(stream, bytes, |line| self.take_line(unit, line, &mut printed.block, view));
+        printed.lines.push(stream, bytes, |line| {
+            self.take_line(unit, line, &mut printed.block, view)
+        });
         self.printed.insert(unit, printed);
     }
 
     fn output_ended(&mut self, unit: UnitId, view: &View<'_>) {
-        let Some(mut printed) = self.printed.remove(&unit) else { return };
-        printed.lines.end(|line| self.take_line(unit, line, &mut printed.block, view));
+        let Some(mut printed) = self.printed.remove(&unit) else {
+            return;
+        };
+        printed
+            .lines
+            .end(|line| self.take_line(unit, line, &mut printed.block, view));
         self.printed.insert(unit, printed);
     }
 
     fn tick(&mut self, now: Duration, view: &View<'_>) {
         if let Some(bars) = &mut self.bars {
             self.look = self.terminal.look();
-            bars.draw(&std::mem::take(&mut self.pending), now, self.running.keys().copied(), self.look, view);
+            bars.draw(
+                &std::mem::take(&mut self.pending),
+                now,
+                self.running.keys().copied(),
+                self.look,
+                view,
+            );
             return;
         }
-        let due: Vec<UnitId> = self.running.iter().filter(|(_, at)| **at <= now).map(|(unit, _)| *unit).collect();
+        let due: Vec<UnitId> = self
+            .running
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(unit, _)| *unit)
+            .collect();
         for unit in due {
             let layout = self.layout(view);
             let time = now.saturating_sub(view.tally.unit(unit).started.unwrap_or(now));
@@ -272,7 +354,10 @@ impl Reporter for Console {
             bars.clear();
         }
         let paint = Paint(self.look.colour);
-        let well = view.tally.ended.is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
+        let well = view
+            .tally
+            .ended
+            .is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
         if self.progress != Progress::None {
             table::table(&mut self.pending, view, paint);
         }

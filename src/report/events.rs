@@ -150,7 +150,10 @@ impl From<&Outcome> for State {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -183,7 +186,11 @@ fn signal_name(exit: Option<Exit>) -> Option<String> {
 
 /// Redacts a text that procflow put together.
 pub(super) fn redacted<'a>(secrets: &Redactor, text: String) -> Cow<'a, str> {
-    if secrets.is_idle() { Cow::Owned(text) } else { Cow::Owned(secrets.text(&text).into_owned()) }
+    if secrets.is_idle() {
+        Cow::Owned(text)
+    } else {
+        Cow::Owned(secrets.text(&text).into_owned())
+    }
 }
 
 fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a> {
@@ -193,23 +200,69 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
         (node, unit)
     };
     match &event.what {
-        What::RunStarted { id, pipeline, time, pid, jobs } => {
-            Line::RunStarted { t, version: VERSION, run: id, pipeline, time: rfc3339(*time), pid: *pid, jobs: *jobs }
-        }
+        What::RunStarted {
+            id,
+            pipeline,
+            time,
+            pid,
+            jobs,
+        } => Line::RunStarted {
+            t,
+            version: VERSION,
+            run: id,
+            pipeline,
+            time: rfc3339(*time),
+            pid: *pid,
+            jobs: *jobs,
+        },
         What::Started { unit, attempt, pid } => {
             let (node, unit) = label(*unit);
-            Line::Started { t, node, unit, attempt: *attempt, pid: *pid }
+            Line::Started {
+                t,
+                node,
+                unit,
+                attempt: *attempt,
+                pid: *pid,
+            }
         }
-        What::Stopping { unit, signal: number } => {
+        What::Stopping {
+            unit,
+            signal: number,
+        } => {
             let (node, unit) = label(*unit);
-            Line::Stopping { t, node, unit, signal: signal(*number) }
+            Line::Stopping {
+                t,
+                node,
+                unit,
+                signal: signal(*number),
+            }
         }
-        What::Retrying { unit: id, attempt, failure, delay } => {
+        What::Retrying {
+            unit: id,
+            attempt,
+            failure,
+            delay,
+        } => {
             let (node, unit) = label(*id);
             let reason = redacted(secrets, words::failure(plan, *id, failure));
-            Line::Retrying { t, node, unit, attempt: *attempt, reason, delay: seconds(*delay) }
+            Line::Retrying {
+                t,
+                node,
+                unit,
+                attempt: *attempt,
+                reason,
+                delay: seconds(*delay),
+            }
         }
-        What::Ended { unit: id, outcome, exit, attempts, usage, leaked, stderr_tail: _ } => {
+        What::Ended {
+            unit: id,
+            outcome,
+            exit,
+            attempts,
+            usage,
+            leaked,
+            stderr_tail: _,
+        } => {
             let (node, unit) = label(*id);
             Line::Ended {
                 t,
@@ -228,12 +281,29 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 max_rss: usage.max_rss,
             }
         }
-        What::QueueEnded { queue, bytes, records } => {
-            let Some(queue) = plan.queues.get(queue.index()) else { panic!("BUG: {queue:?} is not in the plan") };
-            Line::QueueEnded { t, queue: &queue.name, bytes: *bytes, records: *records }
+        What::QueueEnded {
+            queue,
+            bytes,
+            records,
+        } => {
+            let Some(queue) = plan.queues.get(queue.index()) else {
+                panic!("BUG: {queue:?} is not in the plan")
+            };
+            Line::QueueEnded {
+                t,
+                queue: &queue.name,
+                bytes: *bytes,
+                records: *records,
+            }
         }
-        What::RunStopping { cause } => Line::RunStopping { t, reason: words::cause(plan, cause) },
-        What::RunEnded { exit } => Line::RunEnded { t, exit: exit.code() },
+        What::RunStopping { cause } => Line::RunStopping {
+            t,
+            reason: words::cause(plan, cause),
+        },
+        What::RunEnded { exit } => Line::RunEnded {
+            t,
+            exit: exit.code(),
+        },
     }
 }
 
@@ -256,7 +326,11 @@ pub struct EventLog {
 impl EventLog {
     /// Writes to `out`, which messages call `name`.
     pub fn new(name: impl Into<String>, out: File) -> Self {
-        EventLog { name: name.into(), out, buffer: Vec::new() }
+        EventLog {
+            name: name.into(),
+            out,
+            buffer: Vec::new(),
+        }
     }
 
     /// What messages call it.
@@ -290,5 +364,7 @@ pub fn schema_events() -> Schema {
 
 /// Draft 7, which most tools know; for what is written, not for what is read.
 pub(super) fn schema_generator() -> SchemaGenerator {
-    schemars::generate::SchemaSettings::draft07().for_serialize().into_generator()
+    schemars::generate::SchemaSettings::draft07()
+        .for_serialize()
+        .into_generator()
 }

@@ -7,6 +7,7 @@ use crate::event::{Exit, Outcome, VERSION};
 use crate::plan::{Plan, QueueKind, UnitId};
 use crate::report::events::{State, exit_code, redacted, rfc3339, schema_generator, seconds};
 use crate::report::redact::Redactor;
+use crate::report::rows::Rows;
 use crate::report::tally::{End, Tally, Unit};
 use crate::report::units::{Label, signal};
 use crate::report::words;
@@ -169,7 +170,10 @@ impl Report {
     /// The report of a run, as far as it has come.
     pub fn new(plan: &Plan, tally: &Tally, secrets: &Redactor) -> Self {
         let counts = &tally.counts;
-        let (wall, exit) = tally.ended.map_or((std::time::Duration::ZERO, crate::exit::ExitCode::Broken), |ended| ended);
+        let (wall, exit) = tally.ended.map_or(
+            (std::time::Duration::ZERO, crate::exit::ExitCode::Broken),
+            |ended| ended,
+        );
         let ends = || tally.units.iter().filter_map(|unit| unit.end.as_ref());
         Report {
             version: VERSION,
@@ -178,7 +182,10 @@ impl Report {
             started: rfc3339(tally.run.time),
             wall: seconds(wall),
             verdict: words::verdict(exit, counts.failed + counts.cancelled > 0),
-            stopped: tally.stopping.as_ref().map(|cause| words::cause(plan, cause)),
+            stopped: tally
+                .stopping
+                .as_ref()
+                .map(|cause| words::cause(plan, cause)),
             exit: exit.code(),
             jobs: tally.run.jobs,
             totals: Totals {
@@ -190,32 +197,50 @@ impl Report {
                 user: seconds(ends().map(|end| end.usage.user).sum()),
                 system: seconds(ends().map(|end| end.usage.system).sum()),
             },
-            procflow: Own { version: env!("CARGO_PKG_VERSION").to_owned(), pid: tally.run.pid, max_rss: tally.own_peak },
-            nodes: tally.units.iter().enumerate().map(|(i, unit)| Node::new(plan, tally, secrets, i.into(), unit)).collect(),
-            queues: plan.queues.iter().zip(&tally.queues).map(|(queue, counted)| Queue::new(plan, queue, *counted)).collect(),
+            procflow: Own {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: tally.run.pid,
+                max_rss: tally.own_peak,
+            },
+            nodes: tally
+                .units
+                .iter()
+                .enumerate()
+                .map(|(i, unit)| Node::new(plan, tally, secrets, i.into(), unit))
+                .collect(),
+            queues: plan
+                .queues
+                .iter()
+                .zip(&tally.queues)
+                .map(|(queue, counted)| Queue::new(plan, queue, *counted))
+                .collect(),
         }
     }
 
-    /// As it is written: indented, with a newline at the end.
+    /// As it is written: a line for each node and queue, with a newline at the end.
     pub fn to_json(&self) -> Vec<u8> {
-        match serde_json::to_vec_pretty(self) {
-            Ok(mut json) => {
-                json.push(b'\n');
-                json
-            }
-            Err(e) => panic!("BUG: the report is no JSON: {e}"),
+        // About what a node takes, so that a big report is not moved about while it grows.
+        let mut json = Vec::with_capacity(1024 + 512 * (self.nodes.len() + self.queues.len()));
+        let mut serializer = serde_json::Serializer::with_formatter(&mut json, Rows::default());
+        if let Err(e) = self.serialize(&mut serializer) {
+            panic!("BUG: the report is no JSON: {e}");
         }
+        json.push(b'\n');
+        json
     }
 }
 
 impl Node {
     fn new(plan: &Plan, tally: &Tally, secrets: &Redactor, id: UnitId, unit: &Unit) -> Self {
         let label = Label::of(plan, id);
-        let Some(planned) = plan.units.get(id.index()) else { panic!("BUG: {id:?} is not in the plan") };
+        let Some(planned) = plan.units.get(id.index()) else {
+            panic!("BUG: {id:?} is not in the plan")
+        };
         let end: Option<&End> = unit.end.as_deref();
         // What was measured means something only where a process ran.
         let measured = end.filter(|_| unit.pid.is_some());
-        let (stderr, stderr_lossy) = end.map_or_else(Default::default, |end| text(secrets, &end.stderr_tail));
+        let (stderr, stderr_lossy) =
+            end.map_or_else(Default::default, |end| text(secrets, &end.stderr_tail));
         Node {
             name: label.node.to_owned(),
             unit: label.unit,
@@ -225,9 +250,13 @@ impl Node {
                 .map(|reason| redacted(secrets, reason).into_owned()),
             exit: end.and_then(|end| exit_code(&end.outcome, end.exit)),
             signal: end.and_then(|end| end.exit).and_then(Signal::new),
-            early_close: end.is_some_and(|end| matches!(end.outcome, Outcome::Succeeded { early_close: true })),
+            early_close: end
+                .is_some_and(|end| matches!(end.outcome, Outcome::Succeeded { early_close: true })),
             leaked: end.is_some_and(|end| end.leaked),
-            allow_failure: plan.nodes.get(planned.node.index()).is_some_and(|node| node.allow_failure),
+            allow_failure: plan
+                .nodes
+                .get(planned.node.index())
+                .is_some_and(|node| node.allow_failure),
             attempts: end.map_or(unit.attempt, |end| end.attempts),
             pid: unit.pid,
             start: unit.first_started.map(seconds),
@@ -255,14 +284,23 @@ impl Signal {
     fn new(exit: Exit) -> Option<Self> {
         match exit {
             Exit::Code(_) => None,
-            Exit::Signal { number, core } => Some(Signal { name: signal(number), number, core }),
+            Exit::Signal { number, core } => Some(Signal {
+                name: signal(number),
+                number,
+                core,
+            }),
         }
     }
 }
 
 impl Queue {
     fn new(plan: &Plan, queue: &crate::plan::Queue, counted: crate::report::tally::Queue) -> Self {
-        let names = |units: &[UnitId]| units.iter().map(|unit| Label::of(plan, *unit).to_string()).collect();
+        let names = |units: &[UnitId]| {
+            units
+                .iter()
+                .map(|unit| Label::of(plan, *unit).to_string())
+                .collect()
+        };
         Queue {
             name: queue.name.to_string(),
             kind: match queue.kind {

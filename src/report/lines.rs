@@ -33,7 +33,10 @@ impl Layout {
             .map(|unit| Label::of(view.plan, unit.into()))
             .map(|label| label.node.len() + label.unit.map_or(0, |_| 3))
             .max();
-        Layout { paint: Paint(colour), name: widest.unwrap_or(0).min(WIDEST_NAME) }
+        Layout {
+            paint: Paint(colour),
+            name: widest.unwrap_or(0).min(WIDEST_NAME),
+        }
     }
 }
 
@@ -61,8 +64,17 @@ pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, en
     let state = format!("{:<9}", words::state(&end.outcome));
     out.push_str(&layout.paint.paint(style(&end.outcome), &state));
     let ran = view.tally.unit(unit).pid.is_some();
-    let time = if ran { short(end.usage.wall) } else { "-".to_owned() };
-    let _ = write!(out, "  {:<width$}  {time:>7}", Label::of(view.plan, unit), width = layout.name);
+    let time = if ran {
+        short(end.usage.wall)
+    } else {
+        "-".to_owned()
+    };
+    let _ = write!(
+        out,
+        "  {:<width$}  {time:>7}",
+        Label::of(view.plan, unit),
+        width = layout.name
+    );
     for (i, remark) in remarks(view, unit, end).iter().enumerate() {
         out.push_str(if i == 0 { "  " } else { "; " });
         out.push_str(&view.secrets.text(remark));
@@ -72,7 +84,9 @@ pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, en
 
 /// What there is to say about an end: the reason first.
 fn remarks(view: &View<'_>, unit: UnitId, end: &End) -> Vec<String> {
-    let mut remarks: Vec<String> = words::reason(view.plan, unit, &end.outcome).into_iter().collect();
+    let mut remarks: Vec<String> = words::reason(view.plan, unit, &end.outcome)
+        .into_iter()
+        .collect();
     if matches!(end.outcome, Outcome::Failed(_)) && may_fail(view, unit) {
         remarks.push("it may fail".to_owned());
     }
@@ -86,18 +100,35 @@ fn remarks(view: &View<'_>, unit: UnitId, end: &End) -> Vec<String> {
 }
 
 fn may_fail(view: &View<'_>, unit: UnitId) -> bool {
-    let node = view.plan.units.get(unit.index()).and_then(|unit| view.plan.nodes.get(unit.node.index()));
+    let node = view
+        .plan
+        .units
+        .get(unit.index())
+        .and_then(|unit| view.plan.nodes.get(unit.node.index()));
     node.is_some_and(|node| node.allow_failure)
 }
 
 /// `[ 3/12] retrying   fetch     exit 7; next try in 2s`
-pub fn retrying(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, failure: &Failure, delay: Duration) {
+pub fn retrying(
+    out: &mut String,
+    view: &View<'_>,
+    layout: Layout,
+    unit: UnitId,
+    failure: &Failure,
+    delay: Duration,
+) {
     counter(out, view);
-    out.push_str(&layout.paint.paint(AnsiColor::Yellow.on_default(), "retrying "));
+    out.push_str(
+        &layout
+            .paint
+            .paint(AnsiColor::Yellow.on_default(), "retrying "),
+    );
     let why = words::failure(view.plan, unit, failure);
     let why = view.secrets.text(&why);
     // Delays are drawn at random: whole milliseconds are enough to read.
-    let delay = exact(Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)));
+    let delay = exact(Duration::from_millis(
+        u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+    ));
     let _ = writeln!(
         out,
         "  {:<width$}  {:>7}  {why}; next try in {delay}",
@@ -110,7 +141,13 @@ pub fn retrying(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId,
 /// `[ 3/12] running    train    2m 00s`
 pub fn running(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, time: Duration) {
     counter(out, view);
-    let _ = writeln!(out, "running    {:<width$}  {:>7}", Label::of(view.plan, unit), short(time), width = layout.name);
+    let _ = writeln!(
+        out,
+        "running    {:<width$}  {:>7}",
+        Label::of(view.plan, unit),
+        short(time),
+        width = layout.name
+    );
 }
 
 /// A line that a child printed, in a block below its node's line. The bar keeps a child from speaking with our voice.
@@ -123,10 +160,16 @@ pub fn quoted(out: &mut String, line: &str) {
 /// `failed: 12 nodes: 10 succeeded, 1 failed, 1 skipped in 1.31s`
 pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
     let counts = &view.tally.counts;
-    let Some((time, exit)) = view.tally.ended else { return };
+    let Some((time, exit)) = view.tally.ended else {
+        return;
+    };
     let bad = counts.failed + counts.cancelled > 0;
     let word = words::verdict(exit, bad);
-    let colour = if word == "succeeded" { AnsiColor::Green } else { AnsiColor::Red };
+    let colour = if word == "succeeded" {
+        AnsiColor::Green
+    } else {
+        AnsiColor::Red
+    };
     out.push_str(&paint.paint(colour.on_default().bold(), &word));
     let nodes = if counts.total == 1 { "node" } else { "nodes" };
     let _ = write!(out, ": {} {nodes}", counts.total);

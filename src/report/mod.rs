@@ -18,6 +18,7 @@ pub mod json;
 pub mod lines;
 pub mod observers;
 pub mod redact;
+pub mod rows;
 pub mod sanitize;
 pub mod table;
 pub mod tally;

@@ -139,10 +139,18 @@ impl<'p> Observers<'p> {
     /// [`Observers::output`]. A try's output ends with its `Ended` or `Retrying`.
     pub fn event(&mut self, mut event: RunEvent) {
         match &mut event.what {
-            What::Ended { unit, outcome, stderr_tail, .. } => {
+            What::Ended {
+                unit,
+                outcome,
+                stderr_tail,
+                ..
+            } => {
                 let mut streams = self.end_output(*unit);
                 if matches!(outcome, Outcome::Failed(_)) && stderr_tail.is_empty() {
-                    *stderr_tail = streams.as_mut().map(|streams| streams.tail.take()).unwrap_or_default();
+                    *stderr_tail = streams
+                        .as_mut()
+                        .map(|streams| streams.tail.take())
+                        .unwrap_or_default();
                 }
             }
             What::Retrying { unit, .. } => {
@@ -158,7 +166,11 @@ impl<'p> Observers<'p> {
                 log.push(&self.line);
             }
         }
-        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
         for reporter in &mut self.reporters {
             reporter.event(&event, &view);
         }
@@ -175,21 +187,53 @@ impl<'p> Observers<'p> {
         if stream == Stream::Err {
             streams.tail.push(&shown);
         }
-        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
-        show(unit, stream, &shown, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
+        show(
+            unit,
+            stream,
+            &shown,
+            &view,
+            &mut self.logs,
+            &mut self.reporters,
+            &mut self.fatal,
+        );
     }
 
     /// Nothing more comes from this try of a unit: what was held back is shown, its logs are closed.
     fn end_output(&mut self, unit: UnitId) -> Option<Streams> {
         // Most units print nothing; then nobody has anything to end.
         let mut streams = self.streams.remove(&unit)?;
-        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
         if !self.secrets.is_idle() {
             let out = self.secrets.end(&mut streams.out);
             let err = self.secrets.end(&mut streams.err);
             streams.tail.push(&err);
-            show(unit, Stream::Out, &out, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
-            show(unit, Stream::Err, &err, &view, &mut self.logs, &mut self.reporters, &mut self.fatal);
+            show(
+                unit,
+                Stream::Out,
+                &out,
+                &view,
+                &mut self.logs,
+                &mut self.reporters,
+                &mut self.fatal,
+            );
+            show(
+                unit,
+                Stream::Err,
+                &err,
+                &view,
+                &mut self.logs,
+                &mut self.reporters,
+                &mut self.fatal,
+            );
         }
         for reporter in &mut self.reporters {
             reporter.output_ended(unit, &view);
@@ -205,12 +249,19 @@ impl<'p> Observers<'p> {
 
     /// How often someone wants [`Observers::tick`].
     pub fn tick_every(&self) -> Option<Duration> {
-        self.reporters.iter().filter_map(|reporter| reporter.tick_every()).min()
+        self.reporters
+            .iter()
+            .filter_map(|reporter| reporter.tick_every())
+            .min()
     }
 
     /// It is now so late, since the run's start.
     pub fn tick(&mut self, now: Duration) {
-        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
         for reporter in &mut self.reporters {
             reporter.tick(now, &view);
         }
@@ -232,14 +283,21 @@ impl<'p> Observers<'p> {
             && let Err(e) = journal.flush()
         {
             let path = std::path::PathBuf::from(journal.name());
-            self.fatal.get_or_insert(store::Error::Io { doing: "write", path, source: e });
+            self.fatal.get_or_insert(store::Error::Io {
+                doing: "write",
+                path,
+                source: e,
+            });
             self.journal = None;
         }
         let faults = &mut self.faults;
         self.event_files.retain_mut(|file| match file.flush() {
             Ok(()) => true,
             Err(why) => {
-                faults.push(SinkError { name: file.name().to_owned(), why });
+                faults.push(SinkError {
+                    name: file.name().to_owned(),
+                    why,
+                });
                 false
             }
         });
@@ -261,7 +319,11 @@ impl<'p> Observers<'p> {
     /// As [`Observers::flush`].
     pub fn finish(&mut self, own_peak: u64) -> Result<Vec<SinkError>, store::Error> {
         self.tally.own_peak = own_peak;
-        let view = View { plan: self.plan, tally: &self.tally, secrets: &self.secrets };
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
         for reporter in &mut self.reporters {
             reporter.finish(&view);
         }
@@ -283,7 +345,12 @@ fn show(
         return;
     }
     if let Some(open) = logs
-        && let Err(e) = open.append(unit, || Label::of(view.plan, unit).to_string(), stream, bytes)
+        && let Err(e) = open.append(
+            unit,
+            || Label::of(view.plan, unit).to_string(),
+            stream,
+            bytes,
+        )
     {
         *logs = None;
         fatal.get_or_insert(e);

@@ -44,10 +44,16 @@ impl Redactor {
         if secrets.is_empty() {
             return Redactor(None);
         }
-        match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&secrets) {
+        match AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&secrets)
+        {
             Ok(find) => Redactor(Some(Matcher { find, secrets })),
             // Its limits are gigabytes of patterns; a pipeline file has 8 MiB at most.
-            Err(e) => panic!("BUG: secrets of {} bytes do not fit a matcher: {e}", secrets.concat().len()),
+            Err(e) => panic!(
+                "BUG: secrets of {} bytes do not fit a matcher: {e}",
+                secrets.concat().len()
+            ),
         }
     }
 
@@ -69,9 +75,10 @@ impl Redactor {
     /// Whole bytes without their secrets.
     pub fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         match &self.0 {
-            Some(m) if m.find.is_match(bytes) => {
-                Cow::Owned(m.find.replace_all_bytes(bytes, &vec![MASK.as_bytes(); m.find.patterns_len()]))
-            }
+            Some(m) if m.find.is_match(bytes) => Cow::Owned(
+                m.find
+                    .replace_all_bytes(bytes, &vec![MASK.as_bytes(); m.find.patterns_len()]),
+            ),
             _ => Cow::Borrowed(bytes),
         }
     }
@@ -79,7 +86,9 @@ impl Redactor {
     /// What can be shown of a stream after its next chunk: what was held back and the chunk, without secrets, but for an
     /// end that may turn out to be the beginning of one.
     pub fn chunk<'a>(&self, held: &mut Held, chunk: &'a [u8]) -> Cow<'a, [u8]> {
-        let Some(matcher) = &self.0 else { return Cow::Borrowed(chunk) };
+        let Some(matcher) = &self.0 else {
+            return Cow::Borrowed(chunk);
+        };
         let mut data = std::mem::take(&mut held.0);
         data.extend_from_slice(chunk);
         let mut shown = Vec::with_capacity(data.len());
@@ -115,7 +124,10 @@ impl Matcher {
     fn open_end(&self, data: &[u8]) -> usize {
         let longest = |secret: &Vec<u8>| {
             let most = (secret.len() - 1).min(data.len());
-            (1..=most).rev().find(|n| data.ends_with(&secret[..*n])).unwrap_or(0)
+            (1..=most)
+                .rev()
+                .find(|n| data.ends_with(&secret[..*n]))
+                .unwrap_or(0)
         };
         self.secrets.iter().map(longest).max().unwrap_or(0)
     }
@@ -134,13 +146,19 @@ mod tests {
     fn without_secrets_everything_passes() {
         let redactor = redactor(&["", ""]);
         assert!(redactor.is_idle());
-        assert!(matches!(redactor.chunk(&mut Held::default(), b"ab"), Cow::Borrowed(b"ab")));
+        assert!(matches!(
+            redactor.chunk(&mut Held::default(), b"ab"),
+            Cow::Borrowed(b"ab")
+        ));
     }
 
     #[test]
     fn the_longest_secret_wins_and_lines_of_one_count() {
         let redactor = redactor(&["key", "keyboard", "begin\nmiddle\n}\n"]);
-        assert_eq!(redactor.text("a keyboard, a key, > middle <, }"), "a ***, a ***, > *** <, }");
+        assert_eq!(
+            redactor.text("a keyboard, a key, > middle <, }"),
+            "a ***, a ***, > *** <, }"
+        );
     }
 
     #[test]

@@ -18,7 +18,11 @@ pub fn line(out: &mut String, line: &[u8], colour: bool) {
         out.push_str(text);
         return;
     }
-    let mut keep = Keep { out, colour, styled: false };
+    let mut keep = Keep {
+        out,
+        colour,
+        styled: false,
+    };
     let mut parser = Parser::<anstyle_parse::DefaultCharAccumulator>::new();
     // Decoded first: then a byte of 0x80 to 0x9F is part of a character, never a control of its own that the parser might
     // obey.
@@ -83,17 +87,46 @@ fn harmless_sgr(params: &Params) -> Option<String> {
                     Some([2]) => 3,
                     _ => break,
                 };
-                let values: Vec<String> = params.by_ref().take(more).filter_map(|p| p.first()).map(u16::to_string).collect();
+                let values: Vec<String> = params
+                    .by_ref()
+                    .take(more)
+                    .filter_map(|p| p.first())
+                    .map(u16::to_string)
+                    .collect();
                 if values.len() < more {
                     break;
                 }
                 let kind = if more == 1 { 5 } else { 2 };
-                kept.push(format!("{};{kind};{}", param.first().copied().unwrap_or_default(), values.join(";")));
+                kept.push(format!(
+                    "{};{kind};{}",
+                    param.first().copied().unwrap_or_default(),
+                    values.join(";")
+                ));
             }
             [38 | 48 | 58, ..] | [4, _] => {
-                kept.push(param.iter().map(u16::to_string).collect::<Vec<_>>().join(":"));
+                kept.push(
+                    param
+                        .iter()
+                        .map(u16::to_string)
+                        .collect::<Vec<_>>()
+                        .join(":"),
+                );
             }
-            [n @ (0..=4 | 7 | 9 | 21..=24 | 27 | 29..=37 | 39..=47 | 49 | 53 | 55 | 59 | 90..=97 | 100..=107)] => {
+            [
+                n @ (0..=4
+                | 7
+                | 9
+                | 21..=24
+                | 27
+                | 29..=37
+                | 39..=47
+                | 49
+                | 53
+                | 55
+                | 59
+                | 90..=97
+                | 100..=107),
+            ] => {
                 kept.push(n.to_string());
             }
             _ => {}
@@ -117,8 +150,14 @@ mod tests {
     fn text_tabs_and_colours_stay() {
         assert_eq!(shown(b"a\tb"), "a\tb");
         assert_eq!(shown("grüße 🎉".as_bytes()), "grüße 🎉");
-        assert_eq!(shown(b"\x1b[1;31merror\x1b[0m: x"), "\x1b[1;31merror\x1b[0m: x");
-        assert_eq!(shown(b"\x1b[38;5;9ma\x1b[48;2;1;2;3mb"), "\x1b[38;5;9ma\x1b[48;2;1;2;3mb\x1b[0m");
+        assert_eq!(
+            shown(b"\x1b[1;31merror\x1b[0m: x"),
+            "\x1b[1;31merror\x1b[0m: x"
+        );
+        assert_eq!(
+            shown(b"\x1b[38;5;9ma\x1b[48;2;1;2;3mb"),
+            "\x1b[38;5;9ma\x1b[48;2;1;2;3mb\x1b[0m"
+        );
         assert_eq!(shown(b"\x1b[4:3mcurly"), "\x1b[4:3mcurly\x1b[0m");
         assert_eq!(shown(b"\x1b[mplain"), "\x1b[0mplain");
     }

@@ -36,12 +36,21 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint) {
         cells: rows.iter().map(|(unit, end)| cell(*unit, *end)).collect(),
     };
     let mut columns = vec![
-        column("node", false, &|unit, _| Label::of(view.plan, unit).to_string()),
-        column("state", false, &|_, end| end.map_or("-", |end| words::state(&end.outcome)).to_owned()),
-        column("exit", true, &|_, end| end.and_then(status).unwrap_or_default()),
-        column("time", true, &|unit, end| ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.wall))),
+        column("node", false, &|unit, _| {
+            Label::of(view.plan, unit).to_string()
+        }),
+        column("state", false, &|_, end| {
+            end.map_or("-", |end| words::state(&end.outcome)).to_owned()
+        }),
+        column("exit", true, &|_, end| {
+            end.and_then(status).unwrap_or_default()
+        }),
+        column("time", true, &|unit, end| {
+            ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.wall))
+        }),
         column("cpu", true, &|unit, end| {
-            ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.user + end.usage.system))
+            ran(view, unit, end)
+                .map_or_else(String::new, |end| short(end.usage.user + end.usage.system))
         }),
         column("memory", true, &|unit, end| {
             ran(view, unit, end).map_or_else(String::new, |end| match view.tally.peak(end) {
@@ -50,13 +59,17 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint) {
                 None => String::new(),
             })
         }),
-        column("in → out", true, &|unit, _| match view.tally.flow(view.plan, unit) {
-            (None, None) => String::new(),
-            (input, output) => {
-                let side = |side: Option<u64>| side.map_or("-".to_owned(), bytes);
-                format!("{} → {}", side(input), side(output))
-            }
-        }),
+        column(
+            "in → out",
+            true,
+            &|unit, _| match view.tally.flow(view.plan, unit) {
+                (None, None) => String::new(),
+                (input, output) => {
+                    let side = |side: Option<u64>| side.map_or("-".to_owned(), bytes);
+                    format!("{} → {}", side(input), side(output))
+                }
+            },
+        ),
         column("tries", true, &|_, end| match end {
             Some(end) if end.attempts > 1 => end.attempts.to_string(),
             _ => String::new(),
@@ -73,11 +86,18 @@ type Row<'a> = (UnitId, Option<&'a End>);
 
 /// The rows to show, and how many more there would be.
 fn rows<'a>(view: &View<'a>) -> (Vec<Row<'a>>, usize) {
-    let units = view.tally.units.iter().enumerate().map(|(i, unit)| (UnitId::from(i), unit.end.as_deref()));
+    let units = view
+        .tally
+        .units
+        .iter()
+        .enumerate()
+        .map(|(i, unit)| (UnitId::from(i), unit.end.as_deref()));
     if view.tally.units.len() <= MOST_ROWS {
         return (units.collect(), 0);
     }
-    let plain = |end: &End| matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked;
+    let plain = |end: &End| {
+        matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked
+    };
     let mut rows: Vec<_> = units.filter(|(_, end)| !end.is_some_and(plain)).collect();
     // Failures first: where not all have room, these must.
     rows.sort_by_key(|(_, end)| !end.is_some_and(|end| matches!(end.outcome, Outcome::Failed(_))));
@@ -94,19 +114,36 @@ fn ran<'a>(view: &View<'_>, unit: UnitId, end: Option<&'a End>) -> Option<&'a En
 fn status(end: &End) -> Option<String> {
     match end.exit {
         Some(Exit::Signal { number, .. }) => Some(signal(number)),
-        Some(Exit::Code(_)) | None => exit_code(&end.outcome, end.exit).map(|code| code.to_string()),
+        Some(Exit::Code(_)) | None => {
+            exit_code(&end.outcome, end.exit).map(|code| code.to_string())
+        }
     }
 }
 
 fn write_rows(out: &mut String, columns: &[Column], rows: &[Row<'_>], paint: Paint) {
     let width = |text: &str| text.chars().count();
-    let widths: Vec<usize> =
-        columns.iter().map(|c| c.cells.iter().map(|cell| width(cell)).chain([width(c.head)]).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = columns
+        .iter()
+        .map(|c| {
+            c.cells
+                .iter()
+                .map(|cell| width(cell))
+                .chain([width(c.head)])
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let mut line = |cells: &mut dyn Iterator<Item = (&str, Style)>| {
         let mut text = String::new();
         let mut last = 0;
-        for (i, ((cell, style), (column, width))) in cells.zip(columns.iter().zip(&widths)).enumerate() {
-            let padded = if column.right { format!("{cell:>width$}") } else { format!("{cell:<width$}") };
+        for (i, ((cell, style), (column, width))) in
+            cells.zip(columns.iter().zip(&widths)).enumerate()
+        {
+            let padded = if column.right {
+                format!("{cell:>width$}")
+            } else {
+                format!("{cell:<width$}")
+            };
             if i > 0 {
                 text.push_str("  ");
             }

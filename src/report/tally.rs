@@ -58,7 +58,11 @@ pub struct Unit {
 impl Unit {
     /// A process of it runs, since then.
     pub fn running_since(&self) -> Option<Duration> {
-        if self.end.is_some() { None } else { self.started }
+        if self.end.is_some() {
+            None
+        } else {
+            self.started
+        }
     }
 }
 
@@ -121,7 +125,10 @@ impl Tally {
             run: Run::default(),
             units: vec![Unit::default(); plan.units.len()],
             queues: vec![Queue::default(); plan.queues.len()],
-            counts: Counts { total: plan.units.len(), ..Counts::default() },
+            counts: Counts {
+                total: plan.units.len(),
+                ..Counts::default()
+            },
             stopping: None,
             ended: None,
             own_peak: 0,
@@ -149,8 +156,19 @@ impl Tally {
     /// Adds a fact.
     pub fn add(&mut self, event: &RunEvent) {
         match &event.what {
-            What::RunStarted { id, pipeline: _, time, pid, jobs } => {
-                self.run = Run { id: id.clone(), time: *time, pid: *pid, jobs: *jobs };
+            What::RunStarted {
+                id,
+                pipeline: _,
+                time,
+                pid,
+                jobs,
+            } => {
+                self.run = Run {
+                    id: id.clone(),
+                    time: *time,
+                    pid: *pid,
+                    jobs: *jobs,
+                };
             }
             What::Started { unit, attempt, pid } => {
                 let unit = self.unit_mut(*unit);
@@ -168,7 +186,15 @@ impl Tally {
                 unit.started = None;
                 self.counts.running -= usize::from(was_running);
             }
-            What::Ended { unit, outcome, exit, attempts, usage, leaked, stderr_tail } => {
+            What::Ended {
+                unit,
+                outcome,
+                exit,
+                attempts,
+                usage,
+                leaked,
+                stderr_tail,
+            } => {
                 let record = self.unit_mut(*unit);
                 let was_running = record.running_since().is_some();
                 record.end = Some(Box::new(End {
@@ -189,9 +215,16 @@ impl Tally {
                 };
                 *count += 1;
             }
-            What::QueueEnded { queue, bytes, records } => {
+            What::QueueEnded {
+                queue,
+                bytes,
+                records,
+            } => {
                 if let Some(queue) = self.queues.get_mut(queue.index()) {
-                    *queue = Queue { bytes: *bytes, records: *records };
+                    *queue = Queue {
+                        bytes: *bytes,
+                        records: *records,
+                    };
                 }
             }
             What::RunStopping { cause } => {
@@ -209,11 +242,18 @@ impl Tally {
     /// Bytes that went into a unit and came out of it by queues: the sum over those that are known, nothing where none is.
     pub fn flow(&self, plan: &Plan, unit: UnitId) -> (Option<u64>, Option<u64>) {
         let sum = |ends: fn(&crate::plan::Queue) -> &[UnitId]| {
-            let group = plan.units.get(unit.index()).and_then(|u| plan.groups.get(u.group.index()))?;
+            let group = plan
+                .units
+                .get(unit.index())
+                .and_then(|u| plan.groups.get(u.group.index()))?;
             let queues = group.queues.iter().filter(|q| {
-                plan.queues.get(q.index()).is_some_and(|queue| ends(queue).contains(&unit))
+                plan.queues
+                    .get(q.index())
+                    .is_some_and(|queue| ends(queue).contains(&unit))
             });
-            queues.filter_map(|q| self.queues.get(q.index())?.bytes).reduce(u64::saturating_add)
+            queues
+                .filter_map(|q| self.queues.get(q.index())?.bytes)
+                .reduce(u64::saturating_add)
         };
         (sum(|queue| &queue.readers), sum(|queue| &queue.writers))
     }

@@ -16,7 +16,8 @@ pub fn check_target(path: &Path) -> Result<(), String> {
     match path.metadata() {
         Ok(there) if there.is_dir() => return fault(&"is a directory, not a file to write"),
         Ok(there) if is_device(&there) => {
-            return access(path, AccessFlags::W_OK).or_else(|e| fault(&format_args!("cannot be written: {}", io::Error::from(e))));
+            return access(path, AccessFlags::W_OK)
+                .or_else(|e| fault(&format_args!("cannot be written: {}", io::Error::from(e))));
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -28,8 +29,14 @@ pub fn check_target(path: &Path) -> Result<(), String> {
     let dir = directory(path);
     match access(dir, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Ok(()),
-        Err(nix::errno::Errno::ENOENT) => fault(&format_args!("there is no directory {}", dir.display())),
-        Err(e) => fault(&format_args!("cannot write in {}: {}", dir.display(), io::Error::from(e))),
+        Err(nix::errno::Errno::ENOENT) => {
+            fault(&format_args!("there is no directory {}", dir.display()))
+        }
+        Err(e) => fault(&format_args!(
+            "cannot write in {}: {}",
+            dir.display(),
+            io::Error::from(e)
+        )),
     }
 }
 
@@ -39,10 +46,15 @@ pub fn check_target(path: &Path) -> Result<(), String> {
 /// Where it cannot be written; the old file is as it was then.
 pub fn write_target(path: &Path, contents: &[u8]) -> io::Result<()> {
     if path.metadata().is_ok_and(|there| is_device(&there)) {
-        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(contents);
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(contents);
     }
-    let mut file =
-        tempfile::Builder::new().prefix(".procflow-").permissions(Permissions::from_mode(0o666)).tempfile_in(directory(path))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".procflow-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory(path))?;
     file.write_all(contents)?;
     file.persist(path)?;
     Ok(())
@@ -58,5 +70,65 @@ fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_told_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let missing = path.join("no/out.json");
+        for (target, fault) in [
+            (path.join("out.json"), None),
+            (
+                path.to_owned(),
+                Some("is a directory, not a file to write".to_owned()),
+            ),
+            (
+                missing,
+                Some(format!(
+                    "there is no directory {}",
+                    path.join("no").display()
+                )),
+            ),
+            (Path::new("/dev/null").to_owned(), None),
+            (Path::new("out.json").to_owned(), None),
+        ] {
+            let expected = fault.map_or(Ok(()), |fault| {
+                Err(format!("{}: {fault}", target.display()))
+            });
+            assert_eq!(check_target(&target), expected);
+        }
+        assert!(!path.join("out.json").exists());
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_what_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, link) = (dir.path().join("victim"), dir.path().join("out.json"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &link).unwrap();
+        write_target(&link, b"{}").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&link).unwrap(), "{}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        // As any program would have made it: readable for whom the umask leaves it.
+        fs::write(dir.path().join("other"), "").unwrap();
+        let mode = |name: &str| {
+            fs::metadata(dir.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode("out.json"), mode("other"));
+        write_target(Path::new("/dev/null"), b"{}").unwrap();
     }
 }

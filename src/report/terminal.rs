@@ -63,7 +63,11 @@ impl Wishes {
     /// From environment variables, by this look-up.
     pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name| var(name).filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default().to_lowercase();
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .find_map(set)
+            .unwrap_or_default()
+            .to_lowercase();
         Wishes {
             no_color: set("NO_COLOR").is_some(),
             force_color: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
@@ -81,15 +85,28 @@ impl Terminal {
     pub fn new(fd: impl AsFd, wishes: &Wishes) -> io::Result<Self> {
         let fd: OwnedFd = fd.as_fd().try_clone_to_owned()?;
         // terminal_size says nothing of a terminal that does not know its size (0 columns), as of a pipe: lines then.
-        let size = terminal_size::terminal_size_of(&fd).map(|(width, height)| (width.0, height.0)).filter(|_| !wishes.dumb);
+        let size = terminal_size::terminal_size_of(&fd)
+            .map(|(width, height)| (width.0, height.0))
+            .filter(|_| !wishes.dumb);
         let colour = !wishes.no_color && (wishes.force_color || size.is_some());
-        let look = Look { size, colour, unicode: wishes.utf8 };
+        let look = Look {
+            size,
+            colour,
+            unicode: wishes.utf8,
+        };
         Ok(Terminal::with(Out::Fd(File::from(fd)), look))
     }
 
     /// Speaks to nobody.
     pub fn gone() -> Self {
-        Terminal::with(Out::Gone, Look { size: None, colour: false, unicode: false })
+        Terminal::with(
+            Out::Gone,
+            Look {
+                size: None,
+                colour: false,
+                unicode: false,
+            },
+        )
     }
 
     /// Keeps what is said, for [`Terminal::said`].
@@ -98,7 +115,11 @@ impl Terminal {
     }
 
     fn with(out: Out, look: Look) -> Self {
-        Terminal(Arc::new(Mutex::new(Inner { out, look, pending: Vec::new() })))
+        Terminal(Arc::new(Mutex::new(Inner {
+            out,
+            look,
+            pending: Vec::new(),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -187,7 +208,11 @@ pub struct Paint(pub bool);
 impl Paint {
     /// `text` in `style`.
     pub fn paint(self, style: Style, text: &str) -> String {
-        if self.0 { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        if self.0 {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
     }
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use crate::event::{Cause, Exit, Failure, Outcome, RunEvent, Stream, Usage, What};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Arg, Ends, Group, Node, NodeId, Plan, Queue, QueueId, QueueKind, Retry, Settings, Unit, UnitId};
+use crate::plan::{
+    Arg, Ends, Group, Node, NodeId, Plan, Queue, QueueId, QueueKind, Retry, Settings, Unit, UnitId,
+};
 use crate::report::terminal::Look;
 use crate::report::{Console, Observers, Output, Progress, Terminal, schema_events, schema_report};
 
 /// A plan of these nodes, each alone in its group, with queues between (writer, reader) pairs in one.
-pub(super) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Plan {
+pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Plan {
     let literal = |text: &str| Template::Literal(text.into());
     let settings = Arc::new(Settings {
         cwd: literal("."),
@@ -33,7 +35,10 @@ pub(super) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Plan {
         limits: vec![],
         nice: 0,
     });
-    let ends = Arc::new(Ends { inputs: vec![], outputs: vec![] });
+    let ends = Arc::new(Ends {
+        inputs: vec![],
+        outputs: vec![],
+    });
     let ids = 0..u32::try_from(names.len()).unwrap();
     Plan {
         name: "words".to_owned(),
@@ -98,7 +103,11 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub(super) const PLAIN: Look = Look { size: None, colour: false, unicode: true };
+pub(super) const PLAIN: Look = Look {
+    size: None,
+    colour: false,
+    unicode: true,
+};
 
 /// A run that is told step by step.
 pub(super) struct Story<'p> {
@@ -112,8 +121,17 @@ impl<'p> Story<'p> {
         let terminal = Terminal::kept(PLAIN);
         let mut observers = Observers::new(plan);
         let run_dir = Some(".procflow/runs/R".into());
-        observers.add_reporter(Box::new(Console::new(terminal.clone(), progress, output, run_dir)));
-        let mut story = Story { observers, terminal, now: Duration::ZERO };
+        observers.add_reporter(Box::new(Console::new(
+            terminal.clone(),
+            progress,
+            output,
+            run_dir,
+        )));
+        let mut story = Story {
+            observers,
+            terminal,
+            now: Duration::ZERO,
+        };
         story.event(What::RunStarted {
             id: "R".to_owned(),
             pipeline: "words".to_owned(),
@@ -135,7 +153,11 @@ impl<'p> Story<'p> {
     }
 
     pub fn start(&mut self, unit: u32) {
-        self.event(What::Started { unit: UnitId(unit), attempt: 1, pid: 101 + i32::try_from(unit).unwrap() });
+        self.event(What::Started {
+            unit: UnitId(unit),
+            attempt: 1,
+            pid: 101 + i32::try_from(unit).unwrap(),
+        });
     }
 
     pub fn print(&mut self, unit: u32, stream: Stream, text: &str) {
@@ -146,7 +168,12 @@ impl<'p> Story<'p> {
     pub fn end(&mut self, unit: u32, outcome: Outcome, exit: Option<Exit>) {
         let wall = self.now;
         let ran = exit.is_some();
-        let usage = Usage { wall, user: wall / 4, system: wall / 8, max_rss: 12 << 20 };
+        let usage = Usage {
+            wall,
+            user: wall / 4,
+            system: wall / 8,
+            max_rss: 12 << 20,
+        };
         self.event(What::Ended {
             unit: UnitId(unit),
             outcome,
@@ -159,7 +186,11 @@ impl<'p> Story<'p> {
     }
 
     pub fn ok(&mut self, unit: u32) {
-        self.end(unit, Outcome::Succeeded { early_close: false }, Some(Exit::Code(0)));
+        self.end(
+            unit,
+            Outcome::Succeeded { early_close: false },
+            Some(Exit::Code(0)),
+        );
     }
 
     pub fn fail(&mut self, unit: u32, exit: Exit) {
@@ -184,20 +215,48 @@ fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<
     story.print(1, Stream::Err, "\x1b[31mwarning\x1b[0m: odd\x1b[2J\n");
     story.print(0, Stream::Out, "line\n");
     story.at(310).print(2, Stream::Err, "one\ntwo\nno newline");
-    story.fail(2, Exit::Signal { number: libc::SIGSEGV, core: true });
-    story.event(What::RunStopping { cause: Cause::RunFailed(NodeId(2)) });
+    story.fail(
+        2,
+        Exit::Signal {
+            number: libc::SIGSEGV,
+            core: true,
+        },
+    );
+    story.event(What::RunStopping {
+        cause: Cause::RunFailed(NodeId(2)),
+    });
     story.at(320).ok(0);
-    let by_reader = Cause::Reader { node: NodeId(2), root: NodeId(2) };
-    story.end(1, Outcome::Cancelled(by_reader), Some(Exit::Signal { number: libc::SIGTERM, core: false }));
-    let after = Cause::After { node: NodeId(2), root: NodeId(2) };
+    let by_reader = Cause::Reader {
+        node: NodeId(2),
+        root: NodeId(2),
+    };
+    story.end(
+        1,
+        Outcome::Cancelled(by_reader),
+        Some(Exit::Signal {
+            number: libc::SIGTERM,
+            core: false,
+        }),
+    );
+    let after = Cause::After {
+        node: NodeId(2),
+        root: NodeId(2),
+    };
     story.end(3, Outcome::Skipped(after), None);
-    story.event(What::QueueEnded { queue: QueueId(0), bytes: Some(3_250_586), records: Some(1000) });
+    story.event(What::QueueEnded {
+        queue: QueueId(0),
+        bytes: Some(3_250_586),
+        records: Some(1000),
+    });
     story.at(330);
     story.finish(ExitCode::NodeFailed)
 }
 
 fn mixed_plan() -> Plan {
-    plan(&["read", "split", "count", "publish"], &[("lines", 0, 1), ("words", 1, 2)])
+    plan(
+        &["read", "split", "count", "publish"],
+        &[("lines", 0, 1), ("words", 1, 2)],
+    )
 }
 
 const TABLE: &str = "\
@@ -290,7 +349,11 @@ fn the_report_says_the_same() {
     let (_, observers) = mixed(&plan, Progress::None, Output::None);
     let report: serde_json::Value = serde_json::from_slice(&observers.report().to_json()).unwrap();
     let schema = serde_json::to_value(schema_report()).unwrap();
-    let faults: Vec<_> = jsonschema::validator_for(&schema).unwrap().iter_errors(&report).map(|e| e.to_string()).collect();
+    let faults: Vec<_> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(&report)
+        .map(|e| e.to_string())
+        .collect();
     assert_eq!(faults, Vec::<String>::new());
     let count = &report["nodes"][2];
     let expected = serde_json::json!({
@@ -301,9 +364,12 @@ fn the_report_says_the_same() {
     });
     assert_eq!(count, &expected);
     assert_eq!(report["started"], "2026-11-24T14:53:09.000Z");
-    assert_eq!(report["queues"][0], serde_json::json!({
-        "name": "lines", "kind": "relayed", "writers": ["read"], "readers": ["split"], "bytes": 3_250_586, "records": 1000,
-    }));
+    assert_eq!(
+        report["queues"][0],
+        serde_json::json!({
+            "name": "lines", "kind": "relayed", "writers": ["read"], "readers": ["split"], "bytes": 3_250_586, "records": 1000,
+        })
+    );
     assert_eq!(report["queues"][1]["bytes"], serde_json::Value::Null);
     assert_eq!(report["nodes"][3]["state"], "skipped");
     assert_eq!(report["nodes"][3]["wall"], serde_json::Value::Null);
@@ -313,19 +379,46 @@ fn the_report_says_the_same() {
 fn every_event() -> Vec<RunEvent> {
     let unit = UnitId(0);
     let outcomes = [
-        (Outcome::Succeeded { early_close: true }, Some(Exit::Signal { number: libc::SIGPIPE, core: false })),
-        (Outcome::Failed(Failure::TimedOut(ms(30_000))), Some(Exit::Signal { number: libc::SIGKILL, core: false })),
-        (Outcome::Failed(Failure::CannotStart { code: 127, why: "no such file: \"sotr\"".to_owned() }), None),
-        (Outcome::Failed(Failure::Exit(Exit::Code(127))), Some(Exit::Code(127))),
+        (
+            Outcome::Succeeded { early_close: true },
+            Some(Exit::Signal {
+                number: libc::SIGPIPE,
+                core: false,
+            }),
+        ),
+        (
+            Outcome::Failed(Failure::TimedOut(ms(30_000))),
+            Some(Exit::Signal {
+                number: libc::SIGKILL,
+                core: false,
+            }),
+        ),
+        (
+            Outcome::Failed(Failure::CannotStart {
+                code: 127,
+                why: "no such file: \"sotr\"".to_owned(),
+            }),
+            None,
+        ),
+        (
+            Outcome::Failed(Failure::Exit(Exit::Code(127))),
+            Some(Exit::Code(127)),
+        ),
         (Outcome::Skipped(Cause::ByUser), None),
-        (Outcome::Cancelled(Cause::Interrupted(libc::SIGINT)), Some(Exit::Code(3))),
+        (
+            Outcome::Cancelled(Cause::Interrupted(libc::SIGINT)),
+            Some(Exit::Code(3)),
+        ),
     ];
     let ends = outcomes.into_iter().map(|(outcome, exit)| What::Ended {
         unit,
         outcome,
         exit,
         attempts: u32::from(exit.is_some()),
-        usage: Usage { wall: Duration::from_micros(1234), ..Usage::default() },
+        usage: Usage {
+            wall: Duration::from_micros(1234),
+            ..Usage::default()
+        },
         leaked: true,
         stderr_tail: vec![],
     });
@@ -337,13 +430,44 @@ fn every_event() -> Vec<RunEvent> {
             pid: 100,
             jobs: 4,
         },
-        What::Started { unit, attempt: 1, pid: 101 },
-        What::Stopping { unit, signal: libc::SIGTERM },
-        What::Retrying { unit, attempt: 1, failure: Failure::Exit(Exit::Code(3)), delay: ms(1500) },
-        What::QueueEnded { queue: QueueId(0), bytes: Some(1), records: None },
+        What::Started {
+            unit,
+            attempt: 1,
+            pid: 101,
+        },
+        What::Stopping {
+            unit,
+            signal: libc::SIGTERM,
+        },
+        What::Retrying {
+            unit,
+            attempt: 1,
+            failure: Failure::Exit(Exit::Code(3)),
+            delay: ms(1500),
+        },
+        What::QueueEnded {
+            queue: QueueId(0),
+            bytes: Some(1),
+            records: None,
+        },
     ];
-    let last = [What::RunStopping { cause: Cause::RunTimeout }, What::RunEnded { exit: ExitCode::Signal(2) }];
-    first.into_iter().chain(ends).chain(last).map(|what| RunEvent { at: Duration::from_micros(1_001_234), what }).collect()
+    let last = [
+        What::RunStopping {
+            cause: Cause::RunTimeout,
+        },
+        What::RunEnded {
+            exit: ExitCode::Signal(2),
+        },
+    ];
+    first
+        .into_iter()
+        .chain(ends)
+        .chain(last)
+        .map(|what| RunEvent {
+            at: Duration::from_micros(1_001_234),
+            what,
+        })
+        .collect()
 }
 
 #[test]
@@ -373,12 +497,22 @@ fn event_lines() {
     let schema = serde_json::to_value(schema_events()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     for line in lines.lines() {
-        let faults: Vec<_> = validator.iter_errors(&serde_json::from_str(line).unwrap()).map(|e| e.to_string()).collect();
+        let faults: Vec<_> = validator
+            .iter_errors(&serde_json::from_str(line).unwrap())
+            .map(|e| e.to_string())
+            .collect();
         assert_eq!(faults, Vec::<String>::new(), "{line}");
     }
     // The schema can say no.
-    for wrong in [r#"{"event":"started","t":1}"#, r#"{"event":"run_ended","t":1,"exit":0,"more":1}"#, r#"{"event":"x","t":1}"#] {
-        assert!(!validator.is_valid(&serde_json::from_str(wrong).unwrap()), "{wrong}");
+    for wrong in [
+        r#"{"event":"started","t":1}"#,
+        r#"{"event":"run_ended","t":1,"exit":0,"more":1}"#,
+        r#"{"event":"x","t":1}"#,
+    ] {
+        assert!(
+            !validator.is_valid(&serde_json::from_str(wrong).unwrap()),
+            "{wrong}"
+        );
     }
 }
 
@@ -391,7 +525,11 @@ fn schemas_are_up_to_date() {
         if std::env::var_os("PROCFLOW_WRITE_SCHEMAS").is_some() {
             std::fs::write(&path, &now).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), now, "{path} is out of date");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap_or_default(),
+            now,
+            "{path} is out of date"
+        );
     }
 }
 
@@ -410,11 +548,18 @@ fn a_big_run_shows_what_went_wrong() {
     story.end(1999, Outcome::Skipped(Cause::RunFailed(NodeId(1998))), None);
     let (said, observers) = story.finish(ExitCode::NodeFailed);
     let verdict = "failed: 2000 nodes: 1998 succeeded, 1 failed, 1 skipped in 0.31s\nits files: .procflow/runs/R\n";
-    assert_eq!(said, format!("[1999/2000] failed     n1998    0.31s  exit 3\n{verdict}"));
+    assert_eq!(
+        said,
+        format!("[1999/2000] failed     n1998    0.31s  exit 3\n{verdict}")
+    );
 
     let mut table = String::new();
     let secrets = super::Redactor::default();
-    let view = super::View { plan: &plan, tally: observers.tally(), secrets: &secrets };
+    let view = super::View {
+        plan: &plan,
+        tally: observers.tally(),
+        secrets: &secrets,
+    };
     super::table::table(&mut table, &view, super::terminal::Paint(false));
     let expected = "\
 node   state    exit   time    cpu    memory
@@ -442,15 +587,31 @@ fn a_secret_is_nowhere() {
             story.print(0, Stream::Err, piece);
         }
         let why = "no such file: \"hunter2\"".to_owned();
-        story.end(0, Outcome::Failed(Failure::CannotStart { code: 127, why }), Some(Exit::Code(127)));
+        story.end(
+            0,
+            Outcome::Failed(Failure::CannotStart { code: 127, why }),
+            Some(Exit::Code(127)),
+        );
         let (said, observers) = story.finish(ExitCode::NodeFailed);
-        assert!(said.contains("  | with *** in it\n") && said.contains("  | and ***\n") && said.contains("  | hunt\n"), "{said}");
+        assert!(
+            said.contains("  | with *** in it\n")
+                && said.contains("  | and ***\n")
+                && said.contains("  | hunt\n"),
+            "{said}"
+        );
         assert!(!said.contains("hunter2"), "{said}");
         let report = String::from_utf8(observers.report().to_json()).unwrap();
-        assert!(report.contains(r#""stderr": "with *** in it\nand ***\nhunt""#), "{report}");
+        assert!(
+            report.contains(r#""stderr": "with *** in it\nand ***\nhunt""#),
+            "{report}"
+        );
         assert!(!report.contains("hunter2"), "{report}");
     }
-    for (file, whole) in [("logs/a.out", true), ("logs/a.err", true), ("events.jsonl", false)] {
+    for (file, whole) in [
+        ("logs/a.out", true),
+        ("logs/a.err", true),
+        ("events.jsonl", false),
+    ] {
         let text = std::fs::read_to_string(run.path().join(file)).unwrap();
         assert!(!text.contains("hunter2") && text.contains("***"), "{text}");
         assert!(!whole || text == "with *** in it\nand ***\nhunt", "{text}");
@@ -461,27 +622,66 @@ fn a_secret_is_nowhere() {
 fn one_sink_does_not_hurt_another() {
     let plan = plan(&["a"], &[]);
     let dir = tempfile::tempdir().unwrap();
-    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
     let good = dir.path().join("good");
     let mut story = Story::new(&plan, Progress::Plain, Output::None);
-    story.observers.add_event_file(super::EventLog::new("full", full()));
-    story.observers.add_event_file(super::EventLog::new("good", std::fs::File::create(&good).unwrap()));
+    story
+        .observers
+        .add_event_file(super::EventLog::new("full", full()));
+    story.observers.add_event_file(super::EventLog::new(
+        "good",
+        std::fs::File::create(&good).unwrap(),
+    ));
     story.start(0);
     story.at(10).ok(0);
-    story.event(What::RunEnded { exit: ExitCode::Success });
+    story.event(What::RunEnded {
+        exit: ExitCode::Success,
+    });
     assert!(story.observers.has_faults());
-    let faults: Vec<_> = story.observers.finish(0).unwrap().iter().map(ToString::to_string).collect();
-    assert_eq!(faults, ["cannot write full: No space left on device (os error 28)"]);
+    let faults: Vec<_> = story
+        .observers
+        .finish(0)
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        faults,
+        ["cannot write full: No space left on device (os error 28)"]
+    );
     assert_eq!(std::fs::read_to_string(good).unwrap().lines().count(), 3);
-    assert!(story.terminal.said().ends_with("succeeded: 1 node in 0.01s\n"));
+    assert!(
+        story
+            .terminal
+            .said()
+            .ends_with("succeeded: 1 node in 0.01s\n")
+    );
 
     // The run's own log is another matter: without it the run cannot go on.
     let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::ZERO).unwrap();
     let mut observers = Observers::new(&plan);
-    observers.keep(run.logs(1).unwrap(), super::EventLog::new("events.jsonl", full()));
-    observers.event(RunEvent { at: ms(0), what: What::Started { unit: UnitId(0), attempt: 1, pid: 1 } });
+    observers.keep(
+        run.logs(1).unwrap(),
+        super::EventLog::new("events.jsonl", full()),
+    );
+    observers.event(RunEvent {
+        at: ms(0),
+        what: What::Started {
+            unit: UnitId(0),
+            attempt: 1,
+            pid: 1,
+        },
+    });
     let error = observers.flush().unwrap_err().to_string();
-    assert!(error.starts_with("cannot write events.jsonl: No space left on device"), "{error}");
+    assert!(
+        error.starts_with("cannot write events.jsonl: No space left on device"),
+        "{error}"
+    );
     observers.flush().unwrap();
 }
 
@@ -499,13 +699,19 @@ fn a_slow_reader_of_a_non_blocking_pipe_gets_everything() {
     use std::io::Read;
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).unwrap();
     // Only the write end shall not block.
-    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+    nix::fcntl::fcntl(
+        &reader,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()),
+    )
+    .unwrap();
     let terminal = Terminal::new(&writer, &super::terminal::Wishes::default()).unwrap();
     drop(writer);
     let text = "0123456789abcdef".repeat(65_536);
     let read = std::thread::spawn(move || {
         let mut got = String::new();
-        std::fs::File::from(reader).read_to_string(&mut got).unwrap();
+        std::fs::File::from(reader)
+            .read_to_string(&mut got)
+            .unwrap();
         got
     });
     terminal.say(&text);
@@ -545,7 +751,12 @@ struct Shown {
 
 impl Shown {
     fn new(width: usize, height: usize) -> Self {
-        Shown { rows: vec![vec![]], row: 0, column: 0, size: (width, height) }
+        Shown {
+            rows: vec![vec![]],
+            row: 0,
+            column: 0,
+            size: (width, height),
+        }
     }
 
     fn take(&mut self, text: &str) {
@@ -568,7 +779,11 @@ impl Shown {
                     match command {
                         Some('A') => {
                             // Above the screen nothing can be reached.
-                            assert!(n <= self.row && n < self.size.1, "{n} up from row {}", self.row);
+                            assert!(
+                                n <= self.row && n < self.size.1,
+                                "{n} up from row {}",
+                                self.row
+                            );
                             self.row -= n;
                         }
                         Some('B') => self.row += n,
@@ -594,22 +809,45 @@ impl Shown {
     }
 
     fn text(&self) -> String {
-        let rows: Vec<_> = self.rows.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned()).collect();
+        let rows: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| row.iter().collect::<String>().trim_end().to_owned())
+            .collect();
         rows.join("\n").trim_end().to_owned()
     }
 }
 
 /// Runs a story on a pty of this size; gives what it wrote, tick by tick, and at the end.
-fn on_a_pty(width: u16, height: u16, ticks: &[fn(&mut Observers<'_>)], plan: &Plan, output: Output) -> Vec<String> {
+fn on_a_pty(
+    width: u16,
+    height: u16,
+    ticks: &[fn(&mut Observers<'_>)],
+    plan: &Plan,
+    output: Output,
+) -> Vec<String> {
     use std::io::Read;
-    let size = nix::pty::Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = nix::pty::Winsize {
+        ws_row: height,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     let pty = nix::pty::openpty(Some(&size), None).unwrap();
     // As it is written: the line discipline would make \r\n of \n.
     let mut raw = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
     nix::sys::termios::cfmakeraw(&mut raw);
     nix::sys::termios::tcsetattr(&pty.slave, nix::sys::termios::SetArg::TCSANOW, &raw).unwrap();
-    nix::fcntl::fcntl(&pty.master, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
-    let wishes = super::terminal::Wishes { no_color: true, utf8: true, ..Default::default() };
+    nix::fcntl::fcntl(
+        &pty.master,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )
+    .unwrap();
+    let wishes = super::terminal::Wishes {
+        no_color: true,
+        utf8: true,
+        ..Default::default()
+    };
     let terminal = Terminal::new(&pty.slave, &wishes).unwrap();
     let mut master = std::fs::File::from(pty.master);
     let mut read = || {
@@ -621,7 +859,12 @@ fn on_a_pty(width: u16, height: u16, ticks: &[fn(&mut Observers<'_>)], plan: &Pl
         String::from_utf8(got).unwrap()
     };
     let mut observers = Observers::new(plan);
-    observers.add_reporter(Box::new(Console::new(terminal, Progress::Bars, output, None)));
+    observers.add_reporter(Box::new(Console::new(
+        terminal,
+        Progress::Bars,
+        output,
+        None,
+    )));
     assert_eq!(observers.tick_every(), Some(ms(100)));
     let mut said = Vec::new();
     for (i, tick) in ticks.iter().enumerate() {
@@ -630,19 +873,35 @@ fn on_a_pty(width: u16, height: u16, ticks: &[fn(&mut Observers<'_>)], plan: &Pl
         observers.tick(ms(100 * (i as u64 + 1)));
         said.push(read());
     }
-    observers.event(RunEvent { at: ms(1000), what: What::RunEnded { exit: ExitCode::NodeFailed } });
+    observers.event(RunEvent {
+        at: ms(1000),
+        what: What::RunEnded {
+            exit: ExitCode::NodeFailed,
+        },
+    });
     observers.finish(0).unwrap();
     said.push(read());
     said
 }
 
 fn start(observers: &mut Observers<'_>, unit: u32) {
-    observers.event(RunEvent { at: ms(0), what: What::Started { unit: UnitId(unit), attempt: 1, pid: 1 } });
+    observers.event(RunEvent {
+        at: ms(0),
+        what: What::Started {
+            unit: UnitId(unit),
+            attempt: 1,
+            pid: 1,
+        },
+    });
 }
 
 fn end(observers: &mut Observers<'_>, unit: u32, code: u8) {
     let exit = Exit::Code(code);
-    let outcome = if code == 0 { Outcome::Succeeded { early_close: false } } else { Outcome::Failed(Failure::Exit(exit)) };
+    let outcome = if code == 0 {
+        Outcome::Succeeded { early_close: false }
+    } else {
+        Outcome::Failed(Failure::Exit(exit))
+    };
     observers.event(RunEvent {
         at: ms(200),
         what: What::Ended {
@@ -650,7 +909,10 @@ fn end(observers: &mut Observers<'_>, unit: u32, code: u8) {
             outcome,
             exit: Some(exit),
             attempts: 1,
-            usage: Usage { wall: ms(200), ..Usage::default() },
+            usage: Usage {
+                wall: ms(200),
+                ..Usage::default()
+            },
             leaked: false,
             stderr_tail: vec![],
         },
@@ -666,7 +928,11 @@ fn bars_stand_below_what_is_said() {
             start(o, 1);
         },
         |o| {
-            o.output(UnitId(0), Stream::Out, b"hello\x1b[2J\x1b[1;1Hworld\nnot yet");
+            o.output(
+                UnitId(0),
+                Stream::Out,
+                b"hello\x1b[2J\x1b[1;1Hworld\nnot yet",
+            );
             end(o, 1, 3);
         },
         |o| start(o, 2),
@@ -680,7 +946,11 @@ fn bars_stand_below_what_is_said() {
     }
     let bar = |filled: usize| "━".repeat(filled);
     let expected = [
-        format!("⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s", bar(0), "╌".repeat(37)),
+        format!(
+            "⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s",
+            bar(0),
+            "╌".repeat(37)
+        ),
         format!(
             "read  | helloworld\n[1/3] failed     sort     0.20s  exit 3\n⠹ read   0.20s\n{}{} 1/3, 1 running, 1 failed, 0.20s",
             bar(9),
@@ -702,7 +972,9 @@ failed: 3 nodes: 1 failed in 1.00s";
 
 #[test]
 fn bars_fit_every_screen() {
-    let names: Vec<String> = (0..30).map(|i| format!("a-node-with-a-long-name-{i}-{}", "x".repeat(i * 3))).collect();
+    let names: Vec<String> = (0..30)
+        .map(|i| format!("a-node-with-a-long-name-{i}-{}", "x".repeat(i * 3)))
+        .collect();
     let plan = plan(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let ticks: [fn(&mut Observers<'_>); 3] = [
         |o| (0..20).for_each(|unit| start(o, unit)),
@@ -715,7 +987,10 @@ fn bars_fit_every_screen() {
         for text in &said[..3] {
             screen.take(text);
             let lines = screen.text().lines().count();
-            assert!(lines <= 9.min(usize::from(height).saturating_sub(2).max(1)), "{lines} lines on {width}x{height}");
+            assert!(
+                lines <= 9.min(usize::from(height).saturating_sub(2).max(1)),
+                "{lines} lines on {width}x{height}"
+            );
         }
     }
 }
@@ -729,18 +1004,36 @@ fn cost_of_a_node() {
     let plan = plan(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let dir = tempfile::tempdir().unwrap();
     for progress in [Progress::None, Progress::Plain] {
-        let mut best = [Duration::MAX; 4];
+        let mut best = [Duration::MAX; 5];
         for _ in 0..50 {
             let begin = std::time::Instant::now();
-            let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::from_secs(1_795_531_989)).unwrap();
+            let run = crate::store::RunDir::create(
+                None,
+                dir.path(),
+                b"",
+                Duration::from_secs(1_795_531_989),
+            )
+            .unwrap();
             let journal = super::EventLog::new("events.jsonl", run.create_events().unwrap());
             let made = begin.elapsed();
-            let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+            let null = std::fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/null")
+                .unwrap();
             let terminal = Terminal::new(&null, &super::terminal::Wishes::default()).unwrap();
             let mut observers = Observers::new(&plan);
             observers.keep(run.logs(2000).unwrap(), journal);
-            observers.add_reporter(Box::new(Console::new(terminal, progress, Output::Grouped, None)));
-            let mut story = Story { observers, terminal: Terminal::gone(), now: ms(5) };
+            observers.add_reporter(Box::new(Console::new(
+                terminal,
+                progress,
+                Output::Grouped,
+                None,
+            )));
+            let mut story = Story {
+                observers,
+                terminal: Terminal::gone(),
+                now: ms(5),
+            };
             let begin = std::time::Instant::now();
             for unit in 0..2000 {
                 story.start(unit);
@@ -748,19 +1041,28 @@ fn cost_of_a_node() {
             }
             let told = begin.elapsed() / 2000;
             let begin = std::time::Instant::now();
-            story.event(What::RunEnded { exit: ExitCode::Success });
+            story.event(What::RunEnded {
+                exit: ExitCode::Success,
+            });
             story.observers.finish(0).unwrap();
+            let finished = begin.elapsed();
+            let begin = std::time::Instant::now();
             let json = story.observers.report().to_json();
             run.write_report(&json).unwrap();
             let reported = begin.elapsed();
             drop(story);
             let begin = std::time::Instant::now();
             run.prune();
-            for (best, time) in best.iter_mut().zip([made, told, reported, begin.elapsed()]) {
+            for (best, time) in
+                best.iter_mut()
+                    .zip([made, told, finished, reported, begin.elapsed()])
+            {
                 *best = time.min(*best);
             }
         }
-        let [made, told, reported, pruned] = best;
-        eprintln!("{progress:?}: make {made:?}, node {told:?}, report {reported:?}, prune {pruned:?}");
+        let [made, told, finished, reported, pruned] = best;
+        eprintln!(
+            "{progress:?}: make {made:?}, node {told:?}, finish {finished:?}, report {reported:?}, prune {pruned:?}"
+        );
     }
 }

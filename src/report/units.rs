@@ -19,11 +19,18 @@ pub struct Label<'a> {
 impl<'a> Label<'a> {
     /// The label of this unit.
     pub fn of(plan: &'a Plan, unit: UnitId) -> Self {
-        let Some(node) = plan.units.get(unit.index()).and_then(|u| plan.nodes.get(u.node.index())) else {
+        let Some(node) = plan
+            .units
+            .get(unit.index())
+            .and_then(|u| plan.nodes.get(u.node.index()))
+        else {
             panic!("BUG: {unit:?} is not in the plan");
         };
         let several = node.units.len() > 1;
-        Label { node: &node.name, unit: several.then(|| unit.0 - node.units.start) }
+        Label {
+            node: &node.name,
+            unit: several.then(|| unit.0 - node.units.start),
+        }
     }
 }
 
@@ -96,24 +103,36 @@ mod tests {
     #[test]
     fn times_have_about_three_figures() {
         let of = |ms| short(Duration::from_millis(ms));
-        let shown: Vec<_> = [0, 4, 310, 9_994, 9_995, 12_440, 59_949, 59_950, 187_000, 3_599_949, 3_720_000]
-            .map(of)
-            .into();
+        let shown: Vec<_> = [
+            0, 4, 310, 9_994, 9_995, 12_440, 59_949, 59_950, 187_000, 3_599_949, 3_720_000,
+        ]
+        .map(of)
+        .into();
         assert_eq!(
             shown,
-            ["0.00s", "0.00s", "0.31s", "9.99s", "10.0s", "12.4s", "59.9s", "1m 00s", "3m 07s", "59m 59s", "1h 02m"]
+            [
+                "0.00s", "0.00s", "0.31s", "9.99s", "10.0s", "12.4s", "59.9s", "1m 00s", "3m 07s",
+                "59m 59s", "1h 02m"
+            ]
         );
     }
 
     #[test]
     fn bytes_have_about_three_figures() {
-        let shown: Vec<_> =
-            [0, 1023, 1024, 3_250_586, 1024 * 1024 - 1, u64::MAX].map(bytes).into();
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "3.1 MiB", "1.0 MiB", "16.0 EiB"]);
+        let shown: Vec<_> = [0, 1023, 1024, 3_250_586, 1024 * 1024 - 1, u64::MAX]
+            .map(bytes)
+            .into();
+        assert_eq!(
+            shown,
+            ["0 B", "1023 B", "1.0 KiB", "3.1 MiB", "1.0 MiB", "16.0 EiB"]
+        );
     }
 
     #[test]
     fn signals_have_names() {
-        assert_eq!([9, 34, 37, 99].map(signal), ["SIGKILL", "SIGRTMIN", "SIGRTMIN+3", "signal 99"]);
+        assert_eq!(
+            [9, 34, 37, 99].map(signal),
+            ["SIGKILL", "SIGRTMIN", "SIGRTMIN+3", "signal 99"]
+        );
     }
 }

@@ -23,7 +23,9 @@ pub fn state(outcome: &Outcome) -> &'static str {
 pub fn reason(plan: &Plan, unit: UnitId, outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Succeeded { early_close: false } => None,
-        Outcome::Succeeded { early_close: true } => Some("its readers had all they needed".to_owned()),
+        Outcome::Succeeded { early_close: true } => {
+            Some("its readers had all they needed".to_owned())
+        }
         Outcome::Failed(why) => Some(failure(plan, unit, why)),
         Outcome::Cancelled(why) | Outcome::Skipped(why) => Some(cause(plan, why)),
     }
@@ -61,12 +63,21 @@ fn advice(plan: &Plan, unit: UnitId, exit: Exit) -> Option<String> {
             match code {
                 126 => Some(format!("{shell} found a command that it could not run")),
                 127 => Some(format!("{shell} did not find a command")),
-                129..=192 => Some(format!("as {shell} says it: {} ended a command", units::signal(i32::from(code) - 128))),
+                129..=192 => Some(format!(
+                    "as {shell} says it: {} ended a command",
+                    units::signal(i32::from(code) - 128)
+                )),
                 _ => None,
             }
         }
-        Exit::Signal { number: libc::SIGXCPU, .. } => Some("its CPU time was over `limits.cpu_time`".to_owned()),
-        Exit::Signal { number: libc::SIGXFSZ, .. } => Some("a file grew over `limits.file_size`".to_owned()),
+        Exit::Signal {
+            number: libc::SIGXCPU,
+            ..
+        } => Some("its CPU time was over `limits.cpu_time`".to_owned()),
+        Exit::Signal {
+            number: libc::SIGXFSZ,
+            ..
+        } => Some("a file grew over `limits.file_size`".to_owned()),
         Exit::Signal { .. } => None,
     }
 }
@@ -76,7 +87,9 @@ fn shell(plan: &Plan, unit: UnitId) -> Option<&str> {
     match plan.units.get(unit.index())?.argv.first()? {
         Arg::One(Template::Literal(program)) => {
             let name = program.rsplit('/').next()?;
-            ["sh", "bash", "dash", "zsh", "ksh", "ash", "fish"].contains(&name).then_some(name)
+            ["sh", "bash", "dash", "zsh", "ksh", "ash", "fish"]
+                .contains(&name)
+                .then_some(name)
         }
         Arg::One(Template::Parts(_)) | Arg::EachInput(_) => None,
     }
@@ -90,11 +103,21 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
     };
     match cause {
         Cause::Writer { node, root } if node == root => format!("writer {} failed", name(node)),
-        Cause::Writer { node, root } => format!("writer {} was cancelled ({} failed)", name(node), name(root)),
+        Cause::Writer { node, root } => format!(
+            "writer {} was cancelled ({} failed)",
+            name(node),
+            name(root)
+        ),
         Cause::Reader { node, root } if node == root => format!("reader {} failed", name(node)),
-        Cause::Reader { node, root } => format!("reader {} was cancelled ({} failed)", name(node), name(root)),
+        Cause::Reader { node, root } => format!(
+            "reader {} was cancelled ({} failed)",
+            name(node),
+            name(root)
+        ),
         Cause::After { node, root } if node == root => format!("{} failed", name(node)),
-        Cause::After { node, root } => format!("{} did not succeed ({} failed)", name(node), name(root)),
+        Cause::After { node, root } => {
+            format!("{} did not succeed ({} failed)", name(node), name(root))
+        }
         Cause::NeverFailed(node) => format!("{} did not fail", name(node)),
         Cause::RunFailed(node) => format!("the run stopped after {} failed", name(node)),
         Cause::RunTimeout => match plan.timeout {
@@ -118,5 +141,100 @@ pub fn verdict(exit: ExitCode, any_failed: bool) -> String {
         // `--exit-code-from` says what to exit with, not how the run went.
         ExitCode::Node(_) => if any_failed { "failed" } else { "succeeded" }.to_owned(),
         ExitCode::Signal(number) => format!("interrupted by {}", units::signal(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::tests::plan;
+
+    #[test]
+    fn failures() {
+        let mut plan = plan(&["a"], &[]);
+        let unit = UnitId(0);
+        let code = |code| Failure::Exit(Exit::Code(code));
+        let signal = |number, core| Failure::Exit(Exit::Signal { number, core });
+        let in_shell = [
+            (code(3), "exit 3"),
+            (
+                code(126),
+                "exit 126 (sh found a command that it could not run)",
+            ),
+            (code(127), "exit 127 (sh did not find a command)"),
+            (
+                code(137),
+                "exit 137 (as sh says it: SIGKILL ended a command)",
+            ),
+            (signal(libc::SIGKILL, false), "killed by SIGKILL"),
+            (
+                signal(libc::SIGABRT, true),
+                "killed by SIGABRT (core dumped)",
+            ),
+            (
+                signal(libc::SIGXCPU, false),
+                "killed by SIGXCPU (its CPU time was over `limits.cpu_time`)",
+            ),
+            (
+                Failure::TimedOut(Duration::from_millis(90_500)),
+                "timed out after 1m 30s 500ms",
+            ),
+            (
+                Failure::CannotStart {
+                    code: 127,
+                    why: "no such file: \"x\"".to_owned(),
+                },
+                "cannot start: no such file: \"x\"",
+            ),
+            (
+                Failure::Result("its value is longer than 64 KiB".to_owned()),
+                "its value is longer than 64 KiB",
+            ),
+        ];
+        for (why, words) in in_shell {
+            assert_eq!(failure(&plan, unit, &why), words);
+        }
+        // Another program may mean anything by 127.
+        plan.units[0].argv = vec![Arg::One(Template::Literal("/usr/bin/env".into()))];
+        assert_eq!(failure(&plan, unit, &code(127)), "exit 127");
+    }
+
+    #[test]
+    fn causes() {
+        let mut plan = plan(&["a", "b"], &[]);
+        let (a, b) = (NodeId(0), NodeId(1));
+        let causes = [
+            (Cause::Writer { node: a, root: a }, "writer a failed"),
+            (
+                Cause::Writer { node: b, root: a },
+                "writer b was cancelled (a failed)",
+            ),
+            (Cause::Reader { node: a, root: a }, "reader a failed"),
+            (
+                Cause::Reader { node: b, root: a },
+                "reader b was cancelled (a failed)",
+            ),
+            (Cause::After { node: a, root: a }, "a failed"),
+            (
+                Cause::After { node: b, root: a },
+                "b did not succeed (a failed)",
+            ),
+            (Cause::NeverFailed(a), "a did not fail"),
+            (Cause::RunFailed(a), "the run stopped after a failed"),
+            (Cause::RunTimeout, "the run timed out"),
+            (Cause::Interrupted(libc::SIGINT), "interrupted by SIGINT"),
+            (Cause::ByUser, "--skip"),
+            (Cause::Broken, "procflow could not go on"),
+        ];
+        for (why, words) in causes {
+            assert_eq!(cause(&plan, &why), words);
+        }
+        plan.timeout = Some(Duration::from_secs(600));
+        assert_eq!(
+            cause(&plan, &Cause::RunTimeout),
+            "the run timed out after 10m"
+        );
     }
 }

@@ -46,7 +46,14 @@ struct Log {
 impl Logs {
     pub(super) fn new(run: OwnedFd, path: PathBuf, units: usize) -> Self {
         let logs = std::iter::repeat_with(|| None).take(units * 2).collect();
-        Logs { run, path, dir_made: false, logs, dirty: Vec::new(), open: 0 }
+        Logs {
+            run,
+            path,
+            dir_made: false,
+            logs,
+            dirty: Vec::new(),
+            open: 0,
+        }
     }
 
     /// The directory that they are in.
@@ -58,24 +65,41 @@ impl Logs {
     ///
     /// # Errors
     /// Where the file cannot be made or written (a full disk).
-    pub fn append(&mut self, unit: UnitId, label: impl FnOnce() -> String, stream: Stream, bytes: &[u8]) -> Result<(), Error> {
+    pub fn append(
+        &mut self,
+        unit: UnitId,
+        label: impl FnOnce() -> String,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());
         }
         let index = index(unit, stream);
-        let Some(slot) = self.logs.get_mut(index) else { panic!("BUG: a log of {unit:?}, which is not in the plan") };
+        let Some(slot) = self.logs.get_mut(index) else {
+            panic!("BUG: a log of {unit:?}, which is not in the plan")
+        };
         let log = slot.get_or_insert_with(|| {
             let extension = match stream {
                 Stream::Out => "out",
                 Stream::Err => "err",
             };
-            Box::new(Log { name: file_name(&label(), unit, extension), made: false, file: None, buffer: Vec::new() })
+            Box::new(Log {
+                name: file_name(&label(), unit, extension),
+                made: false,
+                file: None,
+                buffer: Vec::new(),
+            })
         });
         if log.buffer.is_empty() {
             self.dirty.push(index);
         }
         log.buffer.extend_from_slice(bytes);
-        if log.buffer.len() > BUFFER { self.write(index) } else { Ok(()) }
+        if log.buffer.len() > BUFFER {
+            self.write(index)
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what is buffered: one write(2) for each log that has got something.
@@ -113,7 +137,9 @@ impl Logs {
     }
 
     fn write(&mut self, index: usize) -> Result<(), Error> {
-        let Some(Some(log)) = self.logs.get_mut(index) else { return Ok(()) };
+        let Some(Some(log)) = self.logs.get_mut(index) else {
+            return Ok(());
+        };
         if log.buffer.is_empty() {
             return Ok(());
         }
@@ -124,7 +150,8 @@ impl Logs {
         let was_open = log.file.is_some();
         let mut file = match log.file.take() {
             Some(file) => file,
-            None => open_log(&self.run, log).map_err(|e| Error::io("open", self.path.join(&log.name), e))?,
+            None => open_log(&self.run, log)
+                .map_err(|e| Error::io("open", self.path.join(&log.name), e))?,
         };
         let written = file.write_all(&log.buffer);
         log.buffer.clear();
@@ -139,7 +166,8 @@ impl Logs {
 /// Opens a log at its end. The first time it must not be there yet: two units never share a file, and a link that someone
 /// planted is an error.
 fn open_log(run: &OwnedFd, log: &mut Log) -> io::Result<File> {
-    let mut flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut flags =
+        OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     if !log.made {
         flags |= OFlag::O_EXCL;
     }
@@ -156,7 +184,10 @@ fn index(unit: UnitId, stream: Stream) -> usize {
 /// A file name for a unit. Names of the pipeline are plain, but what a matrix puts into them need not be, and a file name has
 /// at most 255 bytes.
 fn file_name(label: &str, unit: UnitId, extension: &str) -> String {
-    let mut name: String = label.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
+    let mut name: String = label
+        .chars()
+        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
+        .collect();
     let changed = name != label || name.starts_with('.');
     if name.len() > 200 {
         name.truncate(name.floor_char_boundary(200));

@@ -47,14 +47,22 @@ pub enum Error {
 
 impl Error {
     fn io(doing: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
-        Error::Io { doing, path: path.as_ref().to_owned(), source: source.into() }
+        Error::Io {
+            doing,
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        }
     }
 }
 
 /// The way out, where the errno says that another directory is one.
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        // A file system without locks, as some networks have.
+        | io::ErrorKind::Unsupported => {
             "; name a directory for runs with --state-dir"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room, or name another place with --state-dir",

@@ -36,7 +36,9 @@ impl RunId {
         let (seconds, fraction) = (step / STEPS, step % STEPS);
         let (year, month, day) = civil(seconds / 86_400);
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-        RunId(format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{fraction:04x}"))
+        RunId(format!(
+            "{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{fraction:04x}"
+        ))
     }
 
     /// As text.
@@ -69,8 +71,16 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (month_of_year, wraps) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + wraps, month_of_year, day - (153 * month + 2) / 5 + 1)
+    let (month_of_year, wraps) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (
+        era * 400 + year + wraps,
+        month_of_year,
+        day - (153 * month + 2) / 5 + 1,
+    )
 }
 
 /// The directory of a run that lives. The run counts as live until this is dropped.
@@ -111,10 +121,18 @@ impl RunDir {
         let path = runs_path.join(id.as_str());
 
         let lock = create_file(&dir, "lock", &path)?;
-        lock.try_lock().map_err(|e| Error::io("lock", path.join("lock"), e))?;
+        lock.try_lock()
+            .map_err(|e| Error::io("lock", path.join("lock"), e))?;
         let mut copy = create_file(&dir, "pipeline.toml", &path)?;
-        copy.write_all(pipeline_text).map_err(|e| Error::io("write", path.join("pipeline.toml"), e))?;
-        Ok(RunDir { path, id, runs, dir, _lock: lock })
+        copy.write_all(pipeline_text)
+            .map_err(|e| Error::io("write", path.join("pipeline.toml"), e))?;
+        Ok(RunDir {
+            path,
+            id,
+            runs,
+            dir,
+            _lock: lock,
+        })
     }
 
     /// Where it is, as a path that starts with what `create` was given.
@@ -140,7 +158,10 @@ impl RunDir {
     /// # Errors
     /// Where there are no descriptors left.
     pub fn logs(&self, units: usize) -> Result<Logs, Error> {
-        let dir = self.dir.try_clone().map_err(|e| Error::io("open", &self.path, e))?;
+        let dir = self
+            .dir
+            .try_clone()
+            .map_err(|e| Error::io("open", &self.path, e))?;
         Ok(Logs::new(dir, self.path.join("logs"), units))
     }
 
@@ -161,8 +182,10 @@ impl RunDir {
     pub fn write_report(&self, json: &[u8]) -> Result<(), Error> {
         let path = self.path.join("report.json");
         let mut file = create_file(&self.dir, ".report.json", &self.path)?;
-        file.write_all(json).map_err(|e| Error::io("write", &path, e))?;
-        renameat(&self.dir, ".report.json", &self.dir, "report.json").map_err(|e| Error::io("put in place", &path, e))
+        file.write_all(json)
+            .map_err(|e| Error::io("write", &path, e))?;
+        renameat(&self.dir, ".report.json", &self.dir, "report.json")
+            .map_err(|e| Error::io("put in place", &path, e))
     }
 
     /// Removes all but the last 20 runs, never one that lives. It costs nothing else than a look at the directory where there
@@ -170,9 +193,17 @@ impl RunDir {
     ///
     /// Runs that cannot be removed are left for the next time: that is no reason to end this run.
     pub fn prune(&self) {
-        let Ok(names) = run_names(&self.runs) else { return };
-        let Some(excess) = names.len().checked_sub(KEEP) else { return };
-        for name in names.iter().take(excess).filter(|name| name.as_str() != self.id.as_str()) {
+        let Ok(names) = run_names(&self.runs) else {
+            return;
+        };
+        let Some(excess) = names.len().checked_sub(KEEP) else {
+            return;
+        };
+        for name in names
+            .iter()
+            .take(excess)
+            .filter(|name| name.as_str() != self.id.as_str())
+        {
             // An error is another procflow that prunes at the same time, or a file system that has a life of its own.
             let _ = remove_run(&self.runs, name);
         }
@@ -187,14 +218,20 @@ fn open_state(path: &Path, follow: OFlag) -> Result<OwnedFd, Error> {
         Err(Errno::ENOENT) => return make_state(path, flags),
         // With O_NOFOLLOW and O_DIRECTORY a link is ENOTDIR, as a file is.
         Err(Errno::ELOOP | Errno::ENOTDIR) if path.is_symlink() => {
-            return Err(Error::Unfit { path: path.to_owned(), why: "is a symbolic link".to_owned() });
+            return Err(Error::Unfit {
+                path: path.to_owned(),
+                why: "is a symbolic link".to_owned(),
+            });
         }
         Err(e) => return Err(Error::io("open", path, e)),
     };
     let stat = fstat(&dir).map_err(|e| Error::io("look at", path, e))?;
     match unfit(&stat) {
         None => Ok(dir),
-        Some(why) => Err(Error::Unfit { path: path.to_owned(), why }),
+        Some(why) => Err(Error::Unfit {
+            path: path.to_owned(),
+            why,
+        }),
     }
 }
 
@@ -202,7 +239,10 @@ fn open_state(path: &Path, follow: OFlag) -> Result<OwnedFd, Error> {
 fn unfit(stat: &FileStat) -> Option<String> {
     let me = geteuid().as_raw();
     if stat.st_uid != me {
-        return Some(format!("belongs to user {}, and you are user {me}", stat.st_uid));
+        return Some(format!(
+            "belongs to user {}, and you are user {me}",
+            stat.st_uid
+        ));
     }
     let mode = stat.st_mode & 0o777;
     (mode & 0o022 != 0).then(|| format!("can be written by others (mode {mode:o})"))
@@ -217,8 +257,15 @@ fn make_state(path: &Path, flags: OFlag) -> Result<OwnedFd, Error> {
         .create(path)
         .map_err(|e| Error::io("create", path, e))?;
     let dir = open(path, flags, Mode::empty()).map_err(|e| Error::io("open", path, e))?;
-    match openat(&dir, ".gitignore", create_flags(), Mode::from_bits_truncate(0o600)) {
-        Ok(file) => File::from(file).write_all(b"*\n").map_err(|e| Error::io("write", path.join(".gitignore"), e))?,
+    match openat(
+        &dir,
+        ".gitignore",
+        create_flags(),
+        Mode::from_bits_truncate(0o600),
+    ) {
+        Ok(file) => File::from(file)
+            .write_all(b"*\n")
+            .map_err(|e| Error::io("write", path.join(".gitignore"), e))?,
         Err(Errno::EEXIST) => {}
         Err(e) => return Err(Error::io("create", path.join(".gitignore"), e)),
     }
@@ -299,7 +346,12 @@ fn remove_run(runs: &OwnedFd, name: &str) -> nix::Result<()> {
     let dir = openat(runs, name, dir_flags(), Mode::empty())?;
     // Without its lock file it is a run that is just being made, or was half removed: the first is young, and the oldest are
     // looked at only.
-    let lock = match openat(&dir, "lock", OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+    let lock = match openat(
+        &dir,
+        "lock",
+        OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(lock) => Some(File::from(lock)),
         Err(Errno::ENOENT) => None,
         Err(e) => return Err(e),

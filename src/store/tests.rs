@@ -18,7 +18,9 @@ fn create(dir: &Path, at: Duration) -> Result<RunDir, Error> {
 
 fn runs(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir.join(".procflow/runs")).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -29,7 +31,12 @@ fn tree(dir: &Path) -> Vec<(String, u32)> {
     all.into_iter()
         .map(|entry| {
             let entry = entry.unwrap();
-            let name = entry.path().strip_prefix(dir).unwrap().display().to_string();
+            let name = entry
+                .path()
+                .strip_prefix(dir)
+                .unwrap()
+                .display()
+                .to_string();
             (name, entry.metadata().unwrap().mode() & 0o777)
         })
         .collect()
@@ -44,14 +51,19 @@ fn a_run_leaves_what_the_manual_says_and_only_for_its_user() {
     run.queues().unwrap();
     run.write_report(b"{}").unwrap();
     let mut logs = run.logs(3).unwrap();
-    logs.append(UnitId(1), || "sort".to_owned(), Stream::Out, b"a").unwrap();
-    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"b").unwrap();
-    logs.append(UnitId(2), || "quiet".to_owned(), Stream::Out, b"").unwrap();
-    logs.append(UnitId(2), || "x[a=../..]".to_owned(), Stream::Err, b"c").unwrap();
+    logs.append(UnitId(1), || "sort".to_owned(), Stream::Out, b"a")
+        .unwrap();
+    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"b")
+        .unwrap();
+    logs.append(UnitId(2), || "quiet".to_owned(), Stream::Out, b"")
+        .unwrap();
+    logs.append(UnitId(2), || "x[a=../..]".to_owned(), Stream::Err, b"c")
+        .unwrap();
     logs.flush().unwrap();
     logs.close(UnitId(1)).unwrap();
     // A second try adds to the first.
-    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"c").unwrap();
+    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"c")
+        .unwrap();
     logs.flush().unwrap();
     let below = |name: &str| format!(".procflow/runs/20261124-145309-4a3d{name}");
     let expected = [
@@ -69,9 +81,18 @@ fn a_run_leaves_what_the_manual_says_and_only_for_its_user() {
         (below("/report.json"), 0o600),
     ];
     assert_eq!(tree(dir.path()), expected);
-    assert_eq!(fs::read_to_string(run.path().join("logs/sort.out")).unwrap(), "abc");
-    assert_eq!(fs::read_to_string(run.path().join("pipeline.toml")).unwrap(), "[process.a]\n");
-    assert_eq!(fs::read_to_string(dir.path().join(".procflow/.gitignore")).unwrap(), "*\n");
+    assert_eq!(
+        fs::read_to_string(run.path().join("logs/sort.out")).unwrap(),
+        "abc"
+    );
+    assert_eq!(
+        fs::read_to_string(run.path().join("pipeline.toml")).unwrap(),
+        "[process.a]\n"
+    );
+    assert_eq!(
+        fs::read_to_string(dir.path().join(".procflow/.gitignore")).unwrap(),
+        "*\n"
+    );
 }
 
 #[test]
@@ -82,7 +103,13 @@ fn more_logs_than_may_stay_open_are_all_whole() {
     for round in 0..3 {
         for unit in 0..300 {
             let text = format!("{unit}.{round}\n");
-            logs.append(UnitId(unit), || format!("n{unit}"), Stream::Err, text.as_bytes()).unwrap();
+            logs.append(
+                UnitId(unit),
+                || format!("n{unit}"),
+                Stream::Err,
+                text.as_bytes(),
+            )
+            .unwrap();
         }
         logs.flush().unwrap();
     }
@@ -95,7 +122,9 @@ fn more_logs_than_may_stay_open_are_all_whole() {
 #[test]
 fn runs_that_begin_at_once_have_names_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let made: Vec<_> = (0..5).map(|_| create(dir.path(), NOW).unwrap().id().to_string()).collect();
+    let made: Vec<_> = (0..5)
+        .map(|_| create(dir.path(), NOW).unwrap().id().to_string())
+        .collect();
     assert_eq!(made, runs(dir.path()));
     assert_eq!(made.len(), 5);
 }
@@ -109,7 +138,8 @@ fn the_last_twenty_are_kept_and_those_that_live() {
         let run = create(dir.path(), NOW + Duration::from_secs(i)).unwrap();
         run.queues().unwrap();
         let mut logs = run.logs(1).unwrap();
-        logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x").unwrap();
+        logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x")
+            .unwrap();
         logs.close(UnitId(0)).unwrap();
         symlink(dir.path(), run.path().join("queues/out")).unwrap();
         run.prune();
@@ -121,7 +151,9 @@ fn the_last_twenty_are_kept_and_those_that_live() {
     assert_eq!(left.last().map(String::as_str), Some("mine"));
     let id = live.id().to_string();
     drop(live);
-    create(dir.path(), NOW + Duration::from_secs(31)).unwrap().prune();
+    create(dir.path(), NOW + Duration::from_secs(31))
+        .unwrap()
+        .prune();
     assert!(!runs(dir.path()).contains(&id));
 }
 
@@ -134,18 +166,34 @@ fn what_others_could_change_is_refused() {
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
     symlink("elsewhere", &state).unwrap();
     let way_out = "; name another directory with --state-dir";
-    assert_eq!(message(), format!("{} is a symbolic link{way_out}", state.display()));
+    assert_eq!(
+        message(),
+        format!("{} is a symbolic link{way_out}", state.display())
+    );
     // Who names it means it.
     RunDir::create(Some(&state), dir.path(), b"", NOW).unwrap();
     fs::remove_file(&state).unwrap();
 
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, PermissionsExt::from_mode(0o775)).unwrap();
-    assert_eq!(message(), format!("{} can be written by others (mode 775){way_out}", state.display()));
+    assert_eq!(
+        message(),
+        format!(
+            "{} can be written by others (mode 775){way_out}",
+            state.display()
+        )
+    );
 
     fs::set_permissions(&state, PermissionsExt::from_mode(0o755)).unwrap();
     symlink(dir.path().join("elsewhere"), state.join("runs")).unwrap();
-    assert!(message().starts_with(&format!("cannot open {}/runs: Not a directory", state.display())), "{}", message());
+    assert!(
+        message().starts_with(&format!(
+            "cannot open {}/runs: Not a directory",
+            state.display()
+        )),
+        "{}",
+        message()
+    );
     fs::remove_file(state.join("runs")).unwrap();
 
     let run = create(dir.path(), NOW).unwrap();
@@ -156,7 +204,8 @@ fn what_others_could_change_is_refused() {
         symlink(&victim, run.path().join(name)).unwrap();
     }
     let mut logs = run.logs(1).unwrap();
-    logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x").unwrap();
+    logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x")
+        .unwrap();
     assert!(logs.flush().is_err());
     assert!(run.create_events().is_err());
     assert!(run.write_report(b"{}").is_err());
@@ -190,8 +239,13 @@ fn a_full_disk_is_told() {
     // /dev/full takes the place of a disk; the log is made by hand, since the store makes its own.
     let dir = tempfile::tempdir().unwrap();
     let run = create(dir.path(), NOW).unwrap();
-    let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
     let error = std::io::Write::write_all(&mut full, b"x").unwrap_err();
     let message = Error::io("write", run.path().join("logs/a.out"), error).to_string();
-    assert!(message.ends_with("No space left on device (os error 28); make room, or name another place with --state-dir"));
+    assert!(message.ends_with(
+        "No space left on device (os error 28); make room, or name another place with --state-dir"
+    ));
 }
