@@ -269,10 +269,14 @@ impl Reporter for Console {
                 ..
             } => {
                 self.running.shift_remove(unit);
-                self.printed.remove(unit);
+                let printed = self.printed.remove(unit);
                 if self.progress != Progress::None {
                     let layout = self.layout(view);
                     lines::retrying(&mut self.pending, view, layout, *unit, failure, *delay);
+                    // What the failed try printed stands below it, not mixed with what the next one prints.
+                    if let Some(printed) = printed {
+                        self.quote_block(&printed.block, *unit, view);
+                    }
                 }
             }
             What::Ended { unit, .. } => {

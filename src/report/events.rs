@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -12,6 +14,7 @@ use serde::Serialize;
 use crate::event::{Exit, Failure, Outcome, RunEvent, VERSION, What};
 use crate::plan::{Plan, UnitId};
 use crate::report::redact::Redactor;
+use crate::report::terminal::write_patiently;
 use crate::report::units::{Label, signal};
 use crate::report::words;
 
@@ -333,6 +336,21 @@ impl EventLog {
         }
     }
 
+    /// Writes to the file of this name, made anew, or to standard output for `-` (`--events F`).
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open(target: &Path) -> io::Result<Self> {
+        if target == Path::new("-") {
+            let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+            return Ok(EventLog::new("standard output", File::from(stdout)));
+        }
+        Ok(EventLog::new(
+            target.display().to_string(),
+            File::create(target)?,
+        ))
+    }
+
     /// What messages call it.
     pub fn name(&self) -> &str {
         &self.name
@@ -351,7 +369,7 @@ impl EventLog {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let result = self.out.write_all(&self.buffer);
+        let result = write_patiently(&mut self.out, &self.buffer);
         self.buffer.clear();
         result
     }

@@ -179,7 +179,8 @@ impl Terminal {
     }
 }
 
-fn write_patiently(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of it; where the descriptor is a non-blocking one that takes nothing, waits, but not for ever.
+pub(super) fn write_patiently(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -118,7 +118,11 @@ pub(super) struct Story<'p> {
 
 impl<'p> Story<'p> {
     pub fn new(plan: &'p Plan, progress: Progress, output: Output) -> Self {
-        let terminal = Terminal::kept(PLAIN);
+        Story::looking(PLAIN, plan, progress, output)
+    }
+
+    pub fn looking(look: Look, plan: &'p Plan, progress: Progress, output: Output) -> Self {
+        let terminal = Terminal::kept(look);
         let mut observers = Observers::new(plan);
         let run_dir = Some(".procflow/runs/R".into());
         observers.add_reporter(Box::new(Console::new(
@@ -531,6 +535,119 @@ fn schemas_are_up_to_date() {
             "{path} is out of date"
         );
     }
+}
+
+#[test]
+fn colours_are_ours_and_end_with_the_line() {
+    let mut plan = plan(&["a"], &[]);
+    plan.nodes[0].allow_failure = true;
+    let mut story = Story::looking(
+        Look {
+            colour: true,
+            ..PLAIN
+        },
+        &plan,
+        Progress::Plain,
+        Output::Prefixed,
+    );
+    story.start(0);
+    story.print(0, Stream::Err, "\x1b[31mred\n");
+    story.at(20).fail(0, Exit::Code(3));
+    let (said, _) = story.finish(ExitCode::Success);
+    let expected = "\
+words: 1 node, 4 jobs, run R
+\x1b[36ma\x1b[0m | \x1b[31mred\x1b[0m
+[1/1] \x1b[31mfailed   \x1b[0m  a    0.02s  exit 3; it may fail
+  | \x1b[31mred\x1b[0m
+\x1b[1mnode\x1b[0m  \x1b[1mstate \x1b[0m  \x1b[1mexit\x1b[0m  \x1b[1m time\x1b[0m  \x1b[1m  cpu\x1b[0m  \x1b[1m  memory\x1b[0m
+a     \x1b[31mfailed\x1b[0m     3  0.02s  0.01s  12.0 MiB
+\x1b[1m\x1b[32msucceeded\x1b[0m: 1 node: 1 failed in 0.02s
+";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_try_that_failed_is_told_with_what_it_printed() {
+    let plan = plan(&["fetch"], &[]);
+    let mut story = Story::new(&plan, Progress::Plain, Output::Grouped);
+    story.start(0);
+    story.print(0, Stream::Err, "no route\nto ho");
+    let failure = Failure::Exit(Exit::Code(7));
+    story.at(100).event(What::Retrying {
+        unit: UnitId(0),
+        attempt: 1,
+        failure,
+        delay: Duration::from_micros(1_500_400),
+    });
+    story.at(1600).event(What::Started {
+        unit: UnitId(0),
+        attempt: 2,
+        pid: 102,
+    });
+    story.print(0, Stream::Out, "got it\n");
+    story.at(1700).event(What::Ended {
+        unit: UnitId(0),
+        outcome: Outcome::Succeeded { early_close: false },
+        exit: Some(Exit::Code(0)),
+        attempts: 2,
+        usage: Usage {
+            wall: ms(100),
+            ..Usage::default()
+        },
+        leaked: true,
+        stderr_tail: vec![],
+    });
+    let (said, observers) = story.finish(ExitCode::Success);
+    let expected = "\
+words: 1 node, 4 jobs, run R
+[0/1] retrying   fetch           exit 7; next try in 1s 500ms
+  | no route
+  | to ho
+[1/1] succeeded  fetch    0.10s  2 tries; left processes behind, which were killed
+  | got it
+node   state      exit   time    cpu    memory  tries
+fetch  succeeded     0  0.10s  0.00s  <4.0 MiB      2
+succeeded: 1 node in 1.70s
+";
+    assert_eq!(said, expected);
+    let node = serde_json::to_value(&observers.report().nodes[0]).unwrap();
+    assert_eq!(
+        (&node["start"], &node["end"], &node["attempts"]),
+        (&0.0.into(), &1.7.into(), &2.into())
+    );
+    assert_eq!(node["max_rss"], serde_json::Value::Null);
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_end_it_at_once() {
+    let plan = plan(&["a"], &[]);
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.start(0);
+    let cause = Cause::Interrupted(libc::SIGINT);
+    story.at(50).event(What::RunStopping {
+        cause: cause.clone(),
+    });
+    story.end(
+        0,
+        Outcome::Cancelled(cause),
+        Some(Exit::Signal {
+            number: libc::SIGTERM,
+            core: false,
+        }),
+    );
+    let (said, observers) = story.finish(ExitCode::Signal(libc::SIGINT));
+    let expected = "\
+stopping: interrupted by SIGINT; once more kills at once
+interrupted by SIGINT: 1 node: 1 cancelled in 0.05s
+its files: .procflow/runs/R
+";
+    assert_eq!(said, expected);
+    let report = observers.report();
+    assert_eq!(
+        (report.exit, report.verdict.as_str()),
+        (130, "interrupted by SIGINT")
+    );
+    assert_eq!(report.stopped.as_deref(), Some("interrupted by SIGINT"));
 }
 
 #[test]
