@@ -203,10 +203,13 @@ fn what_others_could_change_is_refused() {
     for name in ["logs/a.out", "events.jsonl", ".report.json"] {
         symlink(&victim, run.path().join(name)).unwrap();
     }
-    let mut logs = run.logs(1).unwrap();
-    logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x")
-        .unwrap();
-    assert!(logs.flush().is_err());
+    fs::hard_link(&victim, run.path().join("logs/b.out")).unwrap();
+    let mut logs = run.logs(2).unwrap();
+    for (unit, name) in [(0, "a"), (1, "b")] {
+        logs.append(UnitId(unit), || name.to_owned(), Stream::Out, b"x")
+            .unwrap();
+        assert!(logs.flush().is_err());
+    }
     assert!(run.create_events().is_err());
     assert!(run.write_report(b"{}").is_err());
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
