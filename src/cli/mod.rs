@@ -6,13 +6,19 @@ use crate::exit::ExitCode;
 use crate::sys::process::Origin;
 
 pub mod args;
+pub mod check;
 pub mod completions;
 pub mod dry_run;
+pub mod explain;
+pub mod graph;
 pub mod init;
 pub mod load;
 pub mod man;
+pub mod pipeline;
+pub mod plan;
 pub mod run;
 pub mod schema;
+mod words;
 
 pub use crate::cli::args::{Cli, Command};
 

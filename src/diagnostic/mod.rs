@@ -202,6 +202,29 @@ impl fmt::Display for Severity {
     }
 }
 
+/// Looks up the lines of places in one text, for commands that say where a value comes from.
+pub struct Lines<'i> {
+    spans: spans::Spans<'i>,
+    text: &'i str,
+}
+
+impl<'i> Lines<'i> {
+    /// Parses the text.
+    pub fn of(text: &'i str) -> Self {
+        Lines {
+            spans: spans::Spans::of(text),
+            text,
+        }
+    }
+
+    /// The line of a key, from 1.
+    pub fn of_key(&self, place: &Place) -> Option<usize> {
+        let at = self.spans.find(&Mark::Key(place.clone()))?.start;
+        let before = self.text.as_bytes().get(..at)?;
+        Some(memchr::memchr_iter(b'\n', before).count() + 1)
+    }
+}
+
 /// The candidate that `word` was probably meant to be: the nearest, if no more than a third of its letters is wrong.
 pub fn did_you_mean<'a>(
     word: &str,

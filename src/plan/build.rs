@@ -120,10 +120,10 @@ pub fn build(mut spec: Spec, origin: &Origin, overrides: &Overrides<'_>) -> (Opt
     checks::files(&draft, &origin.dir, &mut order, &mut problems);
     checks::lonely(&draft.nodes, &draft.queues, &mut problems);
     let meets = graph.meets_again();
-    checks::note_spilling(&graph, &joined, &meets, &words, &mut problems);
     if problems.fatal() {
         return (None, problems.0);
     }
+    checks::note_spilling(&graph, &joined, &meets, &words, &mut problems);
     mark_spilling(&mut draft.queues, &meets);
     let draft = match keep {
         Some(chosen) => select::keep(draft, &chosen, &joined),

@@ -22,7 +22,7 @@ pub(super) fn names(spec: &Spec, problems: &mut Problems) {
     let top = Site::top("queue");
     for (name, queue) in &spec.queue {
         let site = top.key(name);
-        if matches!(name.as_str(), "inherit" | "null" | "log" | "value" | "stdout") {
+        if ends::RESERVED.contains(&name.as_str()) {
             problems.push(ends::reserved(name, site.mark_key()));
         } else {
             check_name("queue", name, &site, problems);
@@ -89,7 +89,7 @@ pub(super) fn queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>
         }
     }
     let top = Site::top("queue");
-    for name in said.keys().filter(|name| !queues.0.contains_key(name.as_str())) {
+    for name in said.keys().filter(|name| !queues.0.contains_key(name.as_str()) && !ends::RESERVED.contains(&name.as_str())) {
         let problem = Diagnostic::error(top.key(name).mark_key(), format!("queue `{name}` has settings, but no process reads or writes it"));
         problems.push_unknown(problem, name, queues.0.keys().map(|known| &**known), None);
     }

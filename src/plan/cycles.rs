@@ -247,7 +247,7 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
         queues.sort_unstable();
         queues.dedup();
         let steps: Vec<String> = waits.iter().map(|&(a, b)| format!("`{}` waits for `{}`", words.node(b), words.node(a))).collect();
-        let mut problem = error(format!("no group can start first: {}, and {}", steps.join(", "), together.join(", ")));
+        let mut problem = error(format!("no group can start first: {}, and {}", steps.join(", "), together.join(" and ")));
         for &(a, b) in &waits {
             problem = problem.and(words.wait(b, a), format!("`{}` waits for `{}`", words.node(b), words.node(a)));
         }

@@ -13,7 +13,7 @@ use crate::plan::{Ends, Input, Output, QueueId, Sink, Source, UnitId};
 use crate::spec::{self, Inputs, Process, Stdin};
 
 /// Words that say something else than a queue where one could stand.
-const RESERVED: [&str; 5] = ["inherit", "null", "log", "value", "stdout"];
+pub(super) const RESERVED: [&str; 5] = ["inherit", "null", "log", "value", "stdout"];
 
 /// The highest descriptor that may be named: the usual limit of open files is 1,024.
 const LAST_DESCRIPTOR: u32 = 1023;
@@ -272,8 +272,9 @@ impl Builder<'_> {
             .map(|(name, _)| name)
             .collect();
         if names.is_empty() {
-            let written = self.written.keys().map(String::as_str);
-            let help = (!self.written.is_empty()).then(|| format!("queues that are written: {}", listed(written.clone())));
+            let others = self.written.iter().filter(|(_, writers)| !writers.contains(&unit.index()));
+            let written = others.map(|(name, _)| name.as_str());
+            let help = written.clone().next().map(|_| format!("queues that are written: {}", listed(written.clone())));
             found.problems.push_unknown(Diagnostic::error(site.mark_value(), format!("no queue matches `{text}`")), text, written, help);
         }
         names.into_iter().filter_map(|name| self.read(unit, name, at, index, site, found)).collect()

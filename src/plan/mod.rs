@@ -25,6 +25,8 @@ mod scope;
 mod select;
 pub mod settings;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use crate::plan::build::{Origin, Overrides, build};
 

@@ -22,9 +22,9 @@ pub(super) fn chosen(processes: &IndexMap<String, Process>, overrides: &Override
             let tagged = processes.values().enumerate().filter(|(_, process)| process.tags.iter().any(|t| t == tag));
             chosen.extend(tagged.map(|(index, _)| NodeId::from(index)));
             if chosen.len() == before {
-                let tags = processes.values().flat_map(|process| &process.tags).map(String::as_str);
+                let tags: Vec<String> = processes.values().flat_map(|process| &process.tags).map(|tag| format!("@{tag}")).collect();
                 let problem = error(format!("--only {word}: no node has the tag `{tag}`"));
-                problems.push_unknown(problem, tag, tags, None);
+                problems.push_unknown(problem, word, tags.iter().map(String::as_str), None);
             }
         } else if let Some(index) = processes.get_index_of(word.as_str()) {
             chosen.push(NodeId::from(index));

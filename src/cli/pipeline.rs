@@ -1,0 +1,84 @@
+//! From the path of a pipeline file to its plan and its problems: what all commands with a FILE begin with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::Error;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::plan::{Origin, Overrides, Plan, build};
+use crate::spec::{Source, Spec, read};
+
+/// A pipeline file, read and planned.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its text and name.
+    pub source: Source,
+    /// What it says, where the caller wants to keep that, and it can be read.
+    pub spec: Option<Spec>,
+    /// What it means; none where a problem is an error.
+    pub plan: Option<Plan>,
+    /// All problems, in the order they were found.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// What is looked at beside the file.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// `--set`
+    pub set: Vec<(String, String)>,
+    /// `--only`
+    pub only: Vec<String>,
+    /// `--skip`
+    pub skip: Vec<String>,
+    /// Keep the spec: it is copied for that.
+    pub keep_spec: bool,
+}
+
+impl Pipeline {
+    /// Reads and plans the file at `path` (`-`: standard input).
+    ///
+    /// # Errors
+    /// The file can't be read, or there is no current directory. Problems of what it says are no error here.
+    pub fn load(path: &Path, asked: Asked) -> Result<Self, Error> {
+        let source = Source::read(path, io::stdin().lock()).map_err(|error| Error::Usage(error.to_string()))?;
+        let origin = origin(source.path.as_deref())?;
+        let overrides = Overrides {
+            set: asked.set,
+            only: asked.only,
+            skip: asked.skip,
+            env: &|name| std::env::var(name).ok(),
+        };
+        let (spec, mut problems, partial) = match read(&source.text) {
+            Ok(spec) => (Some(spec), Vec::new(), None),
+            Err(wrong) => (None, wrong.problems, wrong.partial),
+        };
+        let kept = if asked.keep_spec { spec.clone() } else { None };
+        let plan = match spec {
+            Some(spec) => {
+                let (plan, found) = build(spec, &origin, &overrides);
+                problems.extend(found);
+                plan
+            }
+            // What is wrong with the meaning of the rest is told as well, but for what comes from the parts left out.
+            None => {
+                if let Some(partial) = partial {
+                    let (_, found) = build(partial.spec.clone(), &origin, &overrides);
+                    problems.extend(found.into_iter().filter(|p| p.severity != Severity::Note && partial.trusts(p)));
+                }
+                None
+            }
+        };
+        Ok(Pipeline { source, spec: kept, plan, problems })
+    }
+}
+
+fn origin(path: Option<&Path>) -> Result<Origin, Error> {
+    let current = || std::env::current_dir().map_err(|error| Error::Broken(format!("there is no current directory: {error}")));
+    let Some(path) = path else {
+        return Ok(Origin { dir: current()?, name: "stdin".to_owned() });
+    };
+    let absolute = std::path::absolute(path).map_err(|error| Error::Broken(format!("{}: {error}", path.display())))?;
+    let dir = absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    let name = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok(Origin { dir, name })
+}

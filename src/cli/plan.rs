@@ -1,0 +1,163 @@
+//! `procflow plan`: groups in start order, as a table or as JSON.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::cli::Error;
+use crate::cli::args::{PlanArgs, PlanFormat};
+use crate::cli::check::summary;
+use crate::cli::pipeline::{Asked, Pipeline};
+use crate::cli::words;
+use crate::diagnostic::harmless;
+use crate::exit::ExitCode;
+use crate::plan::{Group, Plan, Queue, QueueKind};
+
+/// Prints the plan of a file; its problems go to `err`.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(args: &PlanArgs, out: &mut dyn Write, err: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
+    let asked = Asked {
+        set: args.pipeline.set.set.clone(),
+        only: args.select.only.clone(),
+        skip: args.select.skip.clone(),
+        keep_spec: false,
+    };
+    let pipeline = Pipeline::load(&args.pipeline.file, asked)?;
+    let Some(plan) = words::plan_or_problems(&pipeline, err, styled)? else {
+        return Ok(ExitCode::Usage);
+    };
+    match args.format {
+        PlanFormat::Table => table(plan, out)?,
+        PlanFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, &json(plan)).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Groups in start order: their slots and memory, what they wait for, their processes and queues.
+///
+/// # Errors
+/// Those of `out`.
+pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    let on_failure = words::on_failure(plan.on_failure);
+    writeln!(out, "{}: {}", harmless(&plan.name), summary(plan))?;
+    let jobs = plan.jobs.map_or_else(|| "as many as CPUs".to_owned(), |jobs| jobs.to_string());
+    write!(out, "job slots: {jobs}, on failure: {on_failure}")?;
+    if let Some(timeout) = plan.timeout {
+        write!(out, ", timeout: {}", words::duration(timeout))?;
+    }
+    writeln!(out)?;
+    let width = plan.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0).min(24);
+    for (number, group) in plan.groups.iter().enumerate() {
+        write!(out, "\ngroup {}: {}", number + 1, slots(group.slots))?;
+        if group.memory > 0 {
+            write!(out, ", {}", words::bytes(group.memory))?;
+        }
+        let waits = waits(plan, group);
+        if !waits.is_empty() {
+            write!(out, ", after {}", waits.join(", "))?;
+        }
+        writeln!(out)?;
+        for &unit in &group.units {
+            let unit = &plan.units[unit.index()];
+            let node = &plan.nodes[unit.node.index()];
+            let skip = if node.skip { "  (skipped)" } else { "" };
+            writeln!(out, "  {:<width$}  {}{skip}", node.name, words::command(plan, unit, 72))?;
+        }
+        for &queue in &group.queues {
+            let queue = &plan.queues[queue.index()];
+            let names = |units: &[crate::plan::UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit)).collect::<Vec<_>>().join(", ");
+            writeln!(out, "  {} → {}: {} ({})", names(&queue.writers), names(&queue.readers), queue.name, kind(queue).join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+/// "1 slot".
+fn slots(slots: u32) -> String {
+    format!("{slots} slot{}", if slots == 1 { "" } else { "s" })
+}
+
+/// What a group waits for, in words, each once.
+fn waits(plan: &Plan, group: &Group) -> Vec<String> {
+    let mut waits: Vec<_> = group.units.iter().flat_map(|unit| &plan.nodes[plan.units[unit.index()].node.index()].after).collect();
+    waits.sort_by_key(|wait| (wait.node, wait.state as u8));
+    waits.dedup();
+    waits.into_iter().map(|wait| words::wait(plan, *wait)).collect()
+}
+
+/// How procflow carries a queue, in words.
+pub fn kind(queue: &Queue) -> Vec<&'static str> {
+    let mut kind = Vec::new();
+    match queue.kind {
+        QueueKind::Direct => kind.push("bare pipe"),
+        QueueKind::Relayed => {
+            if queue.writers.len() > 1 {
+                kind.push("merged");
+            }
+            if queue.readers.len() > 1 {
+                kind.push("copied");
+            }
+            if kind.is_empty() {
+                kind.push("relayed");
+            }
+            if queue.spills {
+                kind.push("spills to disk when full");
+            }
+        }
+    }
+    kind
+}
+
+/// The plan as JSON. Names, not numbers, so that it can be read without a look-up.
+pub fn json(plan: &Plan) -> Value {
+    json!({
+        "version": 1,
+        "name": plan.name,
+        "description": plan.description,
+        "dir": plan.dir.to_string_lossy(),
+        "jobs": plan.jobs,
+        "on_failure": words::on_failure(plan.on_failure),
+        "timeout_seconds": plan.timeout.map(|timeout| timeout.as_secs_f64()),
+        "groups": plan.groups.iter().map(|group| group_json(plan, group)).collect::<Vec<_>>(),
+    })
+}
+
+fn group_json(plan: &Plan, group: &Group) -> Value {
+    let processes = group.units.iter().map(|&unit| {
+        let unit = &plan.units[unit.index()];
+        let node = &plan.nodes[unit.node.index()];
+        json!({
+            "name": &*node.name,
+            "command": words::argv(plan, unit),
+            "after": node.after.iter().map(|wait| json!({
+                "node": &*plan.nodes[wait.node.index()].name,
+                "state": words::state(wait.state),
+            })).collect::<Vec<_>>(),
+            "skip": node.skip,
+            "tags": node.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(),
+        })
+    });
+    let queues = group.queues.iter().map(|&queue| {
+        let queue = &plan.queues[queue.index()];
+        let names = |units: &[crate::plan::UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit).to_owned()).collect::<Vec<_>>();
+        json!({
+            "name": &*queue.name,
+            "writers": names(&queue.writers),
+            "readers": names(&queue.readers),
+            "kind": match queue.kind { QueueKind::Direct => "direct", QueueKind::Relayed => "relayed" },
+            "spills": queue.spills,
+            "capacity": queue.capacity,
+        })
+    });
+    json!({
+        "slots": group.slots,
+        "memory": group.memory,
+        "processes": processes.collect::<Vec<_>>(),
+        "queues": queues.collect::<Vec<_>>(),
+    })
+}

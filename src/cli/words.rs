@@ -1,0 +1,126 @@
+//! Words that the printing commands share: names, commands, states, amounts. Secrets never get through.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::cli::pipeline::Pipeline;
+use crate::diagnostic::{Severity, harmless, render};
+use crate::plan::{After, Arg, NodeId, Plan, Unit, UnitId};
+use crate::spec::{AfterState, OnFailure};
+
+/// The plan; or none, and its errors and warnings told. Warnings are told in any case, notes are `check`'s.
+///
+/// # Errors
+/// Those of `err`.
+pub fn plan_or_problems<'a>(pipeline: &'a Pipeline, err: &mut dyn Write, styled: bool) -> io::Result<Option<&'a Plan>> {
+    let told: Vec<_> = pipeline.problems.iter().filter(|problem| problem.severity > Severity::Note).cloned().collect();
+    err.write_all(render(&told, &pipeline.source.name, &pipeline.source.text, styled).as_bytes())?;
+    Ok(pipeline.plan.as_ref())
+}
+
+/// The name of a unit's node.
+pub fn unit_name(plan: &Plan, unit: UnitId) -> &str {
+    &plan.nodes[plan.units[unit.index()].node.index()].name
+}
+
+/// The name of a node.
+pub fn node_name(plan: &Plan, node: NodeId) -> &str {
+    &plan.nodes[node.index()].name
+}
+
+/// `text` with every secret of the plan as `***`.
+pub fn masked<'a>(plan: &Plan, text: &'a str) -> Cow<'a, str> {
+    let mut masked = Cow::Borrowed(text);
+    // The longest first: one secret may be a part of another.
+    let mut secrets: Vec<&String> = plan.secrets.iter().collect();
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
+        if masked.contains(secret.as_str()) {
+            masked = Cow::Owned(masked.replace(secret.as_str(), "***"));
+        }
+    }
+    masked
+}
+
+/// A unit's arguments, with what is left for the run as the file says it.
+pub fn argv(plan: &Plan, unit: &Unit) -> Vec<String> {
+    unit.argv
+        .iter()
+        .map(|argument| match argument {
+            Arg::One(template) => {
+                let text = template.display(&|node| node_name(plan, node)).to_string();
+                masked(plan, &text).into_owned()
+            }
+            Arg::EachInput(name) => format!("${{{{ in.{name} }}}}"),
+        })
+        .collect()
+}
+
+/// A unit's command as one line of at most `width` characters.
+pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
+    let line = argv(plan, unit).iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ");
+    // A script's lines, one after the other.
+    let line = harmless(&line.split('\n').map(str::trim).collect::<Vec<_>>().join(" "));
+    shortened(&line, width)
+}
+
+/// At most `width` characters, the last of them `…` where more were there.
+pub fn shortened(line: &str, width: usize) -> String {
+    match line.char_indices().nth(width) {
+        None => line.to_owned(),
+        Some(_) => line.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// Quoted as a shell would need it, so that the borders of arguments can be seen.
+pub fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_alphanumeric() || "_-./=:,+@%^".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+}
+
+/// "`a`", or "`a` failed".
+pub fn wait(plan: &Plan, wait: After) -> String {
+    let name = node_name(plan, wait.node);
+    match wait.state {
+        AfterState::Succeeded => name.to_owned(),
+        other => format!("{name} {}", state(other)),
+    }
+}
+
+/// As the file says it.
+pub fn state(state: AfterState) -> &'static str {
+    match state {
+        AfterState::Succeeded => "succeeded",
+        AfterState::Failed => "failed",
+        AfterState::Finished => "finished",
+        AfterState::Started => "started",
+    }
+}
+
+/// As the file says it.
+pub fn on_failure(policy: OnFailure) -> &'static str {
+    match policy {
+        OnFailure::Stop => "stop",
+        OnFailure::Kill => "kill",
+        OnFailure::Continue => "continue",
+    }
+}
+
+/// "1m 30s".
+pub fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// "256 KiB": whole units where the number is one.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)) {
+        Some((unit, size)) => format!("{} {unit}", bytes / size),
+        None if bytes < 10_000 => format!("{bytes} bytes"),
+        None => bytesize::ByteSize(bytes).display().iec().to_string(),
+    }
+}
