@@ -16,7 +16,10 @@ use crate::plan::Plan;
 pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
     let mut code = ExitCode::Success;
     for file in &args.files {
-        let asked = Asked { set: args.set.set.clone(), ..Asked::default() };
+        let asked = Asked {
+            set: args.set.set.clone(),
+            ..Asked::default()
+        };
         // A file that can't be read keeps no other from being checked.
         let pipeline = match Pipeline::load(file, asked) {
             Ok(pipeline) => pipeline,
@@ -52,8 +55,18 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCo
 }
 
 /// A file that can't be read, as a problem without a place.
-fn unreadable(why: &str, name: &str, format: CheckFormat, out: &mut dyn Write) -> Result<(), Error> {
-    let problem = [Diagnostic { severity: Severity::Error, message: why.to_owned(), labels: Vec::new(), help: None }];
+fn unreadable(
+    why: &str,
+    name: &str,
+    format: CheckFormat,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let problem = [Diagnostic {
+        severity: Severity::Error,
+        message: why.to_owned(),
+        labels: Vec::new(),
+        help: None,
+    }];
     let text = match format {
         CheckFormat::Human => render(&problem, name, "", false),
         CheckFormat::Github => crate::diagnostic::render_github(&problem, name, ""),
@@ -70,7 +83,8 @@ fn worst_first(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
 
 /// "5 processes, 4 queues, 2 groups".
 pub fn summary(plan: &Plan) -> String {
-    let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let count =
+        |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     format!(
         "{}, {}, {}",
         count(plan.nodes.len(), "process", "processes"),

@@ -20,19 +20,40 @@ use crate::spec::{Process, Spec};
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
-    let asked = Asked { set: args.pipeline.set.set.clone(), keep_spec: true, ..Asked::default() };
+pub fn run(
+    args: &ExplainArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    styled: bool,
+) -> Result<ExitCode, Error> {
+    let asked = Asked {
+        set: args.pipeline.set.set.clone(),
+        keep_spec: true,
+        ..Asked::default()
+    };
     let pipeline = Pipeline::load(&args.pipeline.file, asked)?;
-    let (Some(plan), Some(spec)) = (words::plan_or_problems(&pipeline, err, styled)?, &pipeline.spec) else {
+    let (Some(plan), Some(spec)) = (
+        words::plan_or_problems(&pipeline, err, styled)?,
+        &pipeline.spec,
+    ) else {
         return Ok(ExitCode::Usage);
     };
     let Some(node) = plan.nodes.iter().position(|node| *node.name == *args.node) else {
         let near = did_you_mean(&args.node, plan.nodes.iter().map(|node| &*node.name));
         let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-        return Err(Error::Usage(format!("no node `{}` in {}{help}", args.node, pipeline.source.name)));
+        return Err(Error::Usage(format!(
+            "no node `{}` in {}{help}",
+            args.node, pipeline.source.name
+        )));
     };
     let lines = Lines::of(&pipeline.source.text);
-    explain(spec, plan, NodeId::from(node), &|place| lines.of_key(place), out)?;
+    explain(
+        spec,
+        plan,
+        NodeId::from(node),
+        &|place| lines.of_key(place),
+        out,
+    )?;
     Ok(ExitCode::Success)
 }
 
@@ -40,17 +61,41 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write, err: &mut dyn Write, styled:
 ///
 /// # Errors
 /// Those of `out`.
-pub fn explain(spec: &Spec, plan: &Plan, node: NodeId, line: &dyn Fn(&Place) -> Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+pub fn explain(
+    spec: &Spec,
+    plan: &Plan,
+    node: NodeId,
+    line: &dyn Fn(&Place) -> Option<usize>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let said = &plan.nodes[node.index()];
-    let Some(process) = spec.process.get(&*said.name) else { return Ok(()) };
-    let Some(unit) = plan.units.get(said.units.start as usize) else { return Ok(()) };
-    let mut table = Table { rows: Vec::new(), sources: Sources { line, process: Place::of(&["process", &said.name]) } };
+    let Some(process) = spec.process.get(&*said.name) else {
+        return Ok(());
+    };
+    let Some(unit) = plan.units.get(said.units.start as usize) else {
+        return Ok(());
+    };
+    let mut table = Table {
+        rows: Vec::new(),
+        sources: Sources {
+            line,
+            process: Place::of(&["process", &said.name]),
+        },
+    };
     table.row("process", harmless(&said.name), table.sources.own(None));
     if let Some(description) = &said.description {
-        table.row("description", harmless(description), table.sources.own(Some("description")));
+        table.row(
+            "description",
+            harmless(description),
+            table.sources.own(Some("description")),
+        );
     }
     if !said.tags.is_empty() {
-        table.row("tags", said.tags.join(", "), table.sources.own(Some("tags")));
+        table.row(
+            "tags",
+            said.tags.join(", "),
+            table.sources.own(Some("tags")),
+        );
     }
     table.command(plan, process, spec, unit);
     table.settings(plan, process, spec, unit, said);
@@ -104,15 +149,37 @@ impl Table<'_> {
     }
 
     fn command(&mut self, plan: &Plan, process: &Process, spec: &Spec, unit: &Unit) {
-        let key = if process.script.is_some() { "script" } else { "command" };
+        let key = if process.script.is_some() {
+            "script"
+        } else {
+            "command"
+        };
         let source = self.sources.own(Some(key));
         let argv = words::argv(plan, unit);
         if process.script.is_some() {
-            let (script, shell) = argv.split_last().map_or(("", &[][..]), |(script, shell)| (script.as_str(), shell));
-            let shell_source = self.sources.of("shell", process.shell.is_some(), spec.defaults.shell.is_some());
-            self.row("shell", shell.iter().map(|word| words::shell_word(word)).collect::<Vec<_>>().join(" "), shell_source);
+            let (script, shell) = argv
+                .split_last()
+                .map_or(("", &[][..]), |(script, shell)| (script.as_str(), shell));
+            let shell_source = self.sources.of(
+                "shell",
+                process.shell.is_some(),
+                spec.defaults.shell.is_some(),
+            );
+            self.row(
+                "shell",
+                shell
+                    .iter()
+                    .map(|word| words::shell_word(word))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                shell_source,
+            );
             for (i, line) in script.trim_end().lines().enumerate() {
-                let (key, source) = if i == 0 { ("script", source.clone()) } else { ("", String::new()) };
+                let (key, source) = if i == 0 {
+                    ("script", source.clone())
+                } else {
+                    ("", String::new())
+                };
                 self.row(key, harmless(line), source);
             }
         } else {
@@ -124,35 +191,145 @@ impl Table<'_> {
         let (settings, defaults) = (&*unit.settings, &spec.defaults);
         let source = |key: &str, own: bool, common: bool| self.sources.of(key, own, common);
         let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-        let codes = |codes: &[u8]| codes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        let duration = |duration: Option<Duration>| duration.map_or_else(|| "none".to_owned(), words::duration);
+        let codes = |codes: &[u8]| {
+            codes
+                .iter()
+                .map(u8::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let duration = |duration: Option<Duration>| {
+            duration.map_or_else(|| "none".to_owned(), words::duration)
+        };
         let cwd = match settings.cwd.literal() {
             Some(".") => plan.dir.clone(),
             Some(cwd) => plan.dir.join(cwd),
             None => plan.dir.join(shown(plan, &settings.cwd)),
         };
         let retry = &settings.retry;
-        let mut tries = if retry.max == 0 { "none".to_owned() } else { format!("{}, the first after {}", retry.max, words::duration(retry.delay)) };
+        let mut tries = if retry.max == 0 {
+            "none".to_owned()
+        } else {
+            format!(
+                "{}, the first after {}",
+                retry.max,
+                words::duration(retry.delay)
+            )
+        };
         if retry.max > 0 {
-            let _ = write!(tries, ", each {} times as long, up to {}", retry.backoff, words::duration(retry.max_delay));
+            let _ = write!(
+                tries,
+                ", each {} times as long, up to {}",
+                retry.backoff,
+                words::duration(retry.max_delay)
+            );
             tries.push_str(if retry.jitter { ", with jitter" } else { "" });
             if !retry.on_codes.is_empty() {
                 let _ = write!(tries, ", on exit codes {}", codes(&retry.on_codes));
             }
         }
-        let limits = settings.limits.iter().map(|&(limit, value)| self::limit(limit, value)).collect::<Vec<_>>().join(", ");
+        let limits = settings
+            .limits
+            .iter()
+            .map(|&(limit, value)| self::limit(limit, value))
+            .collect::<Vec<_>>()
+            .join(", ");
         let rows = [
-            ("cwd", words::masked(plan, &harmless(&cwd.to_string_lossy())).into_owned(), source("cwd", process.cwd.is_some(), defaults.cwd.is_some())),
-            ("clear_env", yes_no(settings.clear_env), source("clear_env", process.clear_env.is_some(), defaults.clear_env.is_some())),
-            ("timeout", duration(settings.timeout), source("timeout", process.timeout.is_some(), defaults.timeout.is_some())),
-            ("stop_signal", signal(settings.stop_signal), source("stop_signal", process.stop_signal.is_some(), defaults.stop_signal.is_some())),
-            ("stop_grace", words::duration(settings.stop_grace), source("stop_grace", process.stop_grace.is_some(), defaults.stop_grace.is_some())),
-            ("retries", tries, source("retries", process.retries.is_some(), defaults.retries.is_some())),
-            ("success_codes", codes(&settings.success_codes), source("success_codes", process.success_codes.is_some(), defaults.success_codes.is_some())),
-            ("epipe_codes", codes(&settings.epipe_codes), source("epipe_codes", process.epipe_codes.is_some(), defaults.epipe_codes.is_some())),
-            ("allow_failure", yes_no(node.allow_failure), source("allow_failure", process.allow_failure.is_some(), defaults.allow_failure.is_some())),
-            ("limits", if limits.is_empty() { "inherited".to_owned() } else { limits }, source("limits", process.limits.is_some(), defaults.limits.is_some())),
-            ("nice", settings.nice.to_string(), source("nice", process.nice.is_some(), false)),
+            (
+                "cwd",
+                words::masked(plan, &harmless(&cwd.to_string_lossy())).into_owned(),
+                source("cwd", process.cwd.is_some(), defaults.cwd.is_some()),
+            ),
+            (
+                "clear_env",
+                yes_no(settings.clear_env),
+                source(
+                    "clear_env",
+                    process.clear_env.is_some(),
+                    defaults.clear_env.is_some(),
+                ),
+            ),
+            (
+                "timeout",
+                duration(settings.timeout),
+                source(
+                    "timeout",
+                    process.timeout.is_some(),
+                    defaults.timeout.is_some(),
+                ),
+            ),
+            (
+                "stop_signal",
+                signal(settings.stop_signal),
+                source(
+                    "stop_signal",
+                    process.stop_signal.is_some(),
+                    defaults.stop_signal.is_some(),
+                ),
+            ),
+            (
+                "stop_grace",
+                words::duration(settings.stop_grace),
+                source(
+                    "stop_grace",
+                    process.stop_grace.is_some(),
+                    defaults.stop_grace.is_some(),
+                ),
+            ),
+            (
+                "retries",
+                tries,
+                source(
+                    "retries",
+                    process.retries.is_some(),
+                    defaults.retries.is_some(),
+                ),
+            ),
+            (
+                "success_codes",
+                codes(&settings.success_codes),
+                source(
+                    "success_codes",
+                    process.success_codes.is_some(),
+                    defaults.success_codes.is_some(),
+                ),
+            ),
+            (
+                "epipe_codes",
+                codes(&settings.epipe_codes),
+                source(
+                    "epipe_codes",
+                    process.epipe_codes.is_some(),
+                    defaults.epipe_codes.is_some(),
+                ),
+            ),
+            (
+                "allow_failure",
+                yes_no(node.allow_failure),
+                source(
+                    "allow_failure",
+                    process.allow_failure.is_some(),
+                    defaults.allow_failure.is_some(),
+                ),
+            ),
+            (
+                "limits",
+                if limits.is_empty() {
+                    "inherited".to_owned()
+                } else {
+                    limits
+                },
+                source(
+                    "limits",
+                    process.limits.is_some(),
+                    defaults.limits.is_some(),
+                ),
+            ),
+            (
+                "nice",
+                settings.nice.to_string(),
+                source("nice", process.nice.is_some(), false),
+            ),
         ];
         for (key, value, source) in rows {
             self.row(key, value, source);
@@ -162,16 +339,32 @@ impl Table<'_> {
     fn ends(&mut self, plan: &Plan, process: &Process, unit: &Unit) {
         let source = |name: &str, said: bool| match name {
             "stdin" | "stdout" | "stderr" => self.sources.of(name, said, false),
-            other if process.inputs.as_ref().is_some_and(|inputs| inputs.contains_key(other)) && !said => {
-                self.sources.at(&self.sources.process.key("inputs").key(other))
+            other
+                if process
+                    .inputs
+                    .as_ref()
+                    .is_some_and(|inputs| inputs.contains_key(other))
+                    && !said =>
+            {
+                self.sources
+                    .at(&self.sources.process.key("inputs").key(other))
             }
-            other => self.sources.at(&self.sources.process.key("outputs").key(other)),
+            other => self
+                .sources
+                .at(&self.sources.process.key("outputs").key(other)),
         };
         let mut rows = Vec::new();
         for input in &unit.ends.inputs {
             for (fd, from) in &input.from {
-                let source = source(&input.name, input.name.as_ref() == "stdin" && process.stdin.is_some());
-                rows.push((format!("{fd} {}", input.name), format!("← {}", self::source(plan, from)), source));
+                let source = source(
+                    &input.name,
+                    input.name.as_ref() == "stdin" && process.stdin.is_some(),
+                );
+                rows.push((
+                    format!("{fd} {}", input.name),
+                    format!("← {}", self::source(plan, from)),
+                    source,
+                ));
             }
         }
         for output in &unit.ends.outputs {
@@ -180,33 +373,93 @@ impl Table<'_> {
                 "stderr" => process.stderr.is_some(),
                 _ => true,
             };
-            let to = output.to.iter().map(|sink| self::sink(plan, sink, &output.name)).collect::<Vec<_>>().join("; ");
-            rows.push((format!("{} {}", output.fd, output.name), format!("→ {to}"), source(&output.name, said)));
+            let to = output
+                .to
+                .iter()
+                .map(|sink| self::sink(plan, sink, &output.name))
+                .collect::<Vec<_>>()
+                .join("; ");
+            rows.push((
+                format!("{} {}", output.fd, output.name),
+                format!("→ {to}"),
+                source(&output.name, said),
+            ));
         }
         for (key, value, source) in rows {
             self.row(&key, value, source);
         }
-        for (key, globs, said) in [("reads", &unit.reads, &process.reads), ("writes", &unit.writes, &process.writes)] {
+        for (key, globs, said) in [
+            ("reads", &unit.reads, &process.reads),
+            ("writes", &unit.writes, &process.writes),
+        ] {
             if said != &OneOrMany::default() {
                 let source = self.sources.own(Some(key));
-                self.row(key, globs.iter().map(|glob| shown(plan, glob)).collect::<Vec<_>>().join(", "), source);
+                self.row(
+                    key,
+                    globs
+                        .iter()
+                        .map(|glob| shown(plan, glob))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    source,
+                );
             }
         }
     }
 
     fn waits(&mut self, plan: &Plan, process: &Process, node: &Node) {
         let source = self.sources.of("after", !process.after.is_empty(), false);
-        let waits = node.after.iter().map(|wait| format!("{} {}", words::node_name(plan, wait.node), words::state(wait.state))).collect::<Vec<_>>();
-        self.row("after", if waits.is_empty() { "nothing".to_owned() } else { waits.join(", ") }, source);
+        let waits = node
+            .after
+            .iter()
+            .map(|wait| {
+                format!(
+                    "{} {}",
+                    words::node_name(plan, wait.node),
+                    words::state(wait.state)
+                )
+            })
+            .collect::<Vec<_>>();
+        self.row(
+            "after",
+            if waits.is_empty() {
+                "nothing".to_owned()
+            } else {
+                waits.join(", ")
+            },
+            source,
+        );
     }
 
     fn group(&mut self, plan: &Plan, process: &Process, unit: &Unit) {
         let group = &plan.groups[unit.group.index()];
-        let others: Vec<&str> =
-            group.units.iter().map(|&other| &plan.units[other.index()]).filter(|other| other.node != unit.node).map(|other| words::node_name(plan, other.node)).collect();
-        let with = if others.is_empty() { "alone".to_owned() } else { format!("together with {}", others.join(", ")) };
-        let number = format!("{} of {}, {with}", unit.group.index() + 1, plan.groups.len());
-        self.row("group", number, if others.is_empty() { "no queue joins it" } else { "joined by queues" }.to_owned());
+        let others: Vec<&str> = group
+            .units
+            .iter()
+            .map(|&other| &plan.units[other.index()])
+            .filter(|other| other.node != unit.node)
+            .map(|other| words::node_name(plan, other.node))
+            .collect();
+        let with = if others.is_empty() {
+            "alone".to_owned()
+        } else {
+            format!("together with {}", others.join(", "))
+        };
+        let number = format!(
+            "{} of {}, {with}",
+            unit.group.index() + 1,
+            plan.groups.len()
+        );
+        self.row(
+            "group",
+            number,
+            if others.is_empty() {
+                "no queue joins it"
+            } else {
+                "joined by queues"
+            }
+            .to_owned(),
+        );
         let source = self.sources.of("cpus", process.cpus.is_some(), false);
         let cpus = match (process.cpus, others.is_empty()) {
             (Some(cpus), _) => format!("{cpus}; its group {}", group.slots),
@@ -215,7 +468,13 @@ impl Table<'_> {
         };
         self.row("slots", cpus, source);
         let source = self.sources.of("memory", process.memory.is_some(), false);
-        self.row("memory", process.memory.map_or_else(|| "no claim".to_owned(), |size| words::bytes(size.0)), source);
+        self.row(
+            "memory",
+            process
+                .memory
+                .map_or_else(|| "no claim".to_owned(), |size| words::bytes(size.0)),
+            source,
+        );
     }
 
     /// What is added to the inherited environment: the pipeline's part, then the node's.
@@ -223,23 +482,45 @@ impl Table<'_> {
         let mut rows = Vec::new();
         let own = |name: &str| unit.env.iter().any(|(own, _)| own == name);
         for (name, value) in plan.env.iter().filter(|(name, _)| !own(name)) {
-            let param = spec.params.keys().find(|param| *name == format!("PARAM_{}", param.to_ascii_uppercase().replace('-', "_")));
+            let param = spec.params.keys().find(|param| {
+                *name == format!("PARAM_{}", param.to_ascii_uppercase().replace('-', "_"))
+            });
             let source = match param {
                 _ if name == "PIPELINE_DIR" => "procflow".to_owned(),
-                Some(param) => format!("[params], {}", self.sources.at(&Place::of(&["params", param]))),
-                None if spec.env.contains_key(name) => format!("[env], {}", self.sources.at(&Place::of(&["env", name]))),
+                Some(param) => format!(
+                    "[params], {}",
+                    self.sources.at(&Place::of(&["params", param]))
+                ),
+                None if spec.env.contains_key(name) => {
+                    format!("[env], {}", self.sources.at(&Place::of(&["env", name])))
+                }
                 None => format!("env_file, {}", self.sources.at(&Place::of(&["env_file"]))),
             };
-            rows.push((format!("${}", harmless(name)), words::masked(plan, &harmless(value)).into_owned(), source));
+            rows.push((
+                format!("${}", harmless(name)),
+                words::masked(plan, &harmless(value)).into_owned(),
+                source,
+            ));
         }
         for (i, (name, value)) in unit.env.iter().enumerate() {
             // The later wins.
             if unit.env[i + 1..].iter().any(|(later, _)| later == name) {
                 continue;
             }
-            let by_env = process.env.as_ref().is_some_and(|env| env.contains_key(name));
-            let source = if by_env { self.sources.at(&self.sources.process.key("env").key(name)) } else { format!("env_file, {}", self.sources.own(Some("env_file"))) };
-            rows.push((format!("${}", harmless(name)), harmless(&shown(plan, value)), source));
+            let by_env = process
+                .env
+                .as_ref()
+                .is_some_and(|env| env.contains_key(name));
+            let source = if by_env {
+                self.sources.at(&self.sources.process.key("env").key(name))
+            } else {
+                format!("env_file, {}", self.sources.own(Some("env_file")))
+            };
+            rows.push((
+                format!("${}", harmless(name)),
+                harmless(&shown(plan, value)),
+                source,
+            ));
         }
         for (key, value, source) in rows {
             self.row(&key, value, source);
@@ -248,9 +529,21 @@ impl Table<'_> {
 
     fn print(self, out: &mut dyn Write) -> io::Result<()> {
         let width = |text: &str| text.chars().count();
-        let keys = self.rows.iter().map(|(key, ..)| width(key)).max().unwrap_or(0).min(24);
+        let keys = self
+            .rows
+            .iter()
+            .map(|(key, ..)| width(key))
+            .max()
+            .unwrap_or(0)
+            .min(24);
         // Long values push their own source aside, not everyone's.
-        let values = self.rows.iter().map(|(_, value, _)| width(value)).filter(|width| *width <= 60).max().unwrap_or(0);
+        let values = self
+            .rows
+            .iter()
+            .map(|(_, value, _)| width(value))
+            .filter(|width| *width <= 60)
+            .max()
+            .unwrap_or(0);
         for (key, value, source) in self.rows {
             let row = format!("{key:<keys$}  {value:<values$}  {source}");
             writeln!(out, "{}", row.trim_end())?;
@@ -261,15 +554,29 @@ impl Table<'_> {
 
 /// A template with secrets hidden.
 fn shown(plan: &Plan, template: &Template) -> String {
-    let text = template.display(&|node| words::node_name(plan, node)).to_string();
+    let text = template
+        .display(&|node| words::node_name(plan, node))
+        .to_string();
     words::masked(plan, &text).into_owned()
 }
 
 fn queue(plan: &Plan, id: QueueId, reads: bool) -> String {
     let queue = &plan.queues[id.index()];
-    let (units, verb) = if reads { (&queue.writers, "written by") } else { (&queue.readers, "read by") };
-    let names = units.iter().map(|&unit| words::unit_name(plan, unit)).collect::<Vec<_>>().join(", ");
-    format!("queue {} ({}), {verb} {names}", queue.name, kind(queue).join(", "))
+    let (units, verb) = if reads {
+        (&queue.writers, "written by")
+    } else {
+        (&queue.readers, "read by")
+    };
+    let names = units
+        .iter()
+        .map(|&unit| words::unit_name(plan, unit))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "queue {} ({}), {verb} {names}",
+        queue.name,
+        kind(queue).join(", ")
+    )
 }
 
 fn source(plan: &Plan, source: &Source) -> String {
@@ -291,13 +598,19 @@ fn sink(plan: &Plan, sink: &Sink, name: &str) -> String {
         Sink::Value => "the node's value".to_owned(),
         Sink::Stdout => "where stdout goes".to_owned(),
         Sink::File { path, append: true } => format!("file {}, appended", shown(plan, path)),
-        Sink::File { path, append: false } => format!("file {}, put in place on success", shown(plan, path)),
+        Sink::File {
+            path,
+            append: false,
+        } => format!("file {}, put in place on success", shown(plan, path)),
         Sink::Queue(id) => queue(plan, *id, false),
     }
 }
 
 fn signal(number: i32) -> String {
-    nix::sys::signal::Signal::try_from(number).map_or_else(|_| number.to_string(), |signal| signal.as_str().trim_start_matches("SIG").to_owned())
+    nix::sys::signal::Signal::try_from(number).map_or_else(
+        |_| number.to_string(),
+        |signal| signal.as_str().trim_start_matches("SIG").to_owned(),
+    )
 }
 
 fn limit(limit: u32, value: u64) -> String {

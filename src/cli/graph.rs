@@ -16,7 +16,12 @@ use crate::spec::AfterState;
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(args: &GraphArgs, out: &mut dyn Write, err: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
+pub fn run(
+    args: &GraphArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    styled: bool,
+) -> Result<ExitCode, Error> {
     let asked = Asked {
         set: args.pipeline.set.set.clone(),
         only: args.select.only.clone(),
@@ -37,7 +42,11 @@ pub fn run(args: &GraphArgs, out: &mut dyn Write, err: &mut dyn Write, styled: b
 
 /// What an edge of a queue is called: its name, and whether it spills. (That it is merged or copied can be seen.)
 fn queue_label(queue: &Queue) -> String {
-    if queue.spills { format!("{} (spills)", queue.name) } else { queue.name.to_string() }
+    if queue.spills {
+        format!("{} (spills)", queue.name)
+    } else {
+        queue.name.to_string()
+    }
 }
 
 /// A queue with more than two ends is drawn as a point of its own.
@@ -68,7 +77,11 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     for (number, group) in plan.groups.iter().enumerate() {
         let indent = if group.units.len() > 1 {
             writeln!(out, "  subgraph cluster_{number} {{")?;
-            writeln!(out, "    label={}", dot_string(&format!("group {}", number + 1)))?;
+            writeln!(
+                out,
+                "    label={}",
+                dot_string(&format!("group {}", number + 1))
+            )?;
             writeln!(out, "    color=gray")?;
             "    "
         } else {
@@ -76,13 +89,27 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         };
         for &unit in &group.units {
             let node = node_of(plan, unit);
-            let style = if plan.nodes[node.index()].skip { ", style=\"rounded,dotted\"" } else { "" };
-            writeln!(out, "{indent}n{} [label={}{style}]", node.0, dot_string(words::node_name(plan, node)))?;
+            let style = if plan.nodes[node.index()].skip {
+                ", style=\"rounded,dotted\""
+            } else {
+                ""
+            };
+            writeln!(
+                out,
+                "{indent}n{} [label={}{style}]",
+                node.0,
+                dot_string(words::node_name(plan, node))
+            )?;
         }
         for &id in &group.queues {
             let queue = &plan.queues[id.index()];
             if is_hub(queue) {
-                writeln!(out, "{indent}q{} [shape=ellipse, style=solid, label={}]", id.0, dot_string(&queue_label(queue)))?;
+                writeln!(
+                    out,
+                    "{indent}q{} [shape=ellipse, style=solid, label={}]",
+                    id.0,
+                    dot_string(&queue_label(queue))
+                )?;
             }
         }
         if group.units.len() > 1 {
@@ -97,8 +124,16 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             for &reader in &queue.readers {
                 writeln!(out, "  q{id} -> n{}", node_of(plan, reader).0)?;
             }
-        } else if let (Some(&writer), Some(&reader)) = (queue.writers.first(), queue.readers.first()) {
-            writeln!(out, "  n{} -> n{} [label={}]", node_of(plan, writer).0, node_of(plan, reader).0, dot_string(&queue_label(queue)))?;
+        } else if let (Some(&writer), Some(&reader)) =
+            (queue.writers.first(), queue.readers.first())
+        {
+            writeln!(
+                out,
+                "  n{} -> n{} [label={}]",
+                node_of(plan, writer).0,
+                node_of(plan, reader).0,
+                dot_string(&queue_label(queue))
+            )?;
         }
     }
     for (index, node) in plan.nodes.iter().enumerate() {
@@ -138,19 +173,33 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     for (number, group) in plan.groups.iter().enumerate() {
         let several = group.units.len() > 1;
         let indent = if several {
-            writeln!(out, "  subgraph g{number}[{}]", mermaid_string(&format!("group {}", number + 1)))?;
+            writeln!(
+                out,
+                "  subgraph g{number}[{}]",
+                mermaid_string(&format!("group {}", number + 1))
+            )?;
             "    "
         } else {
             "  "
         };
         for &unit in &group.units {
             let node = node_of(plan, unit);
-            writeln!(out, "{indent}n{}[{}]", node.0, mermaid_string(words::node_name(plan, node)))?;
+            writeln!(
+                out,
+                "{indent}n{}[{}]",
+                node.0,
+                mermaid_string(words::node_name(plan, node))
+            )?;
         }
         for &id in &group.queues {
             let queue = &plan.queues[id.index()];
             if is_hub(queue) {
-                writeln!(out, "{indent}q{}([{}])", id.0, mermaid_string(&queue_label(queue)))?;
+                writeln!(
+                    out,
+                    "{indent}q{}([{}])",
+                    id.0,
+                    mermaid_string(&queue_label(queue))
+                )?;
             }
         }
         if several {
@@ -165,15 +214,28 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             for &reader in &queue.readers {
                 writeln!(out, "  q{id} --> n{}", node_of(plan, reader).0)?;
             }
-        } else if let (Some(&writer), Some(&reader)) = (queue.writers.first(), queue.readers.first()) {
-            writeln!(out, "  n{} -->|{}| n{}", node_of(plan, writer).0, mermaid_string(&queue_label(queue)), node_of(plan, reader).0)?;
+        } else if let (Some(&writer), Some(&reader)) =
+            (queue.writers.first(), queue.readers.first())
+        {
+            writeln!(
+                out,
+                "  n{} -->|{}| n{}",
+                node_of(plan, writer).0,
+                mermaid_string(&queue_label(queue)),
+                node_of(plan, reader).0
+            )?;
         }
     }
     for (index, node) in plan.nodes.iter().enumerate() {
         for wait in &node.after {
             match wait_label(wait.state) {
                 "" => writeln!(out, "  n{} -.-> n{index}", wait.node.0)?,
-                label => writeln!(out, "  n{} -.->|{}| n{index}", wait.node.0, mermaid_string(label))?,
+                label => writeln!(
+                    out,
+                    "  n{} -.->|{}| n{index}",
+                    wait.node.0,
+                    mermaid_string(label)
+                )?,
             }
         }
     }
@@ -185,7 +247,9 @@ fn mermaid_string(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | ' ' | '_' | '-' | '.' | ',' | '(' | ')' => quoted.push(c),
+            'a'..='z' | 'A'..='Z' | '0'..='9' | ' ' | '_' | '-' | '.' | ',' | '(' | ')' => {
+                quoted.push(c)
+            }
             c if c.is_control() => quoted.push(' '),
             c => {
                 let _ = write!(quoted, "#{};", u32::from(c));
@@ -230,7 +294,12 @@ fn name(plan: &Plan, node: NodeId) -> String {
         text.push_str(" (skipped)");
     }
     if !said.after.is_empty() {
-        let waits = said.after.iter().map(|wait| words::wait(plan, *wait)).collect::<Vec<_>>().join(", ");
+        let waits = said
+            .after
+            .iter()
+            .map(|wait| words::wait(plan, *wait))
+            .collect::<Vec<_>>()
+            .join(", ");
         let _ = write!(text, " (after {waits})");
     }
     text
@@ -272,7 +341,12 @@ struct Todo {
 
 impl<'a> Tree<'a> {
     fn of(plan: &'a Plan, outgoing: &'a [Vec<QueueId>], group: &Group) -> Vec<String> {
-        let mut tree = Tree { plan, outgoing, shown: std::collections::HashSet::new(), lines: Vec::new() };
+        let mut tree = Tree {
+            plan,
+            outgoing,
+            shown: std::collections::HashSet::new(),
+            lines: Vec::new(),
+        };
         // Writers stand first, so what is not shown yet when its turn comes is a beginning.
         for &unit in &group.units {
             if !tree.shown.contains(&unit) {
@@ -284,8 +358,19 @@ impl<'a> Tree<'a> {
 
     /// Shows a unit and all that it leads to. With a stack of its own: a graph may be deep.
     fn from(&mut self, first: UnitId) {
-        let mut todo = vec![Todo { unit: first, by: None, last: true, indent: String::new() }];
-        while let Some(Todo { mut unit, by, last, indent }) = todo.pop() {
+        let mut todo = vec![Todo {
+            unit: first,
+            by: None,
+            last: true,
+            indent: String::new(),
+        }];
+        while let Some(Todo {
+            mut unit,
+            by,
+            last,
+            indent,
+        }) = todo.pop()
+        {
             let mut line = indent.clone();
             let mut below = indent;
             if let Some(queue) = by {
@@ -294,33 +379,50 @@ impl<'a> Tree<'a> {
                 below.push_str(if last { "   " } else { "│  " });
             }
             // As long as there is one way on, it goes on in the same line.
-            let branches = loop {
-                if below.chars().count() > DEPTH && !self.shown.contains(&unit) {
-                    // It begins at the margin when its turn comes.
+            let (branches, mut column) = loop {
+                let column = line.chars().count();
+                // Too deep: it begins at the margin when its turn comes.
+                let deep = below.chars().count() > DEPTH && !self.shown.contains(&unit);
+                if deep || !self.shown.insert(unit) {
                     let _ = write!(line, "{} …", harmless(words::unit_name(self.plan, unit)));
-                    break Vec::new();
-                }
-                if !self.shown.insert(unit) {
-                    let _ = write!(line, "{} …", harmless(words::unit_name(self.plan, unit)));
-                    break Vec::new();
+                    break (Vec::new(), column);
                 }
                 line.push_str(&name(self.plan, node_of(self.plan, unit)));
                 let mut next = self.next(unit);
                 if next.len() != 1 {
-                    break next;
+                    break (next, column);
                 }
-                let Some((reader, queue)) = next.pop() else { break next };
+                let Some((reader, queue)) = next.pop() else {
+                    break (next, column);
+                };
                 if line.chars().count() > LINE {
-                    self.lines.push(std::mem::replace(&mut line, format!("{below}  ")));
+                    self.lines
+                        .push(std::mem::replace(&mut line, format!("{below}  ")));
                 }
                 line.push(' ');
                 self.arrow(&mut line, queue);
                 unit = reader;
             };
             self.lines.push(line);
+            // Its readers stand below it; far to the right it is named once more at the left.
+            if !branches.is_empty() && column > DEPTH {
+                column = below.chars().count();
+                self.lines.push(format!(
+                    "{below}{}",
+                    harmless(words::unit_name(self.plan, unit))
+                ));
+            }
+            while below.chars().count() < column {
+                below.push(' ');
+            }
             let count = branches.len();
             for (i, (reader, queue)) in branches.into_iter().enumerate().rev() {
-                todo.push(Todo { unit: reader, by: Some(queue), last: i + 1 == count, indent: below.clone() });
+                todo.push(Todo {
+                    unit: reader,
+                    by: Some(queue),
+                    last: i + 1 == count,
+                    indent: below.clone(),
+                });
             }
         }
     }
@@ -331,7 +433,15 @@ impl<'a> Tree<'a> {
 
     /// Who reads what a unit writes.
     fn next(&self, unit: UnitId) -> Vec<(UnitId, QueueId)> {
-        let readers = |queue: QueueId| self.plan.queues[queue.index()].readers.iter().map(move |&reader| (reader, queue));
-        self.outgoing[unit.index()].iter().flat_map(|&queue| readers(queue)).collect()
+        let readers = |queue: QueueId| {
+            self.plan.queues[queue.index()]
+                .readers
+                .iter()
+                .map(move |&reader| (reader, queue))
+        };
+        self.outgoing[unit.index()]
+            .iter()
+            .flat_map(|&queue| readers(queue))
+            .collect()
     }
 }

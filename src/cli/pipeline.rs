@@ -40,7 +40,8 @@ impl Pipeline {
     /// # Errors
     /// The file can't be read, or there is no current directory. Problems of what it says are no error here.
     pub fn load(path: &Path, asked: Asked) -> Result<Self, Error> {
-        let source = Source::read(path, io::stdin().lock()).map_err(|error| Error::Usage(error.to_string()))?;
+        let source = Source::read(path, io::stdin().lock())
+            .map_err(|error| Error::Usage(error.to_string()))?;
         let origin = origin(source.path.as_deref())?;
         let overrides = Overrides {
             set: asked.set,
@@ -63,22 +64,43 @@ impl Pipeline {
             None => {
                 if let Some(partial) = partial {
                     let (_, found) = build(partial.spec.clone(), &origin, &overrides);
-                    problems.extend(found.into_iter().filter(|p| p.severity != Severity::Note && partial.trusts(p)));
+                    problems.extend(
+                        found
+                            .into_iter()
+                            .filter(|p| p.severity != Severity::Note && partial.trusts(p)),
+                    );
                 }
                 None
             }
         };
-        Ok(Pipeline { source, spec: kept, plan, problems })
+        Ok(Pipeline {
+            source,
+            spec: kept,
+            plan,
+            problems,
+        })
     }
 }
 
 fn origin(path: Option<&Path>) -> Result<Origin, Error> {
-    let current = || std::env::current_dir().map_err(|error| Error::Broken(format!("there is no current directory: {error}")));
-    let Some(path) = path else {
-        return Ok(Origin { dir: current()?, name: "stdin".to_owned() });
+    let current = || {
+        std::env::current_dir()
+            .map_err(|error| Error::Broken(format!("there is no current directory: {error}")))
     };
-    let absolute = std::path::absolute(path).map_err(|error| Error::Broken(format!("{}: {error}", path.display())))?;
-    let dir = absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-    let name = path.file_stem().map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let Some(path) = path else {
+        return Ok(Origin {
+            dir: current()?,
+            name: "stdin".to_owned(),
+        });
+    };
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Error::Broken(format!("{}: {error}", path.display())))?;
+    let dir = absolute
+        .parent()
+        .map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    let name = path.file_stem().map_or_else(
+        || "pipeline".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     Ok(Origin { dir, name })
 }

@@ -11,13 +11,18 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
-use crate::plan::{Group, Plan, Queue, QueueKind};
+use crate::plan::{Group, Plan, Queue, QueueKind, UnitId};
 
 /// Prints the plan of a file; its problems go to `err`.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(args: &PlanArgs, out: &mut dyn Write, err: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
+pub fn run(
+    args: &PlanArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    styled: bool,
+) -> Result<ExitCode, Error> {
     let asked = Asked {
         set: args.pipeline.set.set.clone(),
         only: args.select.only.clone(),
@@ -45,36 +50,85 @@ pub fn run(args: &PlanArgs, out: &mut dyn Write, err: &mut dyn Write, styled: bo
 pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let on_failure = words::on_failure(plan.on_failure);
     writeln!(out, "{}: {}", harmless(&plan.name), summary(plan))?;
-    let jobs = plan.jobs.map_or_else(|| "as many as CPUs".to_owned(), |jobs| jobs.to_string());
+    let jobs = plan
+        .jobs
+        .map_or_else(|| "as many as CPUs".to_owned(), |jobs| jobs.to_string());
     write!(out, "job slots: {jobs}, on failure: {on_failure}")?;
     if let Some(timeout) = plan.timeout {
         write!(out, ", timeout: {}", words::duration(timeout))?;
     }
     writeln!(out)?;
-    let width = plan.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0).min(24);
+    let mut apart = true;
     for (number, group) in plan.groups.iter().enumerate() {
-        write!(out, "\ngroup {}: {}", number + 1, slots(group.slots))?;
+        // Groups of several stand apart; lone processes take a line each.
+        if apart || group.units.len() > 1 {
+            writeln!(out)?;
+        }
+        apart = group.units.len() > 1;
+        let mut claims = slots(group.slots);
         if group.memory > 0 {
-            write!(out, ", {}", words::bytes(group.memory))?;
+            claims.push_str(&format!(", {}", words::bytes(group.memory)));
         }
         let waits = waits(plan, group);
         if !waits.is_empty() {
-            write!(out, ", after {}", waits.join(", "))?;
+            claims.push_str(&format!(", after {}", waits.join(", ")));
         }
-        writeln!(out)?;
+        if let [only] = group.units[..] {
+            writeln!(
+                out,
+                "group {}: {}  {}  ({claims})",
+                number + 1,
+                member(plan, only),
+                words::command(plan, &plan.units[only.index()], 60)
+            )?;
+            continue;
+        }
+        writeln!(out, "group {}: {claims}", number + 1)?;
+        let width = group
+            .units
+            .iter()
+            .map(|&unit| member(plan, unit).len())
+            .max()
+            .unwrap_or(0)
+            .min(24);
         for &unit in &group.units {
-            let unit = &plan.units[unit.index()];
-            let node = &plan.nodes[unit.node.index()];
-            let skip = if node.skip { "  (skipped)" } else { "" };
-            writeln!(out, "  {:<width$}  {}{skip}", node.name, words::command(plan, unit, 72))?;
+            writeln!(
+                out,
+                "  {:<width$}  {}",
+                member(plan, unit),
+                words::command(plan, &plan.units[unit.index()], 72)
+            )?;
         }
         for &queue in &group.queues {
             let queue = &plan.queues[queue.index()];
-            let names = |units: &[crate::plan::UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit)).collect::<Vec<_>>().join(", ");
-            writeln!(out, "  {} → {}: {} ({})", names(&queue.writers), names(&queue.readers), queue.name, kind(queue).join(", "))?;
+            let names = |units: &[UnitId]| {
+                units
+                    .iter()
+                    .map(|&unit| words::unit_name(plan, unit))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            writeln!(
+                out,
+                "  {} → {}: {} ({})",
+                names(&queue.writers),
+                names(&queue.readers),
+                queue.name,
+                kind(queue).join(", ")
+            )?;
         }
     }
     Ok(())
+}
+
+/// A unit's name, and whether it is skipped.
+fn member(plan: &Plan, unit: UnitId) -> String {
+    let node = &plan.nodes[plan.units[unit.index()].node.index()];
+    if node.skip {
+        format!("{} (skipped)", node.name)
+    } else {
+        node.name.to_string()
+    }
 }
 
 /// "1 slot".
@@ -84,10 +138,17 @@ fn slots(slots: u32) -> String {
 
 /// What a group waits for, in words, each once.
 fn waits(plan: &Plan, group: &Group) -> Vec<String> {
-    let mut waits: Vec<_> = group.units.iter().flat_map(|unit| &plan.nodes[plan.units[unit.index()].node.index()].after).collect();
+    let mut waits: Vec<_> = group
+        .units
+        .iter()
+        .flat_map(|unit| &plan.nodes[plan.units[unit.index()].node.index()].after)
+        .collect();
     waits.sort_by_key(|wait| (wait.node, wait.state as u8));
     waits.dedup();
-    waits.into_iter().map(|wait| words::wait(plan, *wait)).collect()
+    waits
+        .into_iter()
+        .map(|wait| words::wait(plan, *wait))
+        .collect()
 }
 
 /// How procflow carries a queue, in words.
@@ -144,7 +205,7 @@ fn group_json(plan: &Plan, group: &Group) -> Value {
     });
     let queues = group.queues.iter().map(|&queue| {
         let queue = &plan.queues[queue.index()];
-        let names = |units: &[crate::plan::UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit).to_owned()).collect::<Vec<_>>();
+        let names = |units: &[UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit).to_owned()).collect::<Vec<_>>();
         json!({
             "name": &*queue.name,
             "writers": names(&queue.writers),

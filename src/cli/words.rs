@@ -13,8 +13,17 @@ use crate::spec::{AfterState, OnFailure};
 ///
 /// # Errors
 /// Those of `err`.
-pub fn plan_or_problems<'a>(pipeline: &'a Pipeline, err: &mut dyn Write, styled: bool) -> io::Result<Option<&'a Plan>> {
-    let told: Vec<_> = pipeline.problems.iter().filter(|problem| problem.severity > Severity::Note).cloned().collect();
+pub fn plan_or_problems<'a>(
+    pipeline: &'a Pipeline,
+    err: &mut dyn Write,
+    styled: bool,
+) -> io::Result<Option<&'a Plan>> {
+    let told: Vec<_> = pipeline
+        .problems
+        .iter()
+        .filter(|problem| problem.severity > Severity::Note)
+        .cloned()
+        .collect();
     err.write_all(render(&told, &pipeline.source.name, &pipeline.source.text, styled).as_bytes())?;
     Ok(pipeline.plan.as_ref())
 }
@@ -59,9 +68,19 @@ pub fn argv(plan: &Plan, unit: &Unit) -> Vec<String> {
 
 /// A unit's command as one line of at most `width` characters.
 pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
-    let line = argv(plan, unit).iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ");
+    let line = argv(plan, unit)
+        .iter()
+        .map(|argument| shell_word(argument))
+        .collect::<Vec<_>>()
+        .join(" ");
     // A script's lines, one after the other.
-    let line = harmless(&line.split('\n').map(str::trim).collect::<Vec<_>>().join(" "));
+    let line = harmless(
+        &line
+            .split('\n')
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
     shortened(&line, width)
 }
 
@@ -69,7 +88,11 @@ pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
 pub fn shortened(line: &str, width: usize) -> String {
     match line.char_indices().nth(width) {
         None => line.to_owned(),
-        Some(_) => line.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+        Some(_) => line
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
     }
 }
 
@@ -117,8 +140,16 @@ pub fn duration(duration: Duration) -> String {
 
 /// "256 KiB": whole units where the number is one.
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)) {
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    match UNITS
+        .iter()
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
+    {
         Some((unit, size)) => format!("{} {unit}", bytes / size),
         None if bytes < 10_000 => format!("{bytes} bytes"),
         None => bytesize::ByteSize(bytes).display().iec().to_string(),

@@ -52,17 +52,28 @@ impl Graph {
         for (unit, &label) in (0u32..).zip(&labels) {
             lowest[label as usize] = lowest[label as usize].min(unit);
         }
-        labels.into_iter().map(|label| lowest[label as usize]).collect()
+        labels
+            .into_iter()
+            .map(|label| lowest[label as usize])
+            .collect()
     }
 
     /// Groups in start order.
     pub(super) fn arrange(&self) -> Result<Arrangement, Stuck> {
         let joined = self.joined();
-        let Some(within) = self.writers_first() else { return Err(Stuck { joined }) };
+        let Some(within) = self.writers_first() else {
+            return Err(Stuck { joined });
+        };
         // Groups by their lowest unit: ties are then in the file's order.
-        let between: Vec<(u32, u32)> = self.waits.iter().map(|&(a, b)| (joined[a as usize], joined[b as usize])).collect();
+        let between: Vec<(u32, u32)> = self
+            .waits
+            .iter()
+            .map(|&(a, b)| (joined[a as usize], joined[b as usize]))
+            .collect();
         // A wait inside a group is an edge to itself, which no order has.
-        let Some(order) = topological(self.units, &between) else { return Err(Stuck { joined }) };
+        let Some(order) = topological(self.units, &between) else {
+            return Err(Stuck { joined });
+        };
         let mut group_at = vec![u32::MAX; self.units];
         let mut groups = Vec::new();
         for lowest in order {
@@ -71,7 +82,10 @@ impl Graph {
                 groups.push(Vec::new());
             }
         }
-        let group_of: Vec<u32> = joined.iter().map(|&lowest| group_at[lowest as usize]).collect();
+        let group_of: Vec<u32> = joined
+            .iter()
+            .map(|&lowest| group_at[lowest as usize])
+            .collect();
         for unit in within {
             groups[group_of[unit as usize] as usize].push(unit);
         }
@@ -95,7 +109,12 @@ impl Graph {
             })
             .collect();
         let order = topological(self.units + self.queues.len(), &edges)?;
-        Some(order.into_iter().filter_map(|vertex| vertex.checked_sub(queues)).collect())
+        Some(
+            order
+                .into_iter()
+                .filter_map(|vertex| vertex.checked_sub(queues))
+                .collect(),
+        )
     }
 
     /// For every queue whether it lies on an undirected cycle of its group: data splits and meets again (spec 2.4).
@@ -104,7 +123,12 @@ impl Graph {
     pub(super) fn meets_again(&self) -> Vec<bool> {
         let mut edges = Vec::new();
         for (queue, (writers, readers)) in (0u32..).zip(&self.queues) {
-            edges.extend(writers.iter().chain(readers).map(|&unit| (self.units as u32 + queue, unit)));
+            edges.extend(
+                writers
+                    .iter()
+                    .chain(readers)
+                    .map(|&unit| (self.units as u32 + queue, unit)),
+            );
         }
         let on_cycle = crate::plan::bridges::on_cycle(self.units + self.queues.len(), &edges);
         let mut meets = vec![false; self.queues.len()];
@@ -133,7 +157,10 @@ pub(super) fn topological(vertices: usize, edges: &[(u32, u32)]) -> Option<Vec<u
         to[next[a as usize] as usize] = b;
         next[a as usize] += 1;
     }
-    let mut ready: BinaryHeap<Reverse<u32>> = (0..vertices as u32).filter(|&v| before[v as usize] == 0).map(Reverse).collect();
+    let mut ready: BinaryHeap<Reverse<u32>> = (0..vertices as u32)
+        .filter(|&v| before[v as usize] == 0)
+        .map(Reverse)
+        .collect();
     let mut order = Vec::with_capacity(vertices);
     while let Some(Reverse(v)) = ready.pop() {
         order.push(v);
@@ -145,4 +172,201 @@ pub(super) fn topological(vertices: usize, edges: &[(u32, u32)]) -> Option<Vec<u
         }
     }
     (order.len() == vertices).then_some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use crate::plan::arrange::{Arrangement, Graph, topological};
+
+    const UNITS: u32 = 9;
+
+    fn graphs() -> impl Strategy<Value = Graph> {
+        let unit = 0..UNITS;
+        let some = || {
+            proptest::collection::btree_set(0..UNITS, 1..3)
+                .prop_map(|units| units.into_iter().collect::<Vec<u32>>())
+        };
+        let waits = proptest::collection::vec((unit.clone(), unit), 0..8);
+        let queues = proptest::collection::vec((some(), some()), 0..4);
+        (waits, queues).prop_map(|(waits, queues)| Graph {
+            units: UNITS as usize,
+            waits,
+            queues,
+        })
+    }
+
+    /// Mostly without cycles: edges lead from lower to higher numbers.
+    fn forward(graph: Graph) -> Graph {
+        let waits = graph.waits.into_iter().filter(|(a, b)| a < b).collect();
+        let queues = graph
+            .queues
+            .into_iter()
+            .filter(|(w, r)| w.iter().max() < r.iter().min())
+            .collect();
+        Graph {
+            waits,
+            queues,
+            ..graph
+        }
+    }
+
+    /// Groups by joining until nothing changes.
+    fn naive_groups(graph: &Graph) -> Vec<u32> {
+        let mut joined: Vec<u32> = (0..UNITS).collect();
+        for _ in 0..UNITS {
+            for (writers, readers) in &graph.queues {
+                let ends: Vec<u32> = writers.iter().chain(readers).copied().collect();
+                let lowest = ends
+                    .iter()
+                    .map(|&end| joined[end as usize])
+                    .min()
+                    .unwrap_or(0);
+                for end in ends {
+                    joined[end as usize] = lowest;
+                }
+            }
+        }
+        joined
+    }
+
+    /// Whether `b` can be reached from `a` by at least one edge.
+    fn reaches(edges: &HashSet<(u32, u32)>, a: u32, b: u32) -> bool {
+        let mut reached: HashSet<u32> = edges
+            .iter()
+            .filter(|(from, _)| *from == a)
+            .map(|(_, to)| *to)
+            .collect();
+        loop {
+            let more: HashSet<u32> = edges
+                .iter()
+                .filter(|(from, to)| reached.contains(from) && !reached.contains(to))
+                .map(|(_, to)| *to)
+                .collect();
+            if more.is_empty() {
+                return reached.contains(&b);
+            }
+            reached.extend(more);
+        }
+    }
+
+    fn can_be_ordered(graph: &Graph, joined: &[u32]) -> bool {
+        let queues: HashSet<(u32, u32)> = graph
+            .queues
+            .iter()
+            .flat_map(|(w, r)| w.iter().flat_map(move |&w| r.iter().map(move |&r| (w, r))))
+            .collect();
+        let groups: HashSet<(u32, u32)> = graph
+            .waits
+            .iter()
+            .map(|&(a, b)| (joined[a as usize], joined[b as usize]))
+            .collect();
+        (0..UNITS).all(|unit| !reaches(&queues, unit, unit) && !reaches(&groups, unit, unit))
+    }
+
+    fn check(graph: &Graph) -> Result<(), TestCaseError> {
+        let joined = naive_groups(graph);
+        prop_assert_eq!(&graph.joined(), &joined);
+        let arranged = graph.arrange();
+        prop_assert_eq!(arranged.is_ok(), can_be_ordered(graph, &joined));
+        let Ok(Arrangement { groups, group_of }) = arranged else {
+            return Ok(());
+        };
+        let mut at = vec![usize::MAX; UNITS as usize];
+        let all: Vec<u32> = groups.iter().flatten().copied().collect();
+        for (position, &unit) in all.iter().enumerate() {
+            at[unit as usize] = position;
+        }
+        prop_assert!(
+            all.len() == UNITS as usize && at.iter().all(|&position| position != usize::MAX),
+            "each unit once"
+        );
+        for unit in 0..UNITS as usize {
+            for other in 0..UNITS as usize {
+                prop_assert_eq!(
+                    joined[unit] == joined[other],
+                    group_of[unit] == group_of[other]
+                );
+            }
+            prop_assert!(groups[group_of[unit] as usize].contains(&(unit as u32)));
+        }
+        for &(a, b) in &graph.waits {
+            prop_assert!(group_of[a as usize] < group_of[b as usize]);
+        }
+        for (writers, readers) in &graph.queues {
+            for writer in writers {
+                prop_assert!(
+                    readers
+                        .iter()
+                        .all(|&reader| at[*writer as usize] < at[reader as usize]),
+                    "writers first"
+                );
+            }
+        }
+        // Ties: no two neighbours stand against their numbers without a reason.
+        for group in &groups {
+            for pair in group.windows(2) {
+                let direct = graph
+                    .queues
+                    .iter()
+                    .any(|(w, r)| w.contains(&pair[0]) && r.contains(&pair[1]));
+                prop_assert!(pair[0] < pair[1] || direct, "{group:?}");
+            }
+        }
+        for pair in groups.windows(2) {
+            let lowest = |group: &[u32]| group.iter().min().copied();
+            let waits = graph
+                .waits
+                .iter()
+                .any(|(a, b)| pair[0].contains(a) && pair[1].contains(b));
+            prop_assert!(lowest(&pair[0]) < lowest(&pair[1]) || waits, "{pair:?}");
+        }
+        Ok(())
+    }
+
+    /// A way from `from` back to it in the bipartite graph of units and queues that uses no edge twice.
+    fn on_cycle(graph: &Graph, queue: usize) -> bool {
+        let (writers, readers) = &graph.queues[queue];
+        let ends: Vec<u32> = writers.iter().chain(readers).copied().collect();
+        // Two of its ends are joined by the other queues.
+        let others: Vec<_> = graph
+            .queues
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != queue)
+            .map(|(_, q)| q.clone())
+            .collect();
+        let joined = naive_groups(&Graph {
+            queues: others,
+            ..graph.clone()
+        });
+        (0..ends.len())
+            .any(|i| (0..i).any(|k| joined[ends[i] as usize] == joined[ends[k] as usize]))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn order_and_groups_are_those_of_a_naive_search(graph in graphs()) {
+            check(&graph)?;
+            check(&forward(graph))?;
+        }
+
+        #[test]
+        fn a_queue_meets_again_where_its_ends_are_joined_without_it(graph in graphs()) {
+            let graph = forward(graph);
+            let naive: Vec<bool> = (0..graph.queues.len()).map(|queue| on_cycle(&graph, queue)).collect();
+            prop_assert_eq!(graph.meets_again(), naive);
+        }
+    }
+
+    #[test]
+    fn ties_are_in_the_order_of_numbers() {
+        assert_eq!(topological(5, &[(4, 0), (2, 1)]), Some(vec![2, 1, 3, 4, 0]));
+        assert_eq!(topological(2, &[(0, 1), (1, 0)]), None);
+        assert_eq!(topological(1, &[(0, 0)]), None);
+    }
 }

@@ -11,7 +11,9 @@ use crate::plan::arrange::{Arrangement, Graph};
 use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
 use crate::plan::scope::{Found, Scope, When};
-use crate::plan::{After, Arg, Ends, Group, GroupId, Node, NodeId, Plan, Queue, QueueId, QueueKind, Unit, UnitId};
+use crate::plan::{
+    After, Arg, Ends, Group, GroupId, Node, NodeId, Plan, Queue, QueueId, QueueKind, Unit, UnitId,
+};
 use crate::plan::{checks, cycles, ends, environment, params, select, settings, template};
 use crate::spec::{self, AfterState, Process, Spec};
 
@@ -39,7 +41,12 @@ pub struct Overrides<'a> {
 impl Overrides<'_> {
     /// Nothing changed, nothing inherited.
     pub fn none() -> Self {
-        Overrides { set: Vec::new(), only: Vec::new(), skip: Vec::new(), env: &|_| None }
+        Overrides {
+            set: Vec::new(),
+            only: Vec::new(),
+            skip: Vec::new(),
+            env: &|_| None,
+        }
     }
 }
 
@@ -70,7 +77,11 @@ pub(super) struct ValueUse {
 /// Plans a pipeline. There is a plan where no diagnostic is an error.
 ///
 /// Reads the dotenv files that the pipeline names, and nothing else.
-pub fn build(mut spec: Spec, origin: &Origin, overrides: &Overrides<'_>) -> (Option<Plan>, Vec<Diagnostic>) {
+pub fn build(
+    mut spec: Spec,
+    origin: &Origin,
+    overrides: &Overrides<'_>,
+) -> (Option<Plan>, Vec<Diagnostic>) {
     let mut problems = Problems::default();
     checks::names(&spec, &mut problems);
     checks::run(&spec.run, &mut problems);
@@ -78,9 +89,17 @@ pub fn build(mut spec: Spec, origin: &Origin, overrides: &Overrides<'_>) -> (Opt
     let mut dotenv = Dotenv::new(&origin.dir);
     let dir = origin.dir.to_string_lossy();
     let mut values = Vec::new();
-    let mut secrets: Vec<String> = params.values().filter(|p| p.secret && !p.value.is_empty()).map(|p| p.value.clone()).collect();
+    let mut secrets: Vec<String> = params
+        .values()
+        .filter(|p| p.secret && !p.value.is_empty())
+        .map(|p| p.value.clone())
+        .collect();
     let env = {
-        let mut found = Found { problems: &mut problems, values: &mut values, secret: false.into() };
+        let mut found = Found {
+            problems: &mut problems,
+            values: &mut values,
+            secret: false.into(),
+        };
         pipeline_env(&mut spec, &params, &dir, overrides, &mut dotenv, &mut found)
     };
     secrets.extend(env.secrets().map(str::to_owned));
@@ -90,7 +109,11 @@ pub fn build(mut spec: Spec, origin: &Origin, overrides: &Overrides<'_>) -> (Opt
     let mut queues = ends::Queues::default();
     let mut uses = Vec::new();
     let mut draft = {
-        let mut found = Found { problems: &mut problems, values: &mut values, secret: false.into() };
+        let mut found = Found {
+            problems: &mut problems,
+            values: &mut values,
+            secret: false.into(),
+        };
         let mut processes = std::mem::take(&mut spec.process);
         let mut nodes = Nodes {
             env: &env,
@@ -105,7 +128,10 @@ pub fn build(mut spec: Spec, origin: &Origin, overrides: &Overrides<'_>) -> (Opt
         nodes.build(&mut processes, &skip, &mut found, &mut uses)
     };
     draft.queues = finish_queues(&queues, &spec.queue);
-    let words = Names { nodes: &draft.nodes, queues: &queues };
+    let words = Names {
+        nodes: &draft.nodes,
+        queues: &queues,
+    };
     checks::queues(&queues, &spec.queue, &words, &mut problems);
     let graph = graph_of(&draft);
     let joined = match graph.arrange() {
@@ -159,7 +185,16 @@ fn pipeline_env(
 ) -> Environment {
     let mut env = Environment::default();
     let files = std::mem::take(&mut spec.env_file.0);
-    let scope = Scope { when: When::Plan, params, env: &env, inherited: overrides.env, dir, nodes: &spec.process, own_env: &[], ends: None };
+    let scope = Scope {
+        when: When::Plan,
+        params,
+        env: &env,
+        inherited: overrides.env,
+        dir,
+        nodes: &spec.process,
+        own_env: &[],
+        ends: None,
+    };
     let files = environment::read_files(files, &Site::top("env_file"), &scope, dotenv, found);
     for (name, value) in files {
         env.set(name, value, false);
@@ -170,21 +205,42 @@ fn pipeline_env(
         environment::check_name(name, &site, found.problems);
         found.secret.set(false);
         // It sees what stands before it, so `PATH = "${{ env.PATH }}:bin"` adds to what is inherited.
-        let scope = Scope { when: When::Plan, params, env: &env, inherited: overrides.env, dir, nodes: &spec.process, own_env: &[], ends: None };
+        let scope = Scope {
+            when: When::Plan,
+            params,
+            env: &env,
+            inherited: overrides.env,
+            dir,
+            nodes: &spec.process,
+            own_env: &[],
+            ends: None,
+        };
         let value = template::parse(text.clone(), &scope, &site, found);
         let secret = found.secret.get();
         // A part that is left is a problem already told.
-        env.set(name.clone(), value.literal().unwrap_or_default().to_owned(), secret);
+        env.set(
+            name.clone(),
+            value.literal().unwrap_or_default().to_owned(),
+            secret,
+        );
     }
     for (name, param) in params {
-        env.set(format!("PARAM_{}", variable(name)), param.value.clone(), param.secret && !param.value.is_empty());
+        env.set(
+            format!("PARAM_{}", variable(name)),
+            param.value.clone(),
+            param.secret && !param.value.is_empty(),
+        );
     }
     env.set("PIPELINE_DIR".to_owned(), dir.to_owned(), false);
     env
 }
 
 /// Which nodes `--skip` leaves out.
-fn names_of_skip(processes: &IndexMap<String, Process>, overrides: &Overrides<'_>, problems: &mut Problems) -> Vec<bool> {
+fn names_of_skip(
+    processes: &IndexMap<String, Process>,
+    overrides: &Overrides<'_>,
+    problems: &mut Problems,
+) -> Vec<bool> {
     let mut skip = vec![false; processes.len()];
     for name in &overrides.skip {
         match processes.get_index_of(name.as_str()) {
@@ -211,54 +267,145 @@ struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
-    fn build(self: &mut Self, processes: &mut IndexMap<String, Process>, skip: &[bool], found: &mut Found<'_>, uses: &mut Vec<ValueUse>) -> Draft {
+    fn build(
+        &mut self,
+        processes: &mut IndexMap<String, Process>,
+        skip: &[bool],
+        found: &mut Found<'_>,
+        uses: &mut Vec<ValueUse>,
+    ) -> Draft {
         let count = processes.len();
-        let mut draft = Draft { nodes: Vec::with_capacity(count), units: Vec::with_capacity(count), claims: Vec::with_capacity(count), queues: Vec::new() };
+        let mut draft = Draft {
+            nodes: Vec::with_capacity(count),
+            units: Vec::with_capacity(count),
+            claims: Vec::with_capacity(count),
+            queues: Vec::new(),
+        };
         // The names of all nodes stay in `processes`; what they say is taken out one by one, so that nothing is there twice.
-        let scope = Scope { when: When::Process, params: self.params, env: self.env, inherited: self.inherited, dir: self.dir, nodes: processes, own_env: &[], ends: None };
+        let scope = Scope {
+            when: When::Process,
+            params: self.params,
+            env: self.env,
+            inherited: self.inherited,
+            dir: self.dir,
+            nodes: processes,
+            own_env: &[],
+            ends: None,
+        };
         let written = ends::written(processes, &scope);
         let mut settings = settings::Builder::new(self.defaults, &scope, found);
         let default_ends = ends::default_ends();
         let top = Site::top("process");
-        for index in 0..count {
-            let Some((_, process)) = processes.get_index_mut(index) else { break };
+        for (index, &skip) in skip.iter().enumerate() {
+            let Some((_, process)) = processes.get_index_mut(index) else {
+                break;
+            };
             let mut process = std::mem::take(process);
             let processes = &*processes;
-            let Some((name, _)) = processes.get_index(index) else { break };
+            let Some((name, _)) = processes.get_index(index) else {
+                break;
+            };
             let site = top.key(name);
-            let scope = Scope { when: When::Process, params: self.params, env: self.env, inherited: self.inherited, dir: self.dir, nodes: processes, own_env: &[], ends: None };
+            let scope = Scope {
+                when: When::Process,
+                params: self.params,
+                env: self.env,
+                inherited: self.inherited,
+                dir: self.dir,
+                nodes: processes,
+                own_env: &[],
+                ends: None,
+            };
             let id = UnitId::from(index);
             let said = ends::Said::take(&mut process);
-            let mut builder = ends::Builder { scope, queues: self.queues, written: &written, default: &default_ends };
+            let mut builder = ends::Builder {
+                scope,
+                queues: self.queues,
+                written: &written,
+                default: &default_ends,
+            };
             let ends = builder.build(id, said, &site, found);
-            let scope = Scope { ends: Some(&ends), ..scope };
-            let env = environment::of_node(std::mem::take(&mut process.env_file.0), process.env.take(), &site, &scope, self.dotenv, found, self.secrets);
-            let scope = Scope { own_env: &env, ..scope };
+            let scope = Scope {
+                ends: Some(&ends),
+                ..scope
+            };
+            let env = environment::of_node(
+                std::mem::take(&mut process.env_file.0),
+                process.env.take(),
+                &site,
+                &scope,
+                self.dotenv,
+                found,
+                self.secrets,
+            );
+            let scope = Scope {
+                own_env: &env,
+                ..scope
+            };
             let argv = argv(&mut process, self.defaults, &site, &scope, &ends, found);
             let settings = settings.build(&mut process, &site, &scope, found);
-            let reads = globs(std::mem::take(&mut process.reads.0), "reads", &site, &scope, found);
-            let writes = globs(std::mem::take(&mut process.writes.0), "writes", &site, &scope, found);
+            let reads = globs(
+                std::mem::take(&mut process.reads.0),
+                "reads",
+                &site,
+                &scope,
+                found,
+            );
+            let writes = globs(
+                std::mem::take(&mut process.writes.0),
+                "writes",
+                &site,
+                &scope,
+                found,
+            );
             let after = waits(&process.after, processes, &site, found.problems);
             let user = NodeId::from(index);
-            uses.extend(found.values.drain(..).map(|(node, place)| ValueUse { user, node, place }));
+            uses.extend(
+                found
+                    .values
+                    .drain(..)
+                    .map(|(node, place)| ValueUse { user, node, place }),
+            );
             draft.nodes.push(Node {
                 name: name.as_str().into(),
                 units: id.0..id.0 + 1,
                 after,
-                allow_failure: process.allow_failure.or(self.defaults.allow_failure).unwrap_or(false),
-                skip: skip[index],
+                allow_failure: process
+                    .allow_failure
+                    .or(self.defaults.allow_failure)
+                    .unwrap_or(false),
+                skip,
                 description: process.description.map(Into::into),
                 tags: process.tags.into_iter().map(Into::into).collect(),
             });
-            draft.claims.push(Claim { cpus: process.cpus, memory: process.memory.map_or(0, |size| size.0) });
-            draft.units.push(Unit { node: user, group: GroupId(0), argv, env, settings, ends, reads, writes });
+            draft.claims.push(Claim {
+                cpus: process.cpus,
+                memory: process.memory.map_or(0, |size| size.0),
+            });
+            draft.units.push(Unit {
+                node: user,
+                group: GroupId(0),
+                argv,
+                env,
+                settings,
+                ends,
+                reads,
+                writes,
+            });
         }
         draft
     }
 }
 
 /// `command` or `script` as arguments.
-fn argv(process: &mut Process, defaults: &spec::Defaults, node: &Site<'_>, scope: &Scope<'_>, ends: &Ends, found: &mut Found<'_>) -> Vec<Arg> {
+fn argv(
+    process: &mut Process,
+    defaults: &spec::Defaults,
+    node: &Site<'_>,
+    scope: &Scope<'_>,
+    ends: &Ends,
+    found: &mut Found<'_>,
+) -> Vec<Arg> {
     match (process.command.take(), process.script.take()) {
         (Some(command), None) => command_argv(command, node, scope, ends, found),
         (None, Some(script)) => script_argv(script, process.shell.take(), defaults, node, found),
@@ -279,17 +426,33 @@ fn argv(process: &mut Process, defaults: &spec::Defaults, node: &Site<'_>, scope
     }
 }
 
-fn command_argv(command: Vec<String>, node: &Site<'_>, scope: &Scope<'_>, ends: &Ends, found: &mut Found<'_>) -> Vec<Arg> {
+fn command_argv(
+    command: Vec<String>,
+    node: &Site<'_>,
+    scope: &Scope<'_>,
+    ends: &Ends,
+    found: &mut Found<'_>,
+) -> Vec<Arg> {
     let site = node.key("command");
     match command.first().map(String::as_str) {
-        None => found.problems.push(Diagnostic::error(site.mark_value(), "an empty command").help("its first element is the program: `command = [\"true\"]`")),
-        Some("") => found.problems.push(Diagnostic::error(site.index(0).mark_value(), "the program's name is empty")),
+        None => found.problems.push(
+            Diagnostic::error(site.mark_value(), "an empty command")
+                .help("its first element is the program: `command = [\"true\"]`"),
+        ),
+        Some("") => found.problems.push(Diagnostic::error(
+            site.index(0).mark_value(),
+            "the program's name is empty",
+        )),
         Some(_) => shell_looks(&command, &site, found.problems),
     }
     let mut argv = Vec::with_capacity(command.len());
     for (i, element) in command.into_iter().enumerate() {
         let each = template::sole_input(&element)
-            .filter(|input| ends.inputs.iter().any(|known| &*known.name == *input && known.from.len() != 1))
+            .filter(|input| {
+                ends.inputs
+                    .iter()
+                    .any(|known| &*known.name == *input && known.from.len() != 1)
+            })
             .map(Box::from);
         argv.push(match each {
             Some(input) => Arg::EachInput(input),
@@ -301,49 +464,100 @@ fn command_argv(command: Vec<String>, node: &Site<'_>, scope: &Scope<'_>, ends: 
 
 /// Warns where a command looks as if it were meant for a shell.
 fn shell_looks(command: &[String], site: &Site<'_>, problems: &mut Problems) {
-    let [program, arguments @ ..] = command else { return };
+    let [program, arguments @ ..] = command else {
+        return;
+    };
     if arguments.is_empty() && program.contains(char::is_whitespace) && !program.contains("${{") {
         problems.push(
-            Diagnostic::warning(site.index(0).mark_value(), format!("the whole of `{}` is the program's name", program.escape_debug()))
-                .help(format!("did you mean `script = {program:?}`, or one element for each argument?")),
+            Diagnostic::warning(
+                site.index(0).mark_value(),
+                format!(
+                    "the whole of `{}` is the program's name",
+                    program.escape_debug()
+                ),
+            )
+            .help(format!(
+                "did you mean `script = {program:?}`, or one element for each argument?"
+            )),
         );
         return;
     }
     // These take such words as arguments.
-    if matches!(program.rsplit('/').next(), Some("expr" | "test" | "[" | "awk" | "jq" | "printf" | "echo")) {
+    if matches!(
+        program.rsplit('/').next(),
+        Some("expr" | "test" | "[" | "awk" | "jq" | "printf" | "echo")
+    ) {
         return;
     }
     const OPERATORS: [&str; 7] = ["|", "&&", "||", ">", ">>", "2>&1", "2>"];
-    if let Some((i, operator)) = arguments.iter().enumerate().find(|(_, argument)| OPERATORS.contains(&argument.as_str())) {
+    if let Some((i, operator)) = arguments
+        .iter()
+        .enumerate()
+        .find(|(_, argument)| OPERATORS.contains(&argument.as_str()))
+    {
         problems.push(
-            Diagnostic::warning(site.index(i + 1).mark_value(), format!("`{operator}` is an argument here: `command` has no shell"))
-                .help("use `script` for shell code, or queues and files as ends"),
+            Diagnostic::warning(
+                site.index(i + 1).mark_value(),
+                format!("`{operator}` is an argument here: `command` has no shell"),
+            )
+            .help("use `script` for shell code, or queues and files as ends"),
         );
     }
 }
 
-fn script_argv(script: String, shell: Option<Vec<String>>, defaults: &spec::Defaults, node: &Site<'_>, found: &mut Found<'_>) -> Vec<Arg> {
+fn script_argv(
+    script: String,
+    shell: Option<Vec<String>>,
+    defaults: &spec::Defaults,
+    node: &Site<'_>,
+    found: &mut Found<'_>,
+) -> Vec<Arg> {
     let site = node.key("script");
     if script.trim().is_empty() {
-        found.problems.push(Diagnostic::error(site.mark_value(), "an empty script").help("for a node that does nothing say `command = [\"true\"]`"));
+        found.problems.push(
+            Diagnostic::error(site.mark_value(), "an empty script")
+                .help("for a node that does nothing say `command = [\"true\"]`"),
+        );
     }
     let script = template::script(script, &site, found.problems);
     let top = Site::top("defaults");
     let (shell, site) = match (shell, &defaults.shell) {
         (Some(own), _) => (own, node.key("shell")),
         (None, Some(common)) => (common.clone(), top.key("shell")),
-        (None, None) => (settings::SHELL.map(str::to_owned).to_vec(), node.key("shell")),
+        (None, None) => (
+            settings::SHELL.map(str::to_owned).to_vec(),
+            node.key("shell"),
+        ),
     };
     if shell.first().is_none_or(String::is_empty) {
-        found.problems.push(Diagnostic::error(site.mark_value(), "an empty shell").help("`shell` is what stands before the script: `[\"bash\", \"-euc\"]`"));
+        found.problems.push(
+            Diagnostic::error(site.mark_value(), "an empty shell")
+                .help("`shell` is what stands before the script: `[\"bash\", \"-euc\"]`"),
+        );
     }
-    if shell.iter().any(|word| word.contains(['\0']) || word.contains("${{")) {
-        found.problems.push(Diagnostic::error(site.mark_value(), "`shell` is taken as it stands: neither NUL nor `${{` can be in it"));
+    if shell
+        .iter()
+        .any(|word| word.contains(['\0']) || word.contains("${{"))
+    {
+        found.problems.push(Diagnostic::error(
+            site.mark_value(),
+            "`shell` is taken as it stands: neither NUL nor `${{` can be in it",
+        ));
     }
-    shell.into_iter().chain([script]).map(|word| Arg::One(template::Template::Literal(word.into()))).collect()
+    shell
+        .into_iter()
+        .chain([script])
+        .map(|word| Arg::One(template::Template::Literal(word.into())))
+        .collect()
 }
 
-fn globs(patterns: Vec<String>, key: &str, node: &Site<'_>, scope: &Scope<'_>, found: &mut Found<'_>) -> Vec<template::Template> {
+fn globs(
+    patterns: Vec<String>,
+    key: &str,
+    node: &Site<'_>,
+    scope: &Scope<'_>,
+    found: &mut Found<'_>,
+) -> Vec<template::Template> {
     if patterns.is_empty() {
         return Vec::new();
     }
@@ -355,7 +569,10 @@ fn globs(patterns: Vec<String>, key: &str, node: &Site<'_>, scope: &Scope<'_>, f
         .map(|(i, pattern)| {
             let site = if one { site } else { site.index(i) };
             if let Err(reason) = globset::Glob::new(&pattern) {
-                found.problems.push(Diagnostic::error(site.mark_value(), format!("not a pattern: {}", reason.kind())));
+                found.problems.push(Diagnostic::error(
+                    site.mark_value(),
+                    format!("not a pattern: {}", reason.kind()),
+                ));
             }
             template::parse(pattern, &scope.at(When::Start), &site, found)
         })
@@ -363,27 +580,56 @@ fn globs(patterns: Vec<String>, key: &str, node: &Site<'_>, scope: &Scope<'_>, f
 }
 
 /// `after`, by number.
-fn waits(after: &[spec::After], processes: &IndexMap<String, Process>, node: &Site<'_>, problems: &mut Problems) -> Vec<After> {
+fn waits(
+    after: &[spec::After],
+    processes: &IndexMap<String, Process>,
+    node: &Site<'_>,
+    problems: &mut Problems,
+) -> Vec<After> {
     let mut waits = Vec::with_capacity(after.len());
     for (i, wait) in after.iter().enumerate() {
         match processes.get_index_of(wait.node.as_str()) {
-            Some(index) => waits.push(After { node: NodeId::from(index), state: wait.state }),
+            Some(index) => waits.push(After {
+                node: NodeId::from(index),
+                state: wait.state,
+            }),
             None => {
-                let problem = Diagnostic::error(node.key("after").index(i).mark_value(), format!("no node `{}`", wait.node));
-                problems.push_unknown(problem, &wait.node, processes.keys().map(String::as_str), None);
+                let problem = Diagnostic::error(
+                    node.key("after").index(i).mark_value(),
+                    format!("no node `{}`", wait.node),
+                );
+                problems.push_unknown(
+                    problem,
+                    &wait.node,
+                    processes.keys().map(String::as_str),
+                    None,
+                );
             }
         }
     }
     // Stable: several states of one node stay as they were said.
     waits.sort_by_key(|wait| wait.node);
     waits.dedup();
-    let contradicts = |a: AfterState, b: AfterState| matches!((a, b), (AfterState::Succeeded, AfterState::Failed) | (AfterState::Failed, AfterState::Succeeded));
+    let contradicts = |a: AfterState, b: AfterState| {
+        matches!(
+            (a, b),
+            (AfterState::Succeeded, AfterState::Failed)
+                | (AfterState::Failed, AfterState::Succeeded)
+        )
+    };
     for pair in waits.windows(2) {
         if pair[0].node == pair[1].node && contradicts(pair[0].state, pair[1].state) {
-            let name = processes.get_index(pair[0].node.index()).map_or("", |(name, _)| name.as_str());
+            let name = processes
+                .get_index(pair[0].node.index())
+                .map_or("", |(name, _)| name.as_str());
             problems.push(
-                Diagnostic::error(node.key("after").mark_value(), format!("it waits for both the success and the failure of `{name}`"))
-                    .help(format!("for either of them say `{{ node = \"{name}\", state = \"finished\" }}`")),
+                Diagnostic::error(
+                    node.key("after").mark_value(),
+                    format!("it waits for both the success and the failure of `{name}`"),
+                )
+                .help(format!(
+                    "for either of them say `{{ node = \"{name}\", state = \"finished\" }}`"
+                )),
             );
         }
     }
@@ -409,7 +655,11 @@ fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) ->
                 name: Arc::clone(name),
                 writers: draft.writers.iter().map(|end| end.unit).collect(),
                 readers: draft.readers.iter().map(|end| end.unit).collect(),
-                kind: if lone && !looked_at { QueueKind::Direct } else { QueueKind::Relayed },
+                kind: if lone && !looked_at {
+                    QueueKind::Direct
+                } else {
+                    QueueKind::Relayed
+                },
                 records,
                 max_record: said.max_record.map_or(MAX_RECORD, |size| size.0),
                 capacity: said.capacity.map_or(CAPACITY, |size| size.0),
@@ -436,11 +686,23 @@ fn graph_of(draft: &Draft) -> Graph {
         .nodes
         .iter()
         .enumerate()
-        .flat_map(|(index, node)| node.after.iter().map(move |wait| (wait.node.0, index as u32)))
+        .flat_map(|(index, node)| {
+            node.after
+                .iter()
+                .map(move |wait| (wait.node.0, index as u32))
+        })
         .collect();
     let numbers = |units: &[UnitId]| units.iter().map(|unit| unit.0).collect();
-    let queues = draft.queues.iter().map(|queue| (numbers(&queue.writers), numbers(&queue.readers))).collect();
-    Graph { units: draft.units.len(), waits, queues }
+    let queues = draft
+        .queues
+        .iter()
+        .map(|queue| (numbers(&queue.writers), numbers(&queue.readers)))
+        .collect();
+    Graph {
+        units: draft.units.len(),
+        waits,
+        queues,
+    }
 }
 
 /// Puts the parts together, in groups.
@@ -450,20 +712,34 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
         Ok(arrangement) => arrangement,
         Err(stuck) => panic!("BUG: part of a graph that has an order has none: {stuck:?}"),
     };
-    let Draft { nodes, mut units, claims, queues } = draft;
+    let Draft {
+        nodes,
+        mut units,
+        claims,
+        queues,
+    } = draft;
     for (unit, &group) in units.iter_mut().zip(&group_of) {
         unit.group = GroupId(group);
     }
     plan.groups = groups
         .into_iter()
         .map(|members| {
-            let runs = || members.iter().map(|&unit| unit as usize).filter(|&unit| !nodes[units[unit].node.index()].skip);
-            let said: u32 = runs().filter_map(|unit| claims[unit].cpus).fold(0, u32::saturating_add);
+            let runs = || {
+                members
+                    .iter()
+                    .map(|&unit| unit as usize)
+                    .filter(|&unit| !nodes[units[unit].node.index()].skip)
+            };
+            let said: u32 = runs()
+                .filter_map(|unit| claims[unit].cpus)
+                .fold(0, u32::saturating_add);
             // Those that say nothing hold one slot together: in a pipe they take turns.
             let unsaid = u32::from(runs().any(|unit| claims[unit].cpus.is_none()));
             Group {
                 slots: said.saturating_add(unsaid),
-                memory: runs().map(|unit| claims[unit].memory).fold(0, u64::saturating_add),
+                memory: runs()
+                    .map(|unit| claims[unit].memory)
+                    .fold(0, u64::saturating_add),
                 units: members.into_iter().map(UnitId).collect(),
                 queues: Vec::new(),
             }
@@ -471,7 +747,9 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
         .collect();
     for (index, queue) in queues.iter().enumerate() {
         if let Some(writer) = queue.writers.first() {
-            plan.groups[group_of[writer.index()] as usize].queues.push(QueueId::from(index));
+            plan.groups[group_of[writer.index()] as usize]
+                .queues
+                .push(QueueId::from(index));
         }
     }
     plan.nodes = nodes;
@@ -498,7 +776,13 @@ impl cycles::Words for Names<'_> {
     fn end(&self, queue: usize, unit: u32, reads: bool) -> crate::diagnostic::Mark {
         let name = self.node(unit);
         let draft = self.queues.0.get_index(queue).map(|(_, draft)| draft);
-        let ends = draft.map_or(&[][..], |draft| if reads { &draft.readers } else { &draft.writers });
+        let ends = draft.map_or(&[][..], |draft| {
+            if reads {
+                &draft.readers
+            } else {
+                &draft.writers
+            }
+        });
         match ends.iter().find(|end| end.unit.0 == unit) {
             Some(end) => end.mark(name),
             None => crate::diagnostic::Mark::Key(cycles::process(name)),
@@ -513,6 +797,12 @@ impl cycles::Words for Names<'_> {
 /// The name of a queue or node that could be one, or says why not.
 pub(super) fn check_name(what: &str, name: &str, site: &Site<'_>, problems: &mut Problems) {
     if !is_name(name) {
-        problems.push(Diagnostic::error(site.mark_key(), format!("`{}` can't be a {what}'s name", name.escape_debug())).help(NAME_RULE));
+        problems.push(
+            Diagnostic::error(
+                site.mark_key(),
+                format!("`{}` can't be a {what}'s name", name.escape_debug()),
+            )
+            .help(NAME_RULE),
+        );
     }
 }

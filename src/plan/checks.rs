@@ -33,64 +33,120 @@ pub(super) fn names(spec: &Spec, problems: &mut Problems) {
 
 fn queue_settings(queue: &spec::Queue, site: &Site<'_>, problems: &mut Problems) {
     if queue.max_record.is_some_and(|size| size.0 == 0) {
-        problems.push(Diagnostic::error(site.key("max_record").mark_value(), "no record fits 0 bytes").help("leave `max_record` out for 16MiB"));
+        problems.push(
+            Diagnostic::error(
+                site.key("max_record").mark_value(),
+                "no record fits 0 bytes",
+            )
+            .help("leave `max_record` out for 16MiB"),
+        );
     }
     if queue.capacity.is_some_and(|size| size.0 == 0) {
-        problems.push(Diagnostic::error(site.key("capacity").mark_value(), "a queue of 0 bytes carries nothing").help("leave `capacity` out for 256KiB"));
+        problems.push(
+            Diagnostic::error(
+                site.key("capacity").mark_value(),
+                "a queue of 0 bytes carries nothing",
+            )
+            .help("leave `capacity` out for 256KiB"),
+        );
     }
     let at = site.key("records");
-    match &queue.records {
-        Some(Records::Size(0)) => problems.push(Diagnostic::error(at.key("size").mark_value(), "records of 0 bytes are none").help("say how many bytes a record has")),
-        Some(Records::Separator(text)) if text.is_empty() => {
-            problems.push(Diagnostic::error(at.key("separator").mark_value(), "an empty separator separates nothing").help("for a stream without records say `records = \"bytes\"`"));
-        }
-        Some(Records::Start(text)) if text.is_empty() || text.contains('\n') => {
-            problems.push(Diagnostic::error(at.key("start").mark_value(), "`start` is the beginning of a line: not empty, no line end in it"));
-        }
-        _ => {}
+    if let Some(Records::Start(text)) = &queue.records
+        && text.contains('\n')
+    {
+        problems.push(Diagnostic::error(
+            at.key("start").mark_value(),
+            "`start` is the beginning of a line: there is no line end in it",
+        ));
     }
 }
 
 /// `[run]`.
 pub(super) fn run(run: &spec::Run, problems: &mut Problems) {
     let site = Site::top("run");
-    if run.jobs == Some(0) {
-        problems.push(Diagnostic::error(site.key("jobs").mark_value(), "with 0 job slots nothing can start").help("leave `jobs` out for the CPUs of this machine"));
-    }
     settings::check_timeout(run.timeout.map(|d| d.0), &site, problems);
 }
 
 /// Every queue has both sides, and says what it must.
-pub(super) fn queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>, words: &Names<'_>, problems: &mut Problems) {
+pub(super) fn queues(
+    queues: &ends::Queues,
+    said: &IndexMap<String, spec::Queue>,
+    words: &Names<'_>,
+    problems: &mut Problems,
+) {
     let node = |end: &ends::End| words.node(end.unit.0);
     // The other half of a pair that a typo has parted comes first.
     let near = |name: &str, writes: bool| {
-        let lacking = queues.0.iter().filter(|(_, q)| if writes { q.readers.is_empty() } else { q.writers.is_empty() });
-        let all = queues.0.iter().filter(|(_, q)| if writes { !q.writers.is_empty() } else { !q.readers.is_empty() });
-        did_you_mean(name, lacking.map(|(n, _)| &**n)).or_else(|| did_you_mean(name, all.map(|(n, _)| &**n))).map(|near| format!("did you mean `{near}`?"))
+        let lacking = queues.0.iter().filter(|(_, q)| {
+            if writes {
+                q.readers.is_empty()
+            } else {
+                q.writers.is_empty()
+            }
+        });
+        let all = queues.0.iter().filter(|(_, q)| {
+            if writes {
+                !q.writers.is_empty()
+            } else {
+                !q.readers.is_empty()
+            }
+        });
+        did_you_mean(name, lacking.map(|(n, _)| &**n))
+            .or_else(|| did_you_mean(name, all.map(|(n, _)| &**n)))
+            .map(|near| format!("did you mean `{near}`?"))
     };
     for (name, queue) in &queues.0 {
         if let (Some(reader), true) = (queue.readers.first(), queue.writers.is_empty()) {
-            let hint = near(name, true).unwrap_or_else(|| format!("let a node write it: `stdout = \"{name}\"`"));
-            problems.push(Diagnostic::error(reader.mark(node(reader)), format!("`{}` reads queue `{name}`, which nobody writes", node(reader))).help(hint));
+            let hint = near(name, true)
+                .unwrap_or_else(|| format!("let a node write it: `stdout = \"{name}\"`"));
+            problems.push(
+                Diagnostic::error(
+                    reader.mark(node(reader)),
+                    format!(
+                        "`{}` reads queue `{name}`, which nobody writes",
+                        node(reader)
+                    ),
+                )
+                .help(hint),
+            );
         }
         if let (Some(writer), true) = (queue.writers.first(), queue.readers.is_empty()) {
-            let hint = near(name, false).unwrap_or_else(|| format!("let a node read it: `stdin = \"{name}\"`"));
-            problems.push(Diagnostic::error(writer.mark(node(writer)), format!("`{}` writes queue `{name}`, which nobody reads", node(writer))).help(hint));
+            let hint = near(name, false)
+                .unwrap_or_else(|| format!("let a node read it: `stdin = \"{name}\"`"));
+            problems.push(
+                Diagnostic::error(
+                    writer.mark(node(writer)),
+                    format!(
+                        "`{}` writes queue `{name}`, which nobody reads",
+                        node(writer)
+                    ),
+                )
+                .help(hint),
+            );
         }
         let deliver = said.get(&**name).and_then(|said| said.deliver);
         if queue.readers.len() > 1 && deliver.is_none() {
             let readers = listed(queue.readers.iter().map(node));
-            let mut problem = Diagnostic::error(queue.readers[0].mark(node(&queue.readers[0])), format!("queue `{name}` is read by {readers}: it must say who gets what"));
+            let mut problem = Diagnostic::error(
+                queue.readers[0].mark(node(&queue.readers[0])),
+                format!("queue `{name}` is read by {readers}: it must say who gets what"),
+            );
             for reader in &queue.readers[1..] {
                 problem = problem.and(reader.mark(node(reader)), "");
             }
-            problems.push(problem.help(format!("for every reader to get all: `[queue.{name}]` `deliver = \"copy\"`")));
+            problems.push(problem.help(format!(
+                "for every reader to get all: `[queue.{name}]` `deliver = \"copy\"`"
+            )));
         }
     }
     let top = Site::top("queue");
-    for name in said.keys().filter(|name| !queues.0.contains_key(name.as_str()) && !ends::RESERVED.contains(&name.as_str())) {
-        let problem = Diagnostic::error(top.key(name).mark_key(), format!("queue `{name}` has settings, but no process reads or writes it"));
+    for name in said.keys().filter(|name| {
+        !queues.0.contains_key(name.as_str()) && !ends::RESERVED.contains(&name.as_str())
+    }) {
+        let problem = Diagnostic::error(
+            top.key(name).mark_key(),
+            format!("queue `{name}` has settings, but no process reads or writes it"),
+        );
         problems.push_unknown(problem, name, queues.0.keys().map(|known| &**known), None);
     }
 }
@@ -108,12 +164,22 @@ pub(super) struct Order<'a> {
 impl<'a> Order<'a> {
     /// `group` has a number for each unit that those of its group share.
     pub(super) fn new(nodes: &'a [Node], group: &'a [u32]) -> Self {
-        Order { nodes, group, next: None, after: HashMap::new() }
+        Order {
+            nodes,
+            group,
+            next: None,
+            after: HashMap::new(),
+        }
     }
 
     /// Whether `node` is started only when `before` has ended.
     fn comes_after(&mut self, node: NodeId, before: NodeId) -> bool {
-        let waits = |waiting: &Node| waiting.after.iter().any(|wait| wait.node == before && wait.state != AfterState::Started);
+        let waits = |waiting: &Node| {
+            waiting
+                .after
+                .iter()
+                .any(|wait| wait.node == before && wait.state != AfterState::Started)
+        };
         // Nearly always it says so itself.
         if waits(&self.nodes[node.index()]) {
             return true;
@@ -123,14 +189,21 @@ impl<'a> Order<'a> {
             let mut next: HashMap<u32, Vec<u32>> = HashMap::new();
             for (index, node) in nodes.iter().enumerate() {
                 for wait in &node.after {
-                    next.entry(group[wait.node.index()]).or_default().push(group[index]);
+                    next.entry(group[wait.node.index()])
+                        .or_default()
+                        .push(group[index]);
                 }
             }
             next
         });
         let reached = self.after.entry(before).or_insert_with(|| {
             let mut reached: std::collections::HashSet<u32> = std::collections::HashSet::new();
-            let mut todo: Vec<u32> = nodes.iter().enumerate().filter(|(_, node)| waits(node)).map(|(index, _)| group[index]).collect();
+            let mut todo: Vec<u32> = nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| waits(node))
+                .map(|(index, _)| group[index])
+                .collect();
             while let Some(at) = todo.pop() {
                 if reached.insert(at) {
                     todo.extend(next.get(&at).into_iter().flatten());
@@ -143,15 +216,40 @@ impl<'a> Order<'a> {
 }
 
 /// `value.NODE` is there when it is used.
-pub(super) fn values(draft: &Draft, uses: &[ValueUse], order: &mut Order<'_>, problems: &mut Problems) {
+pub(super) fn values(
+    draft: &Draft,
+    uses: &[ValueUse],
+    order: &mut Order<'_>,
+    problems: &mut Problems,
+) {
     for used in uses {
-        let (user, node) = (&draft.nodes[used.user.index()].name, &draft.nodes[used.node.index()].name);
-        let offers = |unit: u32| draft.units[unit as usize].ends.outputs.iter().any(|output| output.to.contains(&Sink::Value));
+        let (user, node) = (
+            &draft.nodes[used.user.index()].name,
+            &draft.nodes[used.node.index()].name,
+        );
+        let offers = |unit: u32| {
+            draft.units[unit as usize]
+                .ends
+                .outputs
+                .iter()
+                .any(|output| output.to.contains(&Sink::Value))
+        };
         let mark = Mark::Value(used.place.clone());
         if !draft.nodes[used.node.index()].units.clone().any(offers) {
-            problems.push(Diagnostic::error(mark, format!("`{node}` offers no value")).help(format!("say `stdout = \"value\"` in process `{node}`")));
+            problems.push(
+                Diagnostic::error(mark, format!("`{node}` offers no value"))
+                    .help(format!("say `stdout = \"value\"` in process `{node}`")),
+            );
         } else if !order.comes_after(used.user, used.node) {
-            problems.push(Diagnostic::error(mark, format!("the value of `{node}` is used by `{user}`, which does not wait for it")).help(format!("add `after = [\"{node}\"]` to process `{user}`")));
+            problems.push(
+                Diagnostic::error(
+                    mark,
+                    format!(
+                        "the value of `{node}` is used by `{user}`, which does not wait for it"
+                    ),
+                )
+                .help(format!("add `after = [\"{node}\"]` to process `{user}`")),
+            );
         }
     }
 }
@@ -165,21 +263,31 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
     }
     let key = |unit: usize, name: &str, table: &str| {
         let place = Place::of(&["process", &draft.nodes[draft.units[unit].node.index()].name]);
-        if matches!(name, "stdin" | "stdout" | "stderr") { place.key(name) } else { place.key(table).key(name) }
+        if matches!(name, "stdin" | "stdout" | "stderr") {
+            place.key(name)
+        } else {
+            place.key(table).key(name)
+        }
     };
     let name = |unit: usize| &draft.nodes[draft.units[unit].node.index()].name;
     let mut writers: HashMap<PathBuf, Writer> = HashMap::new();
     for (unit, said) in draft.units.iter().enumerate() {
         for output in &said.ends.outputs {
             for sink in &output.to {
-                let Sink::File { path, append } = sink else { continue };
+                let Sink::File { path, append } = sink else {
+                    continue;
+                };
                 let Some(path) = path.literal() else { continue };
                 let (file, append) = (lexical(dir, path), *append);
                 let place = key(unit, &output.name, "outputs");
                 match writers.get(&file) {
                     Some(first) if first.append && append => {}
                     Some(first) => {
-                        let both = if first.unit == unit { format!("by two ends of `{}`", name(unit)) } else { format!("by `{}` and by `{}`", name(first.unit), name(unit)) };
+                        let both = if first.unit == unit {
+                            format!("by two ends of `{}`", name(unit))
+                        } else {
+                            format!("by `{}` and by `{}`", name(first.unit), name(unit))
+                        };
                         problems.push(
                             Diagnostic::error(Mark::Value(place), format!("{path} is written {both}"))
                                 .and(Mark::Value(first.place.clone()), "first here")
@@ -187,7 +295,14 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                         );
                     }
                     None => {
-                        writers.insert(file, Writer { unit, place, append });
+                        writers.insert(
+                            file,
+                            Writer {
+                                unit,
+                                place,
+                                append,
+                            },
+                        );
                     }
                 }
             }
@@ -201,12 +316,28 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
             for (_, source) in &input.from {
                 let Source::File(path) = source else { continue };
                 let Some(path) = path.literal() else { continue };
-                let Some(writer) = writers.get(&lexical(dir, path)).filter(|writer| writer.unit != unit) else { continue };
+                let Some(writer) = writers
+                    .get(&lexical(dir, path))
+                    .filter(|writer| writer.unit != unit)
+                else {
+                    continue;
+                };
                 if !order.comes_after(said.node, draft.units[writer.unit].node) {
                     problems.push(
-                        Diagnostic::warning(Mark::Value(key(unit, &input.name, "inputs")), format!("`{}` reads {path}, which `{}` writes, without waiting for it", name(unit), name(writer.unit)))
-                            .and(Mark::Value(writer.place.clone()), "written here")
-                            .help(format!("add `after = [\"{}\"]` to process `{}`", name(writer.unit), name(unit))),
+                        Diagnostic::warning(
+                            Mark::Value(key(unit, &input.name, "inputs")),
+                            format!(
+                                "`{}` reads {path}, which `{}` writes, without waiting for it",
+                                name(unit),
+                                name(writer.unit)
+                            ),
+                        )
+                        .and(Mark::Value(writer.place.clone()), "written here")
+                        .help(format!(
+                            "add `after = [\"{}\"]` to process `{}`",
+                            name(writer.unit),
+                            name(unit)
+                        )),
                     );
                 }
             }
@@ -216,7 +347,10 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
 
 /// The path without `.` and empty steps. `..` stays: what it means depends on links.
 fn lexical(dir: &Path, path: &str) -> PathBuf {
-    dir.join(path).components().filter(|step| *step != Component::CurDir).collect()
+    dir.join(path)
+        .components()
+        .filter(|step| *step != Component::CurDir)
+        .collect()
 }
 
 /// The only node that nothing joins to the others has probably lost its end.
@@ -236,27 +370,48 @@ pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) 
             joined[unit.index()] = true;
         }
     }
-    let mut alone = joined.iter().enumerate().filter(|(_, joined)| !**joined).map(|(index, _)| index);
+    let mut alone = joined
+        .iter()
+        .enumerate()
+        .filter(|(_, joined)| !**joined)
+        .map(|(index, _)| index);
     if let (Some(index), None) = (alone.next(), alone.next()) {
         let name = &nodes[index].name;
-        let mut problem = Diagnostic::note(format!("`{name}` is the only node that no queue and no wait joins to another: it starts at once"));
+        let mut problem = Diagnostic::note(format!(
+            "`{name}` is the only node that no queue and no wait joins to another: it starts at once"
+        ));
         problem = problem.and(Mark::Key(Place::of(&["process", name])), "");
         problems.push(problem);
     }
 }
 
 /// Says which queues spill, and why (2.4): one note for each group.
-pub(super) fn note_spilling(graph: &Graph, joined: &[u32], meets: &[bool], words: &Names<'_>, problems: &mut Problems) {
+pub(super) fn note_spilling(
+    graph: &Graph,
+    joined: &[u32],
+    meets: &[bool],
+    words: &Names<'_>,
+    problems: &mut Problems,
+) {
     let mut groups: IndexMap<u32, Vec<usize>> = IndexMap::new();
     for (queue, _) in meets.iter().enumerate().filter(|(_, meets)| **meets) {
         if let Some(&writer) = graph.queues[queue].0.first() {
-            groups.entry(joined[writer as usize]).or_default().push(queue);
+            groups
+                .entry(joined[writer as usize])
+                .or_default()
+                .push(queue);
         }
     }
     for queues in groups.values() {
         let names = listed(queues.iter().map(|&queue| words.queue(queue)));
-        let (noun, verb) = if queues.len() == 1 { ("queue", "spills") } else { ("queues", "spill") };
-        let mut problem = Diagnostic::note(format!("{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"));
+        let (noun, verb) = if queues.len() == 1 {
+            ("queue", "spills")
+        } else {
+            ("queues", "spill")
+        };
+        let mut problem = Diagnostic::note(format!(
+            "{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"
+        ));
         for &queue in queues.iter().take(6) {
             if let Some(&writer) = graph.queues[queue].0.first() {
                 problem = problem.and(words.end(queue, writer, false), "");

@@ -32,7 +32,11 @@ pub(super) fn explain(graph: &Graph, joined: &[u32], words: &dyn Words, problems
     let mut in_cycle: HashSet<(u32, u32)> = HashSet::new();
     for component in &components {
         let members: HashSet<u32> = component.iter().copied().collect();
-        in_cycle.extend(edges.keys().filter(|(a, b)| members.contains(a) && members.contains(b)));
+        in_cycle.extend(
+            edges
+                .keys()
+                .filter(|(a, b)| members.contains(a) && members.contains(b)),
+        );
         if let Some(cycle) = shortest(component, &edges) {
             problems.push(cycle_problem(&cycle, &edges, words));
         }
@@ -45,7 +49,10 @@ pub(super) fn explain(graph: &Graph, joined: &[u32], words: &dyn Words, problems
     if problems.0.len() == before {
         groups_in_a_circle(graph, joined, words, problems);
     }
-    debug_assert!(problems.0.len() > before, "BUG: no order, and no reason found: {graph:?}");
+    debug_assert!(
+        problems.0.len() > before,
+        "BUG: no order, and no reason found: {graph:?}"
+    );
 }
 
 /// What joins two nodes: a queue, or a wait.
@@ -82,8 +89,18 @@ fn components(units: usize, edges: &BTreeMap<(u32, u32), Why>) -> Vec<Vec<u32>> 
     // Not tarjan_scc, which recurses and dies on long chains.
     let mut components: Vec<Vec<u32>> = petgraph::algo::kosaraju_scc(&graph)
         .into_iter()
-        .map(|component| component.into_iter().map(|node| node.index() as u32).collect::<Vec<u32>>())
-        .filter(|component| component.len() > 1 || component.first().is_some_and(|&one| edges.contains_key(&(one, one))))
+        .map(|component| {
+            component
+                .into_iter()
+                .map(|node| node.index() as u32)
+                .collect::<Vec<u32>>()
+        })
+        .filter(|component| {
+            component.len() > 1
+                || component
+                    .first()
+                    .is_some_and(|&one| edges.contains_key(&(one, one)))
+        })
         .collect();
     for component in &mut components {
         component.sort_unstable();
@@ -106,7 +123,11 @@ fn shortest(component: &[u32], edges: &BTreeMap<(u32, u32), Why>) -> Option<Vec<
 }
 
 /// The shortest way from `start` back to it.
-fn round(start: u32, members: &HashSet<u32>, edges: &BTreeMap<(u32, u32), Why>) -> Option<Vec<u32>> {
+fn round(
+    start: u32,
+    members: &HashSet<u32>,
+    edges: &BTreeMap<(u32, u32), Why>,
+) -> Option<Vec<u32>> {
     let mut from: BTreeMap<u32, u32> = BTreeMap::new();
     let mut queue = VecDeque::from([start]);
     while let Some(at) = queue.pop_front() {
@@ -130,16 +151,26 @@ fn round(start: u32, members: &HashSet<u32>, edges: &BTreeMap<(u32, u32), Why>) 
     None
 }
 
-fn cycle_problem(cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn Words) -> Diagnostic {
-    let hint = "a process can't come after itself: drop one of these, or let the data go through a file";
+fn cycle_problem(
+    cycle: &[u32],
+    edges: &BTreeMap<(u32, u32), Why>,
+    words: &dyn Words,
+) -> Diagnostic {
+    let hint =
+        "a process can't come after itself: drop one of these, or let the data go through a file";
     if let &[one] = cycle {
         let name = words.node(one);
         return match edges.get(&(one, one)) {
-            Some(Why::Queue(queue)) => error(format!("`{name}` writes queue `{}` and reads it itself", words.queue(*queue)))
-                .and(words.end(*queue, one, false), "written here")
-                .and(words.end(*queue, one, true), "read here")
-                .help("it would wait for its own end of data: use two queues, or a file"),
-            _ => error(format!("`{name}` waits for itself")).and(words.wait(one, one), "").help("drop it from `after`"),
+            Some(Why::Queue(queue)) => error(format!(
+                "`{name}` writes queue `{}` and reads it itself",
+                words.queue(*queue)
+            ))
+            .and(words.end(*queue, one, false), "written here")
+            .and(words.end(*queue, one, true), "read here")
+            .help("it would wait for its own end of data: use two queues, or a file"),
+            _ => error(format!("`{name}` waits for itself"))
+                .and(words.wait(one, one), "")
+                .help("drop it from `after`"),
         };
     }
     let mut way: Vec<&str> = cycle.iter().map(|&unit| words.node(unit)).collect();
@@ -153,18 +184,38 @@ fn cycle_problem(cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn W
         let shown = format!("{} {left_out} → {}", short.join(" → "), tail.join(" → "));
         return label_cycle(error(format!("cycle: {shown}")), cycle, edges, words).help(hint);
     }
-    label_cycle(error(format!("cycle: {}", way.join(" → "))), cycle, edges, words).help(hint)
+    label_cycle(
+        error(format!("cycle: {}", way.join(" → "))),
+        cycle,
+        edges,
+        words,
+    )
+    .help(hint)
 }
 
 /// Each step of the way at its place in the file.
-fn label_cycle(mut problem: Diagnostic, cycle: &[u32], edges: &BTreeMap<(u32, u32), Why>, words: &dyn Words) -> Diagnostic {
+fn label_cycle(
+    mut problem: Diagnostic,
+    cycle: &[u32],
+    edges: &BTreeMap<(u32, u32), Why>,
+    words: &dyn Words,
+) -> Diagnostic {
     const SHOWN: usize = 12;
     for (i, &from) in cycle.iter().enumerate().take(SHOWN) {
         let to = cycle[(i + 1) % cycle.len()];
         let (from_name, to_name) = (words.node(from), words.node(to));
         problem = match edges.get(&(from, to)) {
-            Some(Why::Queue(queue)) => problem.and(words.end(*queue, to, true), format!("`{to_name}` reads queue `{}` from `{from_name}`", words.queue(*queue))),
-            _ => problem.and(words.wait(to, from), format!("`{to_name}` waits for `{from_name}`")),
+            Some(Why::Queue(queue)) => problem.and(
+                words.end(*queue, to, true),
+                format!(
+                    "`{to_name}` reads queue `{}` from `{from_name}`",
+                    words.queue(*queue)
+                ),
+            ),
+            _ => problem.and(
+                words.wait(to, from),
+                format!("`{to_name}` waits for `{from_name}`"),
+            ),
         };
     }
     problem
@@ -173,7 +224,10 @@ fn label_cycle(mut problem: Diagnostic, cycle: &[u32], edges: &BTreeMap<(u32, u3
 /// `b` waits for `a`, and they run together (2.3).
 fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagnostic {
     let (before, waiting) = (words.node(a), words.node(b));
-    let direct = graph.queues.iter().position(|(writers, readers)| writers.contains(&a) && readers.contains(&b));
+    let direct = graph
+        .queues
+        .iter()
+        .position(|(writers, readers)| writers.contains(&a) && readers.contains(&b));
     if let Some(queue) = direct {
         let queue_name = words.queue(queue);
         return error(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
@@ -186,9 +240,11 @@ fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagno
     let way = way_between(graph, a, b);
     let queues = listed(way.iter().map(|&queue| words.queue(queue)));
     let noun = if way.len() == 1 { "queue" } else { "queues" };
-    error(format!("`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"))
-        .and(words.wait(b, a), "nodes joined by queues start together")
-        .help("let one of these queues go through a file, which its reader waits for, or drop the wait")
+    error(format!(
+        "`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"
+    ))
+    .and(words.wait(b, a), "nodes joined by queues start together")
+    .help("let one of these queues go through a file, which its reader waits for, or drop the wait")
 }
 
 /// The queues on a shortest way between two units of a group.
@@ -213,7 +269,9 @@ fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
     let mut way = Vec::new();
     let mut at = b;
     while at != a {
-        let Some(&(before, queue)) = from.get(&at) else { break };
+        let Some(&(before, queue)) = from.get(&at) else {
+            break;
+        };
         way.push(queue);
         at = before;
     }
@@ -232,24 +290,45 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
         said_by.entry(edge).or_insert((a, b));
     }
     for component in components(graph.units, &edges) {
-        let Some(cycle) = shortest(&component, &edges) else { continue };
-        let waits: Vec<(u32, u32)> =
-            (0..cycle.len()).filter_map(|i| said_by.get(&(cycle[i], cycle[(i + 1) % cycle.len()])).copied()).collect();
+        let Some(cycle) = shortest(&component, &edges) else {
+            continue;
+        };
+        let waits: Vec<(u32, u32)> = (0..cycle.len())
+            .filter_map(|i| {
+                said_by
+                    .get(&(cycle[i], cycle[(i + 1) % cycle.len()]))
+                    .copied()
+            })
+            .collect();
         let mut together = Vec::new();
         let mut queues = Vec::new();
         for (i, &(_, waiting)) in waits.iter().enumerate() {
             let (next, _) = waits[(i + 1) % waits.len()];
             if waiting != next {
-                together.push(format!("`{waiting}` runs together with `{next}`", waiting = words.node(waiting), next = words.node(next)));
+                together.push(format!(
+                    "`{waiting}` runs together with `{next}`",
+                    waiting = words.node(waiting),
+                    next = words.node(next)
+                ));
                 queues.extend(way_between(graph, waiting, next));
             }
         }
         queues.sort_unstable();
         queues.dedup();
-        let steps: Vec<String> = waits.iter().map(|&(a, b)| format!("`{}` waits for `{}`", words.node(b), words.node(a))).collect();
-        let mut problem = error(format!("no group can start first: {}, and {}", steps.join(", "), together.join(" and ")));
+        let steps: Vec<String> = waits
+            .iter()
+            .map(|&(a, b)| format!("`{}` waits for `{}`", words.node(b), words.node(a)))
+            .collect();
+        let mut problem = error(format!(
+            "no group can start first: {}, and {}",
+            steps.join(", "),
+            together.join(" and ")
+        ));
         for &(a, b) in &waits {
-            problem = problem.and(words.wait(b, a), format!("`{}` waits for `{}`", words.node(b), words.node(a)));
+            problem = problem.and(
+                words.wait(b, a),
+                format!("`{}` waits for `{}`", words.node(b), words.node(a)),
+            );
         }
         problems.push(problem.help(format!(
             "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",

@@ -34,7 +34,12 @@ impl End {
             At::Key(key) => (key, None),
             At::Sub(key, sub) => (key, Some(sub.into())),
         };
-        End { unit, key: key.into(), sub, index }
+        End {
+            unit,
+            key: key.into(),
+            sub,
+            index,
+        }
     }
 
     /// Its place in the file.
@@ -79,7 +84,10 @@ impl Queues {
 
 /// The names of all queues that a process writes, in the file's order, each with its first writer: what a pattern in `inputs` is held
 /// against. Nothing is collected where no pattern is.
-pub(super) fn written(processes: &IndexMap<String, Process>, scope: &Scope<'_>) -> IndexMap<String, Vec<usize>> {
+pub(super) fn written(
+    processes: &IndexMap<String, Process>,
+    scope: &Scope<'_>,
+) -> IndexMap<String, Vec<usize>> {
     let mut written: IndexMap<String, Vec<usize>> = IndexMap::new();
     if !processes.values().any(has_pattern) {
         return written;
@@ -87,7 +95,11 @@ pub(super) fn written(processes: &IndexMap<String, Process>, scope: &Scope<'_>) 
     // Its problems are found again when the node is built, so here they are dropped.
     let mut problems = Problems::default();
     let mut values = Vec::new();
-    let mut found = Found { problems: &mut problems, values: &mut values, secret: false.into() };
+    let mut found = Found {
+        problems: &mut problems,
+        values: &mut values,
+        secret: false.into(),
+    };
     for (i, process) in processes.values().enumerate() {
         let outputs = process.outputs.iter().flat_map(|outputs| outputs.values());
         for output in process.stdout.iter().chain(&process.stderr).chain(outputs) {
@@ -97,7 +109,12 @@ pub(super) fn written(processes: &IndexMap<String, Process>, scope: &Scope<'_>) 
             };
             for sink in sinks {
                 if let spec::Sink::Queue(name) = sink {
-                    let name = template::parse(name.clone(), &scope.at(When::Plan), &Site::top("process"), &mut found);
+                    let name = template::parse(
+                        name.clone(),
+                        &scope.at(When::Plan),
+                        &Site::top("process"),
+                        &mut found,
+                    );
                     if let Some(name) = name.literal() {
                         written.entry(name.to_owned()).or_default().push(i);
                     }
@@ -109,10 +126,14 @@ pub(super) fn written(processes: &IndexMap<String, Process>, scope: &Scope<'_>) 
 }
 
 fn has_pattern(process: &Process) -> bool {
-    process.inputs.iter().flat_map(|inputs| inputs.values()).any(|inputs| match inputs {
-        Inputs::One(one) => is_pattern(one),
-        Inputs::Many(many) => many.iter().any(is_pattern),
-    })
+    process
+        .inputs
+        .iter()
+        .flat_map(|inputs| inputs.values())
+        .any(|inputs| match inputs {
+            Inputs::One(one) => is_pattern(one),
+            Inputs::Many(many) => many.iter().any(is_pattern),
+        })
 }
 
 fn is_pattern(stdin: &Stdin) -> bool {
@@ -145,17 +166,32 @@ impl Said {
     }
 
     fn nothing(&self) -> bool {
-        self.stdin.is_none() && self.stdout.is_none() && self.stderr.is_none() && self.inputs.is_none() && self.outputs.is_none()
+        self.stdin.is_none()
+            && self.stdout.is_none()
+            && self.stderr.is_none()
+            && self.inputs.is_none()
+            && self.outputs.is_none()
     }
 }
 
 /// The ends of a node that says nothing of them.
 pub(super) fn default_ends() -> Arc<Ends> {
     Arc::new(Ends {
-        inputs: vec![Input { name: "stdin".into(), from: vec![(0, Source::Null)] }],
+        inputs: vec![Input {
+            name: "stdin".into(),
+            from: vec![(0, Source::Null)],
+        }],
         outputs: vec![
-            Output { name: "stdout".into(), fd: 1, to: vec![Sink::Log] },
-            Output { name: "stderr".into(), fd: 2, to: vec![Sink::Log] },
+            Output {
+                name: "stdout".into(),
+                fd: 1,
+                to: vec![Sink::Log],
+            },
+            Output {
+                name: "stderr".into(),
+                fd: 2,
+                to: vec![Sink::Log],
+            },
         ],
     })
 }
@@ -170,24 +206,47 @@ pub(super) struct Builder<'a> {
 
 impl Builder<'_> {
     /// The ends of one node; its queues are noted.
-    pub(super) fn build(&mut self, unit: UnitId, said: Said, node: &Site<'_>, found: &mut Found<'_>) -> Arc<Ends> {
+    pub(super) fn build(
+        &mut self,
+        unit: UnitId,
+        said: Said,
+        node: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Arc<Ends> {
         if said.nothing() {
             return Arc::clone(self.default);
         }
         let mut descriptors = Descriptors::of(&said);
         let mut inputs = Vec::new();
         let stdin = said.stdin.unwrap_or(Stdin::Null);
-        let source = self.source(unit, stdin, &At::Key("stdin"), None, &node.key("stdin"), found);
-        inputs.push(Input { name: "stdin".into(), from: source.into_iter().map(|source| (0, source)).collect() });
+        let source = self.source(
+            unit,
+            stdin,
+            &At::Key("stdin"),
+            None,
+            &node.key("stdin"),
+            found,
+        );
+        inputs.push(Input {
+            name: "stdin".into(),
+            from: source.into_iter().map(|source| (0, source)).collect(),
+        });
         self.check_variables(&said.inputs, "inputs", "IN", node, found);
         let site = node.key("inputs");
         for (name, from) in said.inputs.into_iter().flat_map(|inputs| *inputs) {
             let site = site.key(&name);
             let sources = self.sources(unit, &name, from, &site, found);
-            let Some(number) = descriptors.named(&name, "stdin", &site, found) else { continue };
+            let Some(number) = descriptors.named(&name, "stdin", &site, found) else {
+                continue;
+            };
             let from = match (number, sources.len()) {
-                (Number::Free, _) => sources.into_iter().map(|source| (descriptors.next(), source)).collect(),
-                (Number::Fixed(fd), 0 | 1) => sources.into_iter().map(|source| (fd, source)).collect(),
+                (Number::Free, _) => sources
+                    .into_iter()
+                    .map(|source| (descriptors.next(), source))
+                    .collect(),
+                (Number::Fixed(fd), 0 | 1) => {
+                    sources.into_iter().map(|source| (fd, source)).collect()
+                }
                 (Number::Fixed(fd), several) => {
                     found.problems.push(
                         Diagnostic::error(site.mark_value(), format!("descriptor {fd} can't be {several} inputs"))
@@ -196,13 +255,24 @@ impl Builder<'_> {
                     continue;
                 }
             };
-            inputs.push(Input { name: name.into(), from });
+            inputs.push(Input {
+                name: name.into(),
+                from,
+            });
         }
         let stdout = said.stdout.unwrap_or(spec::Output::One(spec::Sink::Log));
         let stderr = said.stderr.unwrap_or(spec::Output::One(spec::Sink::Log));
         let mut outputs = vec![
-            Output { name: "stdout".into(), fd: 1, to: self.sinks(unit, stdout, &At::Key("stdout"), &node.key("stdout"), found) },
-            Output { name: "stderr".into(), fd: 2, to: self.sinks(unit, stderr, &At::Key("stderr"), &node.key("stderr"), found) },
+            Output {
+                name: "stdout".into(),
+                fd: 1,
+                to: self.sinks(unit, stdout, &At::Key("stdout"), &node.key("stdout"), found),
+            },
+            Output {
+                name: "stderr".into(),
+                fd: 2,
+                to: self.sinks(unit, stderr, &At::Key("stderr"), &node.key("stderr"), found),
+            },
         ];
         self.check_variables(&said.outputs, "outputs", "OUT", node, found);
         let site = node.key("outputs");
@@ -214,31 +284,60 @@ impl Builder<'_> {
                 Some(Number::Free) => descriptors.next(),
                 Some(Number::Fixed(fd)) => fd,
             };
-            outputs.push(Output { name: name.into(), fd, to });
+            outputs.push(Output {
+                name: name.into(),
+                fd,
+                to,
+            });
         }
         Arc::new(Ends { inputs, outputs })
     }
 
     /// Two names that would be one variable.
-    fn check_variables<T>(&self, ends: &Option<Box<IndexMap<String, T>>>, key: &str, prefix: &str, node: &Site<'_>, found: &mut Found<'_>) {
-        let Some(ends) = ends.as_ref().filter(|ends| ends.len() > 1) else { return };
+    fn check_variables<T>(
+        &self,
+        ends: &Option<Box<IndexMap<String, T>>>,
+        key: &str,
+        prefix: &str,
+        node: &Site<'_>,
+        found: &mut Found<'_>,
+    ) {
+        let Some(ends) = ends.as_ref().filter(|ends| ends.len() > 1) else {
+            return;
+        };
         if let Some((first, second)) = clash(ends.keys().map(String::as_str)) {
             let site = node.key(key);
             found.problems.push(
-                Diagnostic::error(site.key(second).mark_key(), format!("`{first}` and `{second}` would both be the variable `{prefix}_{}`", variable(first)))
-                    .and(site.key(first).mark_key(), "")
-                    .help("rename one of them"),
+                Diagnostic::error(
+                    site.key(second).mark_key(),
+                    format!(
+                        "`{first}` and `{second}` would both be the variable `{prefix}_{}`",
+                        variable(first)
+                    ),
+                )
+                .and(site.key(first).mark_key(), "")
+                .help("rename one of them"),
             );
         }
     }
 
-    fn sources(&mut self, unit: UnitId, name: &str, from: Inputs, site: &Site<'_>, found: &mut Found<'_>) -> Vec<Source> {
+    fn sources(
+        &mut self,
+        unit: UnitId,
+        name: &str,
+        from: Inputs,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Vec<Source> {
         let at = At::Sub("inputs", name);
         match from {
             Inputs::One(one) => self.matching(unit, one, &at, None, site, found),
             Inputs::Many(many) => {
                 if many.is_empty() {
-                    found.problems.push(Diagnostic::error(site.mark_value(), "an empty array of inputs").help("for an input without data say `\"null\"`"));
+                    found.problems.push(
+                        Diagnostic::error(site.mark_value(), "an empty array of inputs")
+                            .help("for an input without data say `\"null\"`"),
+                    );
                 }
                 let mut sources = Vec::new();
                 for (i, one) in many.into_iter().enumerate() {
@@ -250,17 +349,35 @@ impl Builder<'_> {
     }
 
     /// One element of `inputs`: a pattern gives several.
-    fn matching(&mut self, unit: UnitId, one: Stdin, at: &At<'_>, index: Option<usize>, site: &Site<'_>, found: &mut Found<'_>) -> Vec<Source> {
+    fn matching(
+        &mut self,
+        unit: UnitId,
+        one: Stdin,
+        at: &At<'_>,
+        index: Option<usize>,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Vec<Source> {
         if !is_pattern(&one) {
-            return self.source(unit, one, at, index, site, found).into_iter().collect();
+            return self
+                .source(unit, one, at, index, site, found)
+                .into_iter()
+                .collect();
         }
-        let Stdin::Queue(text) = one else { return Vec::new() };
+        let Stdin::Queue(text) = one else {
+            return Vec::new();
+        };
         let text = template::parse(text, &self.scope.at(When::Plan), site, found);
-        let Some(text) = text.literal() else { return Vec::new() };
+        let Some(text) = text.literal() else {
+            return Vec::new();
+        };
         let glob = match globset::Glob::new(text) {
             Ok(glob) => glob.compile_matcher(),
             Err(reason) => {
-                found.problems.push(Diagnostic::error(site.mark_value(), format!("not a pattern: `{text}`: {}", reason.kind())));
+                found.problems.push(Diagnostic::error(
+                    site.mark_value(),
+                    format!("not a pattern: `{text}`: {}", reason.kind()),
+                ));
                 return Vec::new();
             }
         };
@@ -268,19 +385,43 @@ impl Builder<'_> {
         let names: Vec<&String> = self
             .written
             .iter()
-            .filter(|(name, writers)| glob.is_match(name.as_str()) && !writers.contains(&unit.index()))
+            .filter(|(name, writers)| {
+                glob.is_match(name.as_str()) && !writers.contains(&unit.index())
+            })
             .map(|(name, _)| name)
             .collect();
         if names.is_empty() {
-            let others = self.written.iter().filter(|(_, writers)| !writers.contains(&unit.index()));
+            let others = self
+                .written
+                .iter()
+                .filter(|(_, writers)| !writers.contains(&unit.index()));
             let written = others.map(|(name, _)| name.as_str());
-            let help = written.clone().next().map(|_| format!("queues that are written: {}", listed(written.clone())));
-            found.problems.push_unknown(Diagnostic::error(site.mark_value(), format!("no queue matches `{text}`")), text, written, help);
+            let help = written
+                .clone()
+                .next()
+                .map(|_| format!("queues that are written: {}", listed(written.clone())));
+            found.problems.push_unknown(
+                Diagnostic::error(site.mark_value(), format!("no queue matches `{text}`")),
+                text,
+                written,
+                help,
+            );
         }
-        names.into_iter().filter_map(|name| self.read(unit, name, at, index, site, found)).collect()
+        names
+            .into_iter()
+            .filter_map(|name| self.read(unit, name, at, index, site, found))
+            .collect()
     }
 
-    fn source(&mut self, unit: UnitId, one: Stdin, at: &At<'_>, index: Option<usize>, site: &Site<'_>, found: &mut Found<'_>) -> Option<Source> {
+    fn source(
+        &mut self,
+        unit: UnitId,
+        one: Stdin,
+        at: &At<'_>,
+        index: Option<usize>,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<Source> {
         match one {
             Stdin::Null => Some(Source::Null),
             Stdin::Inherit => Some(Source::Inherit),
@@ -288,8 +429,11 @@ impl Builder<'_> {
             Stdin::Text(text) => {
                 if text.contains("${{") {
                     found.problems.push(
-                        Diagnostic::warning(site.key("text").mark_value(), "`${{` in `text`, where nothing is replaced")
-                            .help("let a `script` print it from environment variables"),
+                        Diagnostic::warning(
+                            site.key("text").mark_value(),
+                            "`${{` in `text`, where nothing is replaced",
+                        )
+                        .help("let a `script` print it from environment variables"),
                     );
                 }
                 Some(Source::Text(text.into()))
@@ -301,12 +445,23 @@ impl Builder<'_> {
         }
     }
 
-    fn read(&mut self, unit: UnitId, name: &str, at: &At<'_>, index: Option<usize>, site: &Site<'_>, found: &mut Found<'_>) -> Option<Source> {
+    fn read(
+        &mut self,
+        unit: UnitId,
+        name: &str,
+        at: &At<'_>,
+        index: Option<usize>,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<Source> {
         let (queue, draft) = self.queues.mention(name);
         if draft.readers.last().is_some_and(|end| end.unit == unit) {
             found.problems.push(
-                Diagnostic::error(site.mark_value(), format!("queue `{name}` is read twice by one node"))
-                    .help("a second read would take records away from the first: read it once"),
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("queue `{name}` is read twice by one node"),
+                )
+                .help("a second read would take records away from the first: read it once"),
             );
             return None;
         }
@@ -314,12 +469,25 @@ impl Builder<'_> {
         Some(Source::Queue(queue))
     }
 
-    fn sinks(&mut self, unit: UnitId, said: spec::Output, at: &At<'_>, site: &Site<'_>, found: &mut Found<'_>) -> Vec<Sink> {
+    fn sinks(
+        &mut self,
+        unit: UnitId,
+        said: spec::Output,
+        at: &At<'_>,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Vec<Sink> {
         match said {
-            spec::Output::One(one) => self.sink(unit, one, at, None, site, found).into_iter().collect(),
+            spec::Output::One(one) => self
+                .sink(unit, one, at, None, site, found)
+                .into_iter()
+                .collect(),
             spec::Output::Many(many) => {
                 if many.is_empty() {
-                    found.problems.push(Diagnostic::error(site.mark_value(), "an empty array of outputs").help("to drop the output say `\"null\"`"));
+                    found.problems.push(
+                        Diagnostic::error(site.mark_value(), "an empty array of outputs")
+                            .help("to drop the output say `\"null\"`"),
+                    );
                 }
                 let alone = many.len() == 1;
                 let mut sinks = Vec::new();
@@ -327,14 +495,23 @@ impl Builder<'_> {
                     let site = site.index(i);
                     if one == spec::Sink::Stdout && !alone {
                         found.problems.push(
-                            Diagnostic::error(site.mark_value(), "`\"stdout\"` stands for the whole end and can't be one of several")
-                                .help("say `stderr = \"stdout\"`, and what gets a copy in `stdout`"),
+                            Diagnostic::error(
+                                site.mark_value(),
+                                "`\"stdout\"` stands for the whole end and can't be one of several",
+                            )
+                            .help("say `stderr = \"stdout\"`, and what gets a copy in `stdout`"),
                         );
                         continue;
                     }
                     if let Some(sink) = self.sink(unit, one, at, Some(i), &site, found) {
                         if sinks.contains(&sink) {
-                            found.problems.push(Diagnostic::error(site.mark_value(), "the same end twice in one array").help("drop one of the two"));
+                            found.problems.push(
+                                Diagnostic::error(
+                                    site.mark_value(),
+                                    "the same end twice in one array",
+                                )
+                                .help("drop one of the two"),
+                            );
                             continue;
                         }
                         sinks.push(sink);
@@ -345,44 +522,50 @@ impl Builder<'_> {
         }
     }
 
-    fn sink(&mut self, unit: UnitId, one: spec::Sink, at: &At<'_>, index: Option<usize>, site: &Site<'_>, found: &mut Found<'_>) -> Option<Sink> {
+    fn sink(
+        &mut self,
+        unit: UnitId,
+        one: spec::Sink,
+        at: &At<'_>,
+        index: Option<usize>,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<Sink> {
         match one {
             spec::Sink::Log => Some(Sink::Log),
             spec::Sink::Null => Some(Sink::Null),
             spec::Sink::Inherit => Some(Sink::Inherit),
-            spec::Sink::Value => {
-                if !matches!(at, At::Key("stdout")) {
-                    found.problems.push(
-                        Diagnostic::error(site.mark_value(), "only `stdout` can be the node's value").help("say `stdout = \"value\"`, or name a queue or a file here"),
-                    );
-                    return None;
-                }
-                Some(Sink::Value)
-            }
-            spec::Sink::Stdout => {
-                if !matches!(at, At::Key("stderr")) {
-                    found.problems.push(
-                        Diagnostic::error(site.mark_value(), "only `stderr` can be the same end as `stdout`").help("name a queue or a file here"),
-                    );
-                    return None;
-                }
-                Some(Sink::Stdout)
-            }
-            spec::Sink::File { path, append } => Some(Sink::File { path: self.path(path, &site.key("file"), found), append }),
+            // That only `stdout` can be the value, and only `stderr` the same as `stdout`, is seen when the file is read.
+            spec::Sink::Value => Some(Sink::Value),
+            spec::Sink::Stdout => Some(Sink::Stdout),
+            spec::Sink::File { path, append } => Some(Sink::File {
+                path: self.path(path, &site.key("file"), found),
+                append,
+            }),
             spec::Sink::Queue(name) => {
                 let name = self.queue_name(name, site, found)?;
                 let (queue, draft) = self.queues.mention(&name);
                 let again = draft.writers.last().filter(|end| end.unit == unit);
                 if let Some(first) = again {
                     // In one array: said where the array is read.
-                    if first.key == End::new(unit, at, index).key && first.sub == End::new(unit, at, index).sub {
+                    if first.key == End::new(unit, at, index).key
+                        && first.sub == End::new(unit, at, index).sub
+                    {
                         return Some(Sink::Queue(queue));
                     }
                     let help = match at {
-                        At::Key("stderr") if &*first.key == "stdout" => "say `stderr = \"stdout\"`: both are then one end of the queue",
+                        At::Key("stderr") if &*first.key == "stdout" => {
+                            "say `stderr = \"stdout\"`: both are then one end of the queue"
+                        }
                         _ => "two queues, or one end, can carry it",
                     };
-                    found.problems.push(Diagnostic::error(site.mark_value(), format!("queue `{name}` is written by two ends of one node")).help(help));
+                    found.problems.push(
+                        Diagnostic::error(
+                            site.mark_value(),
+                            format!("queue `{name}` is written by two ends of one node"),
+                        )
+                        .help(help),
+                    );
                     return None;
                 }
                 draft.writers.push(End::new(unit, at, index));
@@ -393,7 +576,9 @@ impl Builder<'_> {
 
     fn path(&self, path: String, site: &Site<'_>, found: &mut Found<'_>) -> template::Template {
         if path.is_empty() {
-            found.problems.push(Diagnostic::error(site.mark_value(), "an empty path"));
+            found
+                .problems
+                .push(Diagnostic::error(site.mark_value(), "an empty path"));
         }
         template::parse(path, &self.scope.at(When::Start), site, found)
     }
@@ -401,7 +586,9 @@ impl Builder<'_> {
     /// A queue's name with what is known put in; none where it can't be one, which is then a problem.
     fn queue_name(&self, name: String, site: &Site<'_>, found: &mut Found<'_>) -> Option<Box<str>> {
         let before = found.problems.0.len();
-        let template::Template::Literal(name) = template::parse(name, &self.scope.at(When::Plan), site, found) else {
+        let template::Template::Literal(name) =
+            template::parse(name, &self.scope.at(When::Plan), site, found)
+        else {
             return None;
         };
         if found.problems.0.len() > before {
@@ -412,7 +599,10 @@ impl Builder<'_> {
             return None;
         }
         if !is_name(&name) {
-            let problem = Diagnostic::error(site.mark_value(), format!("`{}` can't be a queue's name", name.escape_debug()));
+            let problem = Diagnostic::error(
+                site.mark_value(),
+                format!("`{}` can't be a queue's name", name.escape_debug()),
+            );
             found.problems.push(if pattern(&name) {
                 problem.help("a pattern works in `inputs`: `inputs = { parts = \"sorted-*\" }`")
             } else if name.contains(['/', '.']) {
@@ -428,7 +618,9 @@ impl Builder<'_> {
 
 /// A queue that has the name of another kind of end.
 pub(super) fn reserved(name: &str, mark: Mark) -> Diagnostic {
-    Diagnostic::error(mark, format!("a queue can't be called `{name}`")).help(format!("`\"{name}\"` means something else as an end of a process: choose another name"))
+    Diagnostic::error(mark, format!("a queue can't be called `{name}`")).help(format!(
+        "`\"{name}\"` means something else as an end of a process: choose another name"
+    ))
 }
 
 /// Which descriptors are taken, by node.
@@ -447,8 +639,17 @@ impl Descriptors {
     fn of(said: &Said) -> Self {
         let inputs = said.inputs.iter().flat_map(|inputs| inputs.keys());
         let outputs = said.outputs.iter().flat_map(|outputs| outputs.keys());
-        let mut taken: Vec<(u32, Box<str>)> = vec![(0, "stdin".into()), (1, "stdout".into()), (2, "stderr".into())];
-        taken.extend(inputs.chain(outputs).filter_map(|name| name.parse().ok()).map(|fd| (fd, "".into())));
+        let mut taken: Vec<(u32, Box<str>)> = vec![
+            (0, "stdin".into()),
+            (1, "stdout".into()),
+            (2, "stderr".into()),
+        ];
+        taken.extend(
+            inputs
+                .chain(outputs)
+                .filter_map(|name| name.parse().ok())
+                .map(|fd| (fd, "".into())),
+        );
         Descriptors { taken, next: 3 }
     }
 
@@ -462,10 +663,17 @@ impl Descriptors {
     }
 
     /// What a name says of its descriptor; none where it can't be a name.
-    fn named(&mut self, name: &str, standard: &str, site: &Site<'_>, found: &mut Found<'_>) -> Option<Number> {
+    fn named(
+        &mut self,
+        name: &str,
+        standard: &str,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<Number> {
         if matches!(name, "stdin" | "stdout" | "stderr") {
             found.problems.push(
-                Diagnostic::error(site.mark_key(), format!("`{name}` is a key of its own")).help(format!("move it out: `{name} = ...`")),
+                Diagnostic::error(site.mark_key(), format!("`{name}` is a key of its own"))
+                    .help(format!("move it out: `{name} = ...`")),
             );
             return None;
         }
@@ -476,15 +684,19 @@ impl Descriptors {
             Ok(fd) if fd.to_string() == name => fd,
             _ => {
                 found.problems.push(
-                    Diagnostic::error(site.mark_key(), format!("`{}` can't be the name of an end", name.escape_debug()))
-                        .help(format!("{NAME_RULE}; or a number: that descriptor")),
+                    Diagnostic::error(
+                        site.mark_key(),
+                        format!("`{}` can't be the name of an end", name.escape_debug()),
+                    )
+                    .help(format!("{NAME_RULE}; or a number: that descriptor")),
                 );
                 return None;
             }
         };
         if fd > LAST_DESCRIPTOR {
             found.problems.push(
-                Diagnostic::error(site.mark_key(), format!("descriptor {fd} is too high")).help(format!("descriptors go up to {LAST_DESCRIPTOR}")),
+                Diagnostic::error(site.mark_key(), format!("descriptor {fd} is too high"))
+                    .help(format!("descriptors go up to {LAST_DESCRIPTOR}")),
             );
             return None;
         }
@@ -495,13 +707,26 @@ impl Descriptors {
             } else {
                 "take a number from 3".to_owned()
             };
-            found.problems.push(Diagnostic::error(site.mark_key(), format!("descriptor {fd} is `{key}`")).help(hint));
+            found.problems.push(
+                Diagnostic::error(site.mark_key(), format!("descriptor {fd} is `{key}`"))
+                    .help(hint),
+            );
             return None;
         }
         // Named twice: once in `inputs`, once in `outputs`; said at the second.
-        if let Some(entry) = self.taken.iter_mut().find(|(taken, by)| *taken == fd && !by.is_empty()) {
+        if let Some(entry) = self
+            .taken
+            .iter_mut()
+            .find(|(taken, by)| *taken == fd && !by.is_empty())
+        {
             let _ = entry;
-            found.problems.push(Diagnostic::error(site.mark_key(), format!("descriptor {fd} is in both `inputs` and `outputs`")).help("give one of them another number, or a name"));
+            found.problems.push(
+                Diagnostic::error(
+                    site.mark_key(),
+                    format!("descriptor {fd} is in both `inputs` and `outputs`"),
+                )
+                .help("give one of them another number, or a name"),
+            );
             return None;
         }
         if let Some(entry) = self.taken.iter_mut().find(|(taken, _)| *taken == fd) {

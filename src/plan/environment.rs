@@ -39,11 +39,17 @@ impl Environment {
 
     /// What came from secret params.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.0.values().filter(|variable| variable.secret).map(|variable| variable.value.as_str())
+        self.0
+            .values()
+            .filter(|variable| variable.secret)
+            .map(|variable| variable.value.as_str())
     }
 
     pub(super) fn into_vec(self) -> Vec<(String, String)> {
-        self.0.into_iter().map(|(name, variable)| (name, variable.value)).collect()
+        self.0
+            .into_iter()
+            .map(|(name, variable)| (name, variable.value))
+            .collect()
     }
 }
 
@@ -55,11 +61,19 @@ pub(super) struct Dotenv<'a> {
 
 impl<'a> Dotenv<'a> {
     pub(super) fn new(dir: &'a Path) -> Self {
-        Dotenv { dir, files: HashMap::new() }
+        Dotenv {
+            dir,
+            files: HashMap::new(),
+        }
     }
 
     /// The variables of a file, in its order. Empty where it can't be read or understood, which is then a problem.
-    pub(super) fn read(&mut self, path: &str, site: &Site<'_>, problems: &mut Problems) -> Arc<[(String, String)]> {
+    pub(super) fn read(
+        &mut self,
+        path: &str,
+        site: &Site<'_>,
+        problems: &mut Problems,
+    ) -> Arc<[(String, String)]> {
         let path = self.dir.join(path);
         if let Some(known) = self.files.get(&path) {
             return Arc::clone(known);
@@ -68,8 +82,18 @@ impl<'a> Dotenv<'a> {
             Ok(text) => parse_dotenv(&text, &path, site, problems).into(),
             Err(reason) => {
                 problems.push(
-                    Diagnostic::error(site.mark_value(), format!("cannot read env_file {}: {}", path.display(), os_reason(&reason)))
-                        .help(format!("relative paths start from the pipeline's directory, {}", self.dir.display())),
+                    Diagnostic::error(
+                        site.mark_value(),
+                        format!(
+                            "cannot read env_file {}: {}",
+                            path.display(),
+                            os_reason(&reason)
+                        ),
+                    )
+                    .help(format!(
+                        "relative paths start from the pipeline's directory, {}",
+                        self.dir.display()
+                    )),
                 );
                 Arc::new([])
             }
@@ -88,24 +112,63 @@ fn os_reason(reason: &std::io::Error) -> String {
     }
 }
 
-fn parse_dotenv(text: &str, path: &Path, site: &Site<'_>, problems: &mut Problems) -> Vec<(String, String)> {
+fn parse_dotenv(
+    text: &str,
+    path: &Path,
+    site: &Site<'_>,
+    problems: &mut Problems,
+) -> Vec<(String, String)> {
+    let line_from = |first: usize, wanted: &dyn Fn(&str) -> bool| {
+        text.lines()
+            .enumerate()
+            .skip(first)
+            .find(|(_, line)| wanted(line.trim()))
+            .map(|(number, _)| number)
+    };
+    // Lines up to here are read.
+    let mut read = 0;
     let mut variables = Vec::new();
     for item in dotenvy::from_read_iter(text.as_bytes()) {
         match item {
             Ok((name, value)) if value.contains('\0') => {
-                problems.push(Diagnostic::error(site.mark_value(), format!("{}: variable `{name}` holds a NUL byte", path.display())));
+                problems.push(Diagnostic::error(
+                    site.mark_value(),
+                    format!("{}: variable `{name}` holds a NUL byte", path.display()),
+                ));
             }
-            Ok(variable) => variables.push(variable),
+            Ok(variable) => {
+                read = line_from(read, &|line| {
+                    line.trim_start_matches("export ").starts_with(&variable.0)
+                })
+                .map_or(read, |line| line + 1);
+                variables.push(variable);
+            }
             Err(dotenvy::Error::LineParse(line, _)) => {
-                // The crate gives the line's text, not its number.
-                let wrong = line.lines().next().unwrap_or_default();
-                let number = text.lines().position(|l| l.trim_end() == wrong.trim_end()).map_or(0, |i| i + 1);
+                // The crate gives the text of the line, or of its value, but no number: it is looked for behind what was good.
+                let wrong = line.lines().next().unwrap_or_default().trim_end();
+                let number = line_from(read, &|line| {
+                    !line.starts_with('#') && line.ends_with(wrong)
+                })
+                .unwrap_or(read);
+                // Only the name: the value may be a secret.
+                let name = text
+                    .lines()
+                    .nth(number)
+                    .unwrap_or_default()
+                    .split('=')
+                    .next()
+                    .unwrap_or_default()
+                    .trim();
+                let number = number + 1;
                 problems.push(
-                    Diagnostic::error(site.mark_value(), format!("{}:{number}: not a line of a dotenv file: `{}`", path.display(), wrong.trim_end()))
+                    Diagnostic::error(site.mark_value(), format!("{}:{number}: not a line of a dotenv file: `{name}...`", path.display()))
                         .help("lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`"),
                 );
             }
-            Err(other) => problems.push(Diagnostic::error(site.mark_value(), format!("{}: {other}", path.display()))),
+            Err(other) => problems.push(Diagnostic::error(
+                site.mark_value(),
+                format!("{}: {other}", path.display()),
+            )),
         }
     }
     variables
@@ -115,8 +178,14 @@ fn parse_dotenv(text: &str, path: &Path, site: &Site<'_>, problems: &mut Problem
 pub(super) fn check_name(name: &str, site: &Site<'_>, problems: &mut Problems) {
     if name.is_empty() || name.contains(['=', '\0']) {
         problems.push(
-            Diagnostic::error(site.mark_key(), format!("`{}` can't be the name of an environment variable", name.escape_debug()))
-                .help("it must not be empty or hold `=` or NUL"),
+            Diagnostic::error(
+                site.mark_key(),
+                format!(
+                    "`{}` can't be the name of an environment variable",
+                    name.escape_debug()
+                ),
+            )
+            .help("it must not be empty or hold `=` or NUL"),
         );
     }
 }
@@ -140,7 +209,15 @@ pub(super) fn of_node(
         let site = env_site.key(&name);
         check_name(&name, &site, found.problems);
         found.secret.set(false);
-        let value = template::parse(text, &Scope { own_env: &own, ..*scope }, &site, found);
+        let value = template::parse(
+            text,
+            &Scope {
+                own_env: &own,
+                ..*scope
+            },
+            &site,
+            found,
+        );
         if let (true, Some(value)) = (found.secret.get(), value.literal()) {
             secrets.push(value.to_owned());
         }
@@ -150,7 +227,13 @@ pub(super) fn of_node(
 }
 
 /// The variables of `env_file`s, whose paths may name what is known already.
-pub(super) fn read_files(files: Vec<String>, site: &Site<'_>, scope: &Scope<'_>, dotenv: &mut Dotenv<'_>, found: &mut Found<'_>) -> Vec<(String, String)> {
+pub(super) fn read_files(
+    files: Vec<String>,
+    site: &Site<'_>,
+    scope: &Scope<'_>,
+    dotenv: &mut Dotenv<'_>,
+    found: &mut Found<'_>,
+) -> Vec<(String, String)> {
     let one = files.len() == 1;
     let mut variables = Vec::new();
     for (i, file) in files.into_iter().enumerate() {

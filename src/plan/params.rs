@@ -3,8 +3,8 @@
 use indexmap::IndexMap;
 
 use crate::diagnostic::{Diagnostic, did_you_mean};
-use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, listed, variable};
 use crate::plan::Overrides;
+use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, listed, variable};
 use crate::spec::Param;
 
 /// Shorter secrets are refused: hiding them would blank out every second word, and not hiding them is no secret.
@@ -28,10 +28,15 @@ enum From {
 }
 
 /// Decides every param's value. Those with a problem are there too, so that nothing else complains about them.
-pub(super) fn decide(spec: &IndexMap<String, Param>, overrides: &Overrides<'_>, problems: &mut Problems) -> Params {
-    for (name, value) in &overrides.set {
+pub(super) fn decide(
+    spec: &IndexMap<String, Param>,
+    overrides: &Overrides<'_>,
+    problems: &mut Problems,
+) -> Params {
+    for (name, _) in &overrides.set {
         if !spec.contains_key(name) {
-            let problem = error(format!("--set {name}={value}: no param `{name}` in this pipeline"));
+            // Not its value: it may be a mistyped secret's.
+            let problem = error(format!("--set {name}: no param `{name}` in this pipeline"));
             problems.push_unknown(problem, name, spec.keys().map(String::as_str), None);
         }
     }
@@ -41,37 +46,81 @@ pub(super) fn decide(spec: &IndexMap<String, Param>, overrides: &Overrides<'_>, 
     for (name, param) in spec {
         let site = top.key(name);
         if !is_name(name) {
-            problems.push(Diagnostic::error(site.mark_key(), format!("`{}` can't be a param's name", name.escape_debug())).help(NAME_RULE));
+            problems.push(
+                Diagnostic::error(
+                    site.mark_key(),
+                    format!("`{}` can't be a param's name", name.escape_debug()),
+                )
+                .help(NAME_RULE),
+            );
         }
         if let Some(other) = variables.insert(variable(name), name) {
             problems.push(
-                Diagnostic::error(site.mark_key(), format!("params `{other}` and `{name}` would both be the variable `PARAM_{}`", variable(name)))
-                    .and(top.key(other).mark_key(), "")
-                    .help("rename one of them"),
+                Diagnostic::error(
+                    site.mark_key(),
+                    format!(
+                        "params `{other}` and `{name}` would both be the variable `PARAM_{}`",
+                        variable(name)
+                    ),
+                )
+                .and(top.key(other).mark_key(), "")
+                .help("rename one of them"),
             );
         }
         let value = decide_one(name, param, overrides, &site, problems);
-        params.insert(name.clone(), Value { value, secret: param.secret });
+        params.insert(
+            name.clone(),
+            Value {
+                value,
+                secret: param.secret,
+            },
+        );
     }
     params
 }
 
-fn decide_one(name: &str, param: &Param, overrides: &Overrides<'_>, site: &Site<'_>, problems: &mut Problems) -> String {
+fn decide_one(
+    name: &str,
+    param: &Param,
+    overrides: &Overrides<'_>,
+    site: &Site<'_>,
+    problems: &mut Problems,
+) -> String {
     let allowed = |value: &String| param.choices.is_empty() || param.choices.contains(value);
     if let Some(default) = param.default.as_ref().filter(|default| !allowed(default)) {
-        problems.push(not_a_choice(Diagnostic::error(site.key("default").mark_value(), format!("the default of param `{name}` is none of its choices")), default, param));
+        problems.push(not_a_choice(
+            Diagnostic::error(
+                site.key("default").mark_value(),
+                format!("the default of param `{name}` is none of its choices"),
+            ),
+            default,
+            param,
+        ));
     }
-    let set = overrides.set.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let from_variable = || param.env.as_ref().and_then(|variable| (overrides.env)(variable));
+    let set = overrides
+        .set
+        .iter()
+        .rev()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.clone());
+    let from_variable = || {
+        param
+            .env
+            .as_ref()
+            .and_then(|variable| (overrides.env)(variable))
+    };
     let (value, from) = match (set, param.default.clone()) {
         (Some(value), _) => (value, From::Set),
         (None, default) => match (from_variable(), default) {
             (Some(value), _) => (value, From::Variable),
             (None, Some(default)) => (default, From::Default),
             (None, None) if param.required => {
-                let other = param.env.as_ref().map_or(String::new(), |variable| format!(", or set the environment variable `{variable}`"));
+                let other = param.env.as_ref().map_or(String::new(), |variable| {
+                    format!(", or set the environment variable `{variable}`")
+                });
                 problems.push(
-                    Diagnostic::error(site.mark_key(), format!("param `{name}` must be given")).help(format!("add `--set {name}=VALUE`{other}")),
+                    Diagnostic::error(site.mark_key(), format!("param `{name}` must be given"))
+                        .help(format!("add `--set {name}=VALUE`{other}")),
                 );
                 return String::new();
             }
@@ -84,15 +133,25 @@ fn decide_one(name: &str, param: &Param, overrides: &Overrides<'_>, site: &Site<
     if !allowed(&value) {
         let variable = param.env.as_deref().unwrap_or_default();
         let problem = match from {
-            From::Set => error(format!("--set {name}={shown}: not one of the choices of param `{name}`")),
-            From::Variable => Diagnostic::error(site.key("env").mark_value(), format!("environment variable `{variable}` is `{shown}`: not one of the choices of param `{name}`")),
+            From::Set => error(format!(
+                "--set {name}={shown}: not one of the choices of param `{name}`"
+            )),
+            From::Variable => Diagnostic::error(
+                site.key("env").mark_value(),
+                format!(
+                    "environment variable `{variable}` is `{shown}`: not one of the choices of param `{name}`"
+                ),
+            ),
             // Said above.
             From::Default => return value,
         };
         problems.push(not_a_choice(problem, &value, param));
     }
     if value.contains('\0') {
-        problems.push(Diagnostic::error(site.mark_key(), format!("param `{name}` holds a NUL byte, which no argument or variable can hold")));
+        problems.push(Diagnostic::error(
+            site.mark_key(),
+            format!("param `{name}` holds a NUL byte, which no argument or variable can hold"),
+        ));
     }
     if param.secret && !value.is_empty() && value.len() < SHORTEST_SECRET {
         problems.push(
@@ -104,8 +163,11 @@ fn decide_one(name: &str, param: &Param, overrides: &Overrides<'_>, site: &Site<
 }
 
 fn not_a_choice(problem: Diagnostic, value: &str, param: &Param) -> Diagnostic {
+    if param.secret {
+        return problem;
+    }
     let choices = param.choices.iter().map(String::as_str);
-    match did_you_mean(value, choices.clone()).filter(|_| !param.secret) {
+    match did_you_mean(value, choices.clone()) {
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help(format!("the choices are {}", listed(choices))),
     }

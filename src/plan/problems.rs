@@ -22,17 +22,26 @@ enum SiteStep<'a> {
 impl<'a> Site<'a> {
     /// A key of the whole file.
     pub(super) fn top(key: &'a str) -> Site<'a> {
-        Site { parent: None, step: SiteStep::Key(key) }
+        Site {
+            parent: None,
+            step: SiteStep::Key(key),
+        }
     }
 
     /// A key of the table at this place.
     pub(super) fn key<'b>(&'b self, key: &'b str) -> Site<'b> {
-        Site { parent: Some(self), step: SiteStep::Key(key) }
+        Site {
+            parent: Some(self),
+            step: SiteStep::Key(key),
+        }
     }
 
     /// An element of the array at this place.
     pub(super) fn index(&self, index: usize) -> Site<'_> {
-        Site { parent: Some(self), step: SiteStep::Index(index) }
+        Site {
+            parent: Some(self),
+            step: SiteStep::Index(index),
+        }
     }
 
     /// The place itself.
@@ -83,8 +92,14 @@ impl Problems {
         otherwise: Option<String>,
     ) {
         // A look at 100,000 names for each of 100,000 wrong ones would take minutes, and nobody reads on that far.
-        let near = if self.0.len() < SUGGESTED { did_you_mean(word, candidates) } else { None };
-        let help = near.map(|near| format!("did you mean `{near}`?")).or(otherwise);
+        let near = if self.0.len() < SUGGESTED {
+            did_you_mean(word, candidates)
+        } else {
+            None
+        };
+        let help = near
+            .map(|near| format!("did you mean `{near}`?"))
+            .or(otherwise);
         self.0.push(match help {
             Some(help) => problem.help(help),
             None => problem,
@@ -100,12 +115,15 @@ impl Problems {
 /// Whether this may be the name of a node, queue, param or end: `[A-Za-z_][A-Za-z0-9_-]*`.
 pub(super) fn is_name(word: &str) -> bool {
     let mut bytes = word.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// What is said of a name that [`is_name`] refuses.
-pub(super) const NAME_RULE: &str = "names begin with a letter or `_` and go on with letters, digits, `_` and `-`";
+pub(super) const NAME_RULE: &str =
+    "names begin with a letter or `_` and go on with letters, digits, `_` and `-`";
 
 /// A problem without a place in the file: of the command line, or with all its places added.
 pub(super) fn error(message: impl Into<String>) -> Diagnostic {
@@ -119,7 +137,15 @@ pub(super) fn error(message: impl Into<String>) -> Diagnostic {
 
 /// The part of a variable's name that stands for `name`: upper case, `-` as `_`.
 pub(super) fn variable(name: &str) -> String {
-    name.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }).collect()
+    name.chars()
+        .map(|c| {
+            if c == '-' {
+                '_'
+            } else {
+                c.to_ascii_uppercase()
+            }
+        })
+        .collect()
 }
 
 /// "`a`", "`a` and `b`", "`a`, `b` and `c`"; from the sixth on "and N more".
@@ -159,6 +185,9 @@ mod tests {
         assert_eq!(listed(["a"]), "`a`");
         assert_eq!(listed(["a", "b"]), "`a` and `b`");
         assert_eq!(listed(["a", "b", "c"]), "`a`, `b` and `c`");
-        assert_eq!(listed(["a", "b", "c", "d", "e", "f", "g"]), "`a`, `b`, `c`, `d`, `e` and 2 more");
+        assert_eq!(
+            listed(["a", "b", "c", "d", "e", "f", "g"]),
+            "`a`, `b`, `c`, `d`, `e` and 2 more"
+        );
     }
 }

@@ -50,7 +50,15 @@ pub(super) struct Found<'a> {
 }
 
 /// All that may stand before the first dot.
-const ROOTS: [&str; 7] = ["params", "env", "in", "out", "value", "run.id", "pipeline.dir"];
+const ROOTS: [&str; 7] = [
+    "params",
+    "env",
+    "in",
+    "out",
+    "value",
+    "run.id",
+    "pipeline.dir",
+];
 
 impl Scope<'_> {
     /// The same at another time.
@@ -59,7 +67,13 @@ impl Scope<'_> {
     }
 
     /// Puts what `name` stands for into the template, or says why it can't.
-    pub(super) fn put(&self, name: &str, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
+    pub(super) fn put(
+        &self,
+        name: &str,
+        site: &Site<'_>,
+        into: &mut Builder,
+        found: &mut Found<'_>,
+    ) {
         match name.split_once('.') {
             Some(("params", param)) => self.put_param(param, site, into, found),
             Some(("env", variable)) => self.put_env(variable, site, into, found),
@@ -82,11 +96,20 @@ impl Scope<'_> {
                 found.secret.set(found.secret.get() || known.secret);
             }
             None => {
-                let names: Vec<String> = self.params.keys().map(|name| format!("params.{name}")).collect();
+                let names: Vec<String> = self
+                    .params
+                    .keys()
+                    .map(|name| format!("params.{name}"))
+                    .collect();
                 let problem = Diagnostic::error(site.mark_value(), format!("no param `{param}`"));
                 let help = format!("declare it: `[params]` `{param} = \"default\"`");
                 let word = format!("params.{param}");
-                found.problems.push_unknown(problem, &word, names.iter().map(String::as_str), Some(help));
+                found.problems.push_unknown(
+                    problem,
+                    &word,
+                    names.iter().map(String::as_str),
+                    Some(help),
+                );
             }
         }
     }
@@ -101,28 +124,57 @@ impl Scope<'_> {
         } else if let Some(inherited) = (self.inherited)(variable) {
             into.text(&inherited);
         } else {
-            let problem = Diagnostic::error(site.mark_value(), format!("environment variable `{variable}` is not set"));
-            let known = self.env.names().chain(self.own_env.iter().map(|(name, _)| name.as_str()));
-            let help = format!("set it before procflow starts, or in `[env]`: `{variable} = \"...\"`");
-            found.problems.push_unknown(problem, variable, known, Some(help));
+            let problem = Diagnostic::error(
+                site.mark_value(),
+                format!("environment variable `{variable}` is not set"),
+            );
+            let known = self
+                .env
+                .names()
+                .chain(self.own_env.iter().map(|(name, _)| name.as_str()));
+            let help =
+                format!("set it before procflow starts, or in `[env]`: `{variable} = \"...\"`");
+            found
+                .problems
+                .push_unknown(problem, variable, known, Some(help));
         }
     }
 
-    fn put_end(&self, end: &str, side: Side, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
+    fn put_end(
+        &self,
+        end: &str,
+        side: Side,
+        site: &Site<'_>,
+        into: &mut Builder,
+        found: &mut Found<'_>,
+    ) {
         let (word, key) = match side {
             Side::In => ("in", "inputs"),
             Side::Out => ("out", "outputs"),
         };
         let Some(ends) = self.ends.filter(|_| self.when == When::Process) else {
             found.problems.push(
-                Diagnostic::error(site.mark_value(), format!("`{word}.{end}` means nothing here"))
-                    .help(format!("`{word}.X` names a descriptor inside the process: use it in `command` or `env`")),
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("`{word}.{end}` means nothing here"),
+                )
+                .help(format!(
+                    "`{word}.X` names a descriptor inside the process: use it in `command` or `env`"
+                )),
             );
             return;
         };
         let names: Vec<(&str, usize)> = match side {
-            Side::In => ends.inputs.iter().map(|input| (&*input.name, input.from.len())).collect(),
-            Side::Out => ends.outputs.iter().map(|output| (&*output.name, 1)).collect(),
+            Side::In => ends
+                .inputs
+                .iter()
+                .map(|input| (&*input.name, input.from.len()))
+                .collect(),
+            Side::Out => ends
+                .outputs
+                .iter()
+                .map(|output| (&*output.name, 1))
+                .collect(),
         };
         match names.iter().find(|(name, _)| *name == end) {
             Some((_, 1)) => into.part(match side {
@@ -144,11 +196,15 @@ impl Scope<'_> {
     fn put_value(&self, node: &str, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
         let Some(index) = self.nodes.get_index_of(node) else {
             let problem = Diagnostic::error(site.mark_value(), format!("no node `{node}`"));
-            found.problems.push_unknown(problem, node, self.nodes.keys().map(String::as_str), None);
+            found
+                .problems
+                .push_unknown(problem, node, self.nodes.keys().map(String::as_str), None);
             return;
         };
         match self.when {
-            When::Plan => found.problems.push(too_early(&format!("value.{node}"), site)),
+            When::Plan => found
+                .problems
+                .push(too_early(&format!("value.{node}"), site)),
             When::Start | When::Process => {
                 found.values.push((NodeId::from(index), site.place()));
                 into.part(Part::Value(NodeId::from(index)));
@@ -163,18 +219,26 @@ enum Side {
 }
 
 fn too_early(name: &str, site: &Site<'_>) -> Diagnostic {
-    Diagnostic::error(site.mark_value(), format!("`{name}` is known only when the pipeline runs, and this is needed before"))
+    Diagnostic::error(
+        site.mark_value(),
+        format!("`{name}` is known only when the pipeline runs, and this is needed before"),
+    )
 }
 
 fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
     if name.is_empty() {
-        return Diagnostic::error(site.mark_value(), "`${{ }}` names nothing").help("write `$${{` where `${{` itself is meant");
+        return Diagnostic::error(site.mark_value(), "`${{ }}` names nothing")
+            .help("write `$${{` where `${{` itself is meant");
     }
-    let (root, rest) = name.split_once('.').map_or((name, None), |(root, rest)| (root, Some(rest)));
+    let (root, rest) = name
+        .split_once('.')
+        .map_or((name, None), |(root, rest)| (root, Some(rest)));
     let problem = Diagnostic::error(site.mark_value(), format!("unknown name `{name}`"));
     match root {
         "task" | "worker" | "matrix" => {
-            return problem.help(format!("`{root}` comes with pools and matrices, which this version does not have"));
+            return problem.help(format!(
+                "`{root}` comes with pools and matrices, which this version does not have"
+            ));
         }
         _ => {}
     }
@@ -188,7 +252,9 @@ fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
         (_, Some(near), Some(rest)) if !near.contains('.') => {
             let _ = write!(help, "did you mean `{near}.{rest}`?");
         }
-        _ => help.push_str("known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir"),
+        _ => help.push_str(
+            "known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir",
+        ),
     }
     problem.help(help)
 }

@@ -11,7 +11,11 @@ use crate::plan::{After, NodeId, Overrides, QueueId, Sink, Source, UnitId};
 use crate::spec::Process;
 
 /// The nodes that `--only` names; none where it is not given.
-pub(super) fn chosen(processes: &IndexMap<String, Process>, overrides: &Overrides<'_>, problems: &mut Problems) -> Option<Vec<NodeId>> {
+pub(super) fn chosen(
+    processes: &IndexMap<String, Process>,
+    overrides: &Overrides<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<NodeId>> {
     if overrides.only.is_empty() {
         return None;
     }
@@ -19,17 +23,26 @@ pub(super) fn chosen(processes: &IndexMap<String, Process>, overrides: &Override
     for word in &overrides.only {
         if let Some(tag) = word.strip_prefix('@') {
             let before = chosen.len();
-            let tagged = processes.values().enumerate().filter(|(_, process)| process.tags.iter().any(|t| t == tag));
+            let tagged = processes
+                .values()
+                .enumerate()
+                .filter(|(_, process)| process.tags.iter().any(|t| t == tag));
             chosen.extend(tagged.map(|(index, _)| NodeId::from(index)));
             if chosen.len() == before {
-                let tags: Vec<String> = processes.values().flat_map(|process| &process.tags).map(|tag| format!("@{tag}")).collect();
+                let tags: Vec<String> = processes
+                    .values()
+                    .flat_map(|process| &process.tags)
+                    .map(|tag| format!("@{tag}"))
+                    .collect();
                 let problem = error(format!("--only {word}: no node has the tag `{tag}`"));
                 problems.push_unknown(problem, word, tags.iter().map(String::as_str), None);
             }
         } else if let Some(index) = processes.get_index_of(word.as_str()) {
             chosen.push(NodeId::from(index));
         } else {
-            let is_tag = processes.values().any(|process| process.tags.contains(word));
+            let is_tag = processes
+                .values()
+                .any(|process| process.tags.contains(word));
             let problem = error(format!("--only {word}: no node `{word}`"));
             if is_tag {
                 problems.push(problem.help(format!("`{word}` is a tag: say `--only @{word}`")));
@@ -47,7 +60,11 @@ pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft 
     let kept = needed(&draft, chosen, group);
     let new = numbers(&kept);
     // Queues join only units of one group, so they stay whole or go whole.
-    let queues_kept: Vec<bool> = draft.queues.iter().map(|queue| queue.writers.first().is_some_and(|unit| kept[unit.index()])).collect();
+    let queues_kept: Vec<bool> = draft
+        .queues
+        .iter()
+        .map(|queue| queue.writers.first().is_some_and(|unit| kept[unit.index()]))
+        .collect();
     let new_queue = numbers(&queues_kept);
     let node = |old: NodeId| NodeId(new[old.index()]);
 
@@ -57,7 +74,14 @@ pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft 
     retain(&mut draft.queues, &queues_kept);
     for (index, said) in (0u32..).zip(&mut draft.nodes) {
         said.units = index..index + 1;
-        said.after = said.after.iter().map(|wait| After { node: node(wait.node), state: wait.state }).collect();
+        said.after = said
+            .after
+            .iter()
+            .map(|wait| After {
+                node: node(wait.node),
+                state: wait.state,
+            })
+            .collect();
     }
     for unit in &mut draft.units {
         unit.node = node(unit.node);
@@ -85,7 +109,12 @@ fn needed(draft: &Draft, chosen: &[NodeId], group: &[u32]) -> Vec<bool> {
         }
         for &member in &members[&group[node.index()]] {
             kept[member.index()] = true;
-            todo.extend(draft.nodes[member.index()].after.iter().map(|wait| wait.node));
+            todo.extend(
+                draft.nodes[member.index()]
+                    .after
+                    .iter()
+                    .map(|wait| wait.node),
+            );
         }
     }
     kept
@@ -107,7 +136,11 @@ fn retain<T>(all: &mut Vec<T>, kept: &[bool]) {
     all.retain(|_| kept.next().is_some_and(|kept| *kept));
 }
 
-fn renumber_unit(unit: &mut crate::plan::Unit, node: &dyn Fn(NodeId) -> NodeId, queue: &dyn Fn(QueueId) -> QueueId) {
+fn renumber_unit(
+    unit: &mut crate::plan::Unit,
+    node: &dyn Fn(NodeId) -> NodeId,
+    queue: &dyn Fn(QueueId) -> QueueId,
+) {
     for argument in &mut unit.argv {
         if let crate::plan::Arg::One(template) = argument {
             template.renumber(node);
@@ -120,10 +153,20 @@ fn renumber_unit(unit: &mut crate::plan::Unit, node: &dyn Fn(NodeId) -> NodeId, 
         template.renumber(node);
     }
     if unit.settings.cwd.literal().is_none() {
-        std::sync::Arc::make_mut(&mut unit.settings).cwd.renumber(node);
+        std::sync::Arc::make_mut(&mut unit.settings)
+            .cwd
+            .renumber(node);
     }
-    let plain = unit.ends.inputs.iter().all(|input| input.from.iter().all(|(_, source)| matches!(source, Source::Null)))
-        && unit.ends.outputs.iter().all(|output| output.to.iter().all(|sink| matches!(sink, Sink::Log)));
+    let plain = unit.ends.inputs.iter().all(|input| {
+        input
+            .from
+            .iter()
+            .all(|(_, source)| matches!(source, Source::Null))
+    }) && unit
+        .ends
+        .outputs
+        .iter()
+        .all(|output| output.to.iter().all(|sink| matches!(sink, Sink::Log)));
     if plain {
         return;
     }

@@ -37,7 +37,9 @@ impl<'a> Builder<'a> {
         let site = Site::top("defaults");
         check_defaults(defaults, &site, found.problems);
         let cwd = match &defaults.cwd {
-            Some(cwd) => template::parse(cwd.clone(), &scope.at(When::Start), &site.key("cwd"), found),
+            Some(cwd) => {
+                template::parse(cwd.clone(), &scope.at(When::Start), &site.key("cwd"), found)
+            }
             None => Template::from("."),
         };
         let retries = defaults.retries.as_ref();
@@ -49,15 +51,28 @@ impl<'a> Builder<'a> {
             stop_grace: defaults.stop_grace.map_or(STOP_GRACE, |d| d.0),
             retry: retry(retries),
             success_codes: defaults.success_codes.clone().unwrap_or_else(|| vec![0]),
-            epipe_codes: defaults.epipe_codes.clone().unwrap_or_else(|| EPIPE_CODES.to_vec()),
+            epipe_codes: defaults
+                .epipe_codes
+                .clone()
+                .unwrap_or_else(|| EPIPE_CODES.to_vec()),
             limits: defaults.limits.as_ref().map(limits).unwrap_or_default(),
             nice: 0,
         });
-        Builder { defaults, last: Arc::clone(&common), common }
+        Builder {
+            defaults,
+            last: Arc::clone(&common),
+            common,
+        }
     }
 
     /// The settings of one node.
-    pub(super) fn build(&mut self, process: &mut Process, node: &Site<'_>, scope: &Scope<'_>, found: &mut Found<'_>) -> Arc<Settings> {
+    pub(super) fn build(
+        &mut self,
+        process: &mut Process,
+        node: &Site<'_>,
+        scope: &Scope<'_>,
+        found: &mut Found<'_>,
+    ) -> Arc<Settings> {
         if says_nothing(process) {
             return Arc::clone(&self.common);
         }
@@ -74,11 +89,23 @@ impl<'a> Builder<'a> {
             timeout: process.timeout.map(|d| d.0).or(common.timeout),
             stop_signal: process.stop_signal.map_or(common.stop_signal, |s| s.0),
             stop_grace: process.stop_grace.map_or(common.stop_grace, |d| d.0),
-            retry: process.retries.take().map_or_else(|| common.retry.clone(), |retries| retry(Some(&retries))),
-            success_codes: process.success_codes.take().unwrap_or_else(|| common.success_codes.clone()),
-            epipe_codes: process.epipe_codes.take().unwrap_or_else(|| common.epipe_codes.clone()),
+            retry: process
+                .retries
+                .take()
+                .map_or_else(|| common.retry.clone(), |retries| retry(Some(&retries))),
+            success_codes: process
+                .success_codes
+                .take()
+                .unwrap_or_else(|| common.success_codes.clone()),
+            epipe_codes: process
+                .epipe_codes
+                .take()
+                .unwrap_or_else(|| common.epipe_codes.clone()),
             // One by one: a node that bounds its files still has the default bound of its memory.
-            limits: of_node.map_or_else(|| common.limits.clone(), |own| limits(&merged(&own, self.defaults.limits.as_ref()))),
+            limits: of_node.map_or_else(
+                || common.limits.clone(),
+                |own| limits(&merged(&own, self.defaults.limits.as_ref())),
+            ),
             nice: process.nice.unwrap_or(common.nice),
         };
         // Files with many nodes say the same again and again, one after the other.
@@ -118,14 +145,24 @@ fn check_process(process: &Process, site: &Site<'_>, problems: &mut Problems) {
 /// A timeout of nothing ends everything before it began.
 pub(super) fn check_timeout(timeout: Option<Duration>, table: &Site<'_>, problems: &mut Problems) {
     if timeout == Some(Duration::ZERO) {
-        problems.push(Diagnostic::error(table.key("timeout").mark_value(), "a timeout of 0 would end it before it began").help("leave `timeout` out for none"));
+        problems.push(
+            Diagnostic::error(
+                table.key("timeout").mark_value(),
+                "a timeout of 0 would end it before it began",
+            )
+            .help("leave `timeout` out for none"),
+        );
     }
 }
 
 fn check_codes(codes: Option<&[u8]>, table: &Site<'_>, problems: &mut Problems) {
     if codes.is_some_and(<[u8]>::is_empty) {
         problems.push(
-            Diagnostic::error(table.key("success_codes").mark_value(), "without success codes no exit would be a success").help("for a node that may fail say `allow_failure = true`"),
+            Diagnostic::error(
+                table.key("success_codes").mark_value(),
+                "without success codes no exit would be a success",
+            )
+            .help("for a node that may fail say `allow_failure = true`"),
         );
     }
 }
@@ -133,13 +170,16 @@ fn check_codes(codes: Option<&[u8]>, table: &Site<'_>, problems: &mut Problems) 
 fn check_retries(retries: Option<&Retries>, table: &Site<'_>, problems: &mut Problems) {
     let Some(retries) = retries else { return };
     let site = table.key("retries");
-    if retries.backoff.is_some_and(|backoff| !(1.0..=1000.0).contains(&backoff)) {
-        problems.push(Diagnostic::error(site.key("backoff").mark_value(), "`backoff` is the factor from one delay to the next: from 1 to 1000"));
-    }
     if let (Some(delay), Some(max)) = (retries.delay, retries.max_delay)
         && delay > max
     {
-        problems.push(Diagnostic::error(site.key("delay").mark_value(), "`delay` is longer than `max_delay`").and(site.key("max_delay").mark_value(), ""));
+        problems.push(
+            Diagnostic::error(
+                site.key("delay").mark_value(),
+                "`delay` is longer than `max_delay`",
+            )
+            .and(site.key("max_delay").mark_value(), ""),
+        );
     }
 }
 
@@ -150,14 +190,18 @@ fn retry(retries: Option<&Retries>) -> Retry {
         delay,
         backoff: retries.and_then(|r| r.backoff).unwrap_or(RETRY_BACKOFF),
         // A first delay beyond the default bound moves the bound.
-        max_delay: retries.and_then(|r| r.max_delay).map_or(RETRY_MAX_DELAY.max(delay), |d| d.0),
+        max_delay: retries
+            .and_then(|r| r.max_delay)
+            .map_or(RETRY_MAX_DELAY.max(delay), |d| d.0),
         jitter: retries.and_then(|r| r.jitter).unwrap_or(true),
         on_codes: retries.map(|r| r.on_codes.clone()).unwrap_or_default(),
     }
 }
 
 fn merged(own: &Limits, defaults: Option<&Limits>) -> Limits {
-    let Some(defaults) = defaults else { return own.clone() };
+    let Some(defaults) = defaults else {
+        return own.clone();
+    };
     Limits {
         memory: own.memory.or(defaults.memory),
         cpu_time: own.cpu_time.or(defaults.cpu_time),
@@ -169,7 +213,9 @@ fn merged(own: &Limits, defaults: Option<&Limits>) -> Limits {
 }
 
 fn limits(limits: &Limits) -> Vec<(u32, u64)> {
-    let cpu_time = limits.cpu_time.map(|d| d.0.as_secs() + u64::from(d.0.subsec_nanos() > 0));
+    let cpu_time = limits
+        .cpu_time
+        .map(|d| d.0.as_secs() + u64::from(d.0.subsec_nanos() > 0));
     [
         (libc::RLIMIT_AS, limits.memory.map(|size| size.0)),
         (libc::RLIMIT_CPU, cpu_time),

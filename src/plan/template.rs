@@ -141,7 +141,8 @@ impl Builder {
     /// Adds what only the run knows.
     pub(super) fn part(&mut self, part: Part) {
         if !self.text.is_empty() {
-            self.parts.push(Part::Text(std::mem::take(&mut self.text).into()));
+            self.parts
+                .push(Part::Text(std::mem::take(&mut self.text).into()));
         }
         self.parts.push(part);
     }
@@ -173,11 +174,19 @@ impl Builder {
 }
 
 /// Reads a string of the file, puts in what `scope` knows and leaves the rest to the run. What is wrong goes to `found`.
-pub(super) fn parse(text: String, scope: &Scope<'_>, site: &Site<'_>, found: &mut Found<'_>) -> Template {
+pub(super) fn parse(
+    text: String,
+    scope: &Scope<'_>,
+    site: &Site<'_>,
+    found: &mut Found<'_>,
+) -> Template {
     if text.contains('\0') {
         found.problems.push(
-            Diagnostic::error(site.mark_value(), "a NUL byte, which no argument, variable or path can hold")
-                .help("a file, or `stdin = { text = \"...\" }`, can carry it"),
+            Diagnostic::error(
+                site.mark_value(),
+                "a NUL byte, which no argument, variable or path can hold",
+            )
+            .help("a file, or `stdin = { text = \"...\" }`, can carry it"),
         );
     }
     if !text.contains(OPEN) {
@@ -190,7 +199,8 @@ pub(super) fn parse(text: String, scope: &Scope<'_>, site: &Site<'_>, found: &mu
             Piece::Escaped => builder.text(OPEN),
             Piece::Name(name) => scope.put(name, site, &mut builder, found),
             Piece::Unterminated => found.problems.push(
-                Diagnostic::error(site.mark_value(), "`${{` without `}}`").help("write `$${{` where `${{` itself is meant"),
+                Diagnostic::error(site.mark_value(), "`${{` without `}}`")
+                    .help("write `$${{` where `${{` itself is meant"),
             ),
         }
     }
@@ -200,13 +210,20 @@ pub(super) fn parse(text: String, scope: &Scope<'_>, site: &Site<'_>, found: &mu
 /// `X` where the whole string is `${{ in.X }}`.
 pub(super) fn sole_input(text: &str) -> Option<&str> {
     let name = text.strip_prefix(OPEN)?.strip_suffix(CLOSE)?.trim();
-    if name.contains('}') { None } else { name.strip_prefix("in.") }
+    if name.contains('}') {
+        None
+    } else {
+        name.strip_prefix("in.")
+    }
 }
 
 /// A script, in which nothing is put in: pasting values into shell code is how injections happen.
 pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> String {
     if text.contains('\0') {
-        problems.push(Diagnostic::error(site.mark_value(), "a NUL byte, which no argument can hold"));
+        problems.push(Diagnostic::error(
+            site.mark_value(),
+            "a NUL byte, which no argument can hold",
+        ));
     }
     if !text.contains(OPEN) {
         return text;
@@ -217,12 +234,18 @@ pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> 
             Piece::Text(text) => script.push_str(text),
             Piece::Escaped => script.push_str(OPEN),
             Piece::Name(name) => problems.push(
-                Diagnostic::error(site.mark_value(), format!("`${{{{ {name} }}}}` in a script, where nothing is replaced"))
-                    .help(instead_of(name)),
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("`${{{{ {name} }}}}` in a script, where nothing is replaced"),
+                )
+                .help(instead_of(name)),
             ),
             Piece::Unterminated => problems.push(
-                Diagnostic::error(site.mark_value(), "`${{` in a script, where nothing is replaced")
-                    .help("write `$${{` where `${{` itself is meant"),
+                Diagnostic::error(
+                    site.mark_value(),
+                    "`${{` in a script, where nothing is replaced",
+                )
+                .help("write `$${{` where `${{` itself is meant"),
             ),
         }
     }
@@ -243,6 +266,8 @@ fn instead_of(name: &str) -> String {
     };
     match from_root(name) {
         Some(variable) => format!("use the environment variable: `\"${variable}\"`"),
-        None => "use an environment variable, or write `$${{` where `${{` itself is meant".to_owned(),
+        None => {
+            "use an environment variable, or write `$${{` where `${{` itself is meant".to_owned()
+        }
     }
 }

@@ -1,17 +1,32 @@
 //! The rules of the file, each with its whole message; what a plan comes out as.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't go on fails"
+)]
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Mark};
-use crate::plan::{Origin, Overrides, Plan, build};
+use crate::plan::template::Template;
+use crate::plan::{Arg, Origin, Overrides, Plan, QueueKind, UnitId, build};
 
 /// A pipeline in `/p`, with `HOME=/root` and `CI_TOKEN=tok3n` inherited.
-fn plan_with(text: &str, set: &[(&str, &str)], only: &[&str], skip: &[&str]) -> (Option<Plan>, Vec<Diagnostic>) {
+fn plan_with(
+    text: &str,
+    set: &[(&str, &str)],
+    only: &[&str],
+    skip: &[&str],
+) -> (Option<Plan>, Vec<Diagnostic>) {
     let spec = crate::spec::read(text).unwrap_or_else(|wrong| panic!("{:#?}", wrong.problems));
-    let origin = Origin { dir: "/p".into(), name: "test".to_owned() };
+    let origin = Origin {
+        dir: "/p".into(),
+        name: "test".to_owned(),
+    };
     let env = |name: &str| match name {
         "HOME" => Some("/root".to_owned()),
         "CI_TOKEN" => Some("tok3n".to_owned()),
@@ -19,7 +34,10 @@ fn plan_with(text: &str, set: &[(&str, &str)], only: &[&str], skip: &[&str]) -> 
     };
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let overrides = Overrides {
-        set: set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        set: set
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
         only: owned(only),
         skip: owned(skip),
         env: &env,
@@ -38,7 +56,12 @@ fn text(problems: &[Diagnostic]) -> String {
                 Mark::Value(place) => place.to_string(),
                 Mark::Bytes(range) => format!("{range:?}"),
             };
-            let _ = writeln!(text, "  {place}{}{}", if label.text.is_empty() { "" } else { ": " }, label.text);
+            let _ = writeln!(
+                text,
+                "  {place}{}{}",
+                if label.text.is_empty() { "" } else { ": " },
+                label.text
+            );
         }
         if let Some(help) = &problem.help {
             let _ = writeln!(text, "  = {help}");
@@ -47,52 +70,63 @@ fn text(problems: &[Diagnostic]) -> String {
     text
 }
 
+/// `rules.txt` holds cases: a title with arguments, a pipeline, `---`, all that is said of it. With `UPDATE_EXPECT=1` in
+/// the environment it is written anew, to be read before it is committed.
 #[test]
-fn explore() {
-    let all = std::fs::read_to_string("/tmp/cases.txt").unwrap();
-    for case in all.split("=====\n") {
-        let (head, toml) = case.split_once('\n').unwrap();
-        let args: Vec<&str> = head.split_whitespace().collect();
-        let pick = |flag: &str| args.windows(2).filter(|w| w[0] == flag).map(|w| w[1]).collect::<Vec<_>>();
-        let set: Vec<(&str, &str)> = pick("--set").iter().map(|s| s.split_once('=').unwrap()).collect();
-        let (plan, problems) = plan_with(toml, &set, &pick("--only"), &pick("--skip"));
-        std::eprintln!("===== {head}\n{toml}-----\n{}{}", text(&problems), if plan.is_some() { "ok\n" } else { "" });
-    }
-}
-
-#[test]
-fn look() {
-    let file = std::env::var("LOOK").unwrap();
-    let node = std::env::var("NODE").unwrap_or_default();
-    use clap::Parser;
-    let mut out = Vec::new();
-    let mut err = Vec::new();
-    for args in [vec!["check"], vec!["plan"], vec!["graph"], vec!["graph", "--format", "dot"], vec!["graph", "--format", "mermaid"]] {
-        let mut words = vec!["procflow", args[0], &file];
-        words.extend(&args[1..]);
-        match crate::cli::Cli::parse_from(words).command {
-            crate::cli::Command::Check(args) => crate::cli::check::run(&args, &mut out, false).unwrap(),
-            crate::cli::Command::Plan(args) => crate::cli::plan::run(&args, &mut out, &mut err, false).unwrap(),
-            crate::cli::Command::Graph(args) => crate::cli::graph::run(&args, &mut out, &mut err, false).unwrap(),
-            _ => panic!(),
+fn every_rule_says_what_is_wrong_where_and_what_to_do() {
+    let expected = include_str!("rules.txt");
+    let mut actual = String::new();
+    for case in expected.split("\n## ") {
+        let case = case.trim_start_matches("## ");
+        let (title, rest) = case.split_once('\n').unwrap();
+        let (toml, _) = rest.split_once("---\n").unwrap();
+        let words: Vec<&str> = title.split_whitespace().collect();
+        let after = |flag: &str| {
+            words
+                .windows(2)
+                .filter(|pair| pair[0] == flag)
+                .map(|pair| pair[1])
+                .collect::<Vec<_>>()
         };
-        out.extend(b"------------------\n");
+        let set: Vec<(&str, &str)> = after("--set")
+            .iter()
+            .map(|word| word.split_once('=').unwrap())
+            .collect();
+        let (plan, problems) = plan_with(toml, &set, &after("--only"), &after("--skip"));
+        let _ = write!(
+            actual,
+            "## {title}\n{toml}---\n{}{}\n",
+            text(&problems),
+            if plan.is_some() { "ok\n" } else { "" }
+        );
     }
-    if !node.is_empty() {
-        match crate::cli::Cli::parse_from(["procflow", "explain", &file, &node]).command {
-            crate::cli::Command::Explain(args) => crate::cli::explain::run(&args, &mut out, &mut err, false).unwrap(),
-            _ => panic!(),
-        };
+    let actual = actual.trim_end().to_owned() + "\n";
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/plan/rules.txt"),
+            &actual,
+        )
+        .unwrap();
+    } else {
+        assert_eq!(actual, expected);
     }
-    std::eprintln!("{}\nERR {}", String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap());
 }
 
 /// Nodes with three waits each, as a spec.
 fn wide(nodes: u32) -> crate::spec::Spec {
     let mut spec = crate::spec::Spec::default();
     for i in 0..nodes {
-        let before = (1..=3).filter_map(|k| i.checked_sub(k * 7)).map(|node| crate::spec::After { node: format!("n{node}"), state: crate::spec::AfterState::Succeeded });
-        let process = crate::spec::Process { command: Some(vec!["true".to_owned(), i.to_string()]), after: before.collect(), ..Default::default() };
+        let before = (1..=3)
+            .filter_map(|k| i.checked_sub(k * 7))
+            .map(|node| crate::spec::After {
+                node: format!("n{node}"),
+                state: crate::spec::AfterState::Succeeded,
+            });
+        let process = crate::spec::Process {
+            command: Some(vec!["true".to_owned(), i.to_string()]),
+            after: before.collect(),
+            ..Default::default()
+        };
         spec.process.insert(format!("n{i}"), process);
     }
     spec
@@ -104,7 +138,17 @@ fn wide(nodes: u32) -> crate::spec::Spec {
 fn speed() {
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = |key: &str| status.lines().find(|line| line.starts_with(key)).unwrap_or_default().split_whitespace().nth(1).unwrap_or("0").parse::<u64>().unwrap();
+        let line = |key: &str| {
+            status
+                .lines()
+                .find(|line| line.starts_with(key))
+                .unwrap_or_default()
+                .split_whitespace()
+                .nth(1)
+                .unwrap_or("0")
+                .parse::<u64>()
+                .unwrap()
+        };
         (line("VmRSS:") / 1024, line("VmHWM:") / 1024)
     };
     for round in 0..3 {
@@ -112,11 +156,484 @@ fn speed() {
             let spec = wide(nodes);
             let before = resident();
             let start = std::time::Instant::now();
-            let (plan, problems) = build(spec, &Origin { dir: "/p".into(), name: "wide".to_owned() }, &Overrides::none());
+            let (plan, problems) = build(
+                spec,
+                &Origin {
+                    dir: "/p".into(),
+                    name: "wide".to_owned(),
+                },
+                &Overrides::none(),
+            );
             let took = start.elapsed();
-            assert!(problems.is_empty() && plan.as_ref().is_some_and(|plan| plan.nodes.len() == nodes as usize));
+            assert!(
+                problems.is_empty()
+                    && plan
+                        .as_ref()
+                        .is_some_and(|plan| plan.nodes.len() == nodes as usize)
+            );
             let after = resident();
-            let _ = writeln!(std::io::stderr(), "round {round}: {nodes} nodes in {took:?}, {:.0} ns each; resident {} MiB before, {} after, peak {}", took.as_nanos() as f64 / f64::from(nodes), before.0, after.0, after.1);
+            let _ = writeln!(
+                std::io::stderr(),
+                "round {round}: {nodes} nodes in {took:?}, {:.0} ns each; resident {} MiB before, {} after, peak {}",
+                took.as_nanos() as f64 / f64::from(nodes),
+                before.0,
+                after.0,
+                after.1
+            );
         }
     }
+}
+
+fn plan(toml: &str) -> Plan {
+    let (plan, problems) = plan_with(toml, &[], &[], &[]);
+    plan.unwrap_or_else(|| panic!("{}", text(&problems)))
+}
+
+/// Groups as "slots memory: units | queues(kind)".
+fn groups(plan: &Plan) -> Vec<String> {
+    let name = |unit: &UnitId| &*plan.nodes[plan.units[unit.index()].node.index()].name;
+    plan.groups
+        .iter()
+        .map(|group| {
+            let units: Vec<&str> = group.units.iter().map(name).collect();
+            let queues = group.queues.iter().map(|queue| {
+                let queue = &plan.queues[queue.index()];
+                let kind = match queue.kind {
+                    QueueKind::Direct => "direct",
+                    QueueKind::Relayed => "relayed",
+                };
+                format!(
+                    " | {} {kind}{}",
+                    queue.name,
+                    if queue.spills { " spills" } else { "" }
+                )
+            });
+            format!(
+                "{} {}: {}{}",
+                group.slots,
+                group.memory,
+                units.join(" "),
+                queues.collect::<String>()
+            )
+        })
+        .collect()
+}
+
+/// What a unit gets as arguments, with what is left for the run as the file says it.
+fn argv(plan: &Plan, node: &str) -> Vec<String> {
+    let index = plan
+        .nodes
+        .iter()
+        .position(|known| &*known.name == node)
+        .unwrap();
+    let show = |template: &Template| {
+        template
+            .display(&|node| &plan.nodes[node.index()].name)
+            .to_string()
+    };
+    plan.units[plan.nodes[index].units.start as usize]
+        .argv
+        .iter()
+        .map(|argument| match argument {
+            Arg::One(template) => show(template),
+            Arg::EachInput(name) => format!("each {name}"),
+        })
+        .collect()
+}
+
+#[test]
+fn kinds_of_queues_and_slots_of_groups() {
+    let plan = plan(
+        r#"
+        [queue.looked]
+        max_record = 100
+        [queue.all]
+        deliver = "copy"
+        [process.late]
+        command = ["x"]
+        after = ["end"]
+        cpus = 0
+        [process.sink]
+        command = ["x"]
+        stdin = "plain"
+        cpus = 3
+        memory = 5
+        [process.source]
+        command = ["x"]
+        stdout = ["plain", "log"]
+        memory = 6
+        [process.end]
+        command = ["x"]
+        stdin = "looked"
+        [process.begin]
+        command = ["x"]
+        stdout = "looked"
+        [process.w1]
+        command = ["x"]
+        stdout = "all"
+        [process.w2]
+        command = ["x"]
+        stdout = "all"
+        [process.r1]
+        command = ["x"]
+        stdin = "all"
+        [process.r2]
+        command = ["x"]
+        stdin = "all"
+        [process.alone]
+        command = ["x"]
+        cpus = 4
+        "#,
+    );
+    assert_eq!(
+        groups(&plan),
+        [
+            "4 11: source sink | plain direct",
+            "1 0: begin end | looked relayed",
+            "0 0: late",
+            "1 0: w1 w2 r1 r2 | all relayed",
+            "4 0: alone",
+        ]
+    );
+}
+
+#[test]
+fn what_splits_and_meets_again_spills_and_nothing_else() {
+    let plan = plan(
+        r#"
+        [process.a]
+        command = ["x"]
+        stdout = "in"
+        [process.split]
+        command = ["x"]
+        stdin = "in"
+        stdout = ["l", "r", "side"]
+        [process.left]
+        command = ["x"]
+        stdin = "l"
+        stdout = "joined"
+        [process.right]
+        command = ["x"]
+        stdin = "r"
+        stdout = "joined"
+        [process.side]
+        command = ["x"]
+        stdin = "side"
+        [process.end]
+        command = ["x"]
+        stdin = "joined"
+        "#,
+    );
+    assert_eq!(
+        groups(&plan),
+        [
+            "1 0: a split left right side end | in direct | l relayed spills | r relayed spills | side direct | joined relayed spills"
+        ]
+    );
+}
+
+#[test]
+fn the_later_environment_wins_and_secrets_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("a.env"),
+        "# first\nA=file\nB=\"file two\"\n",
+    )
+    .unwrap();
+    std::fs::write(dir.path().join("n.env"), "C=node-file\nD=node-file\n").unwrap();
+    let spec = crate::spec::read(
+        r#"
+        env_file = "a.env"
+        [params]
+        my-key = { default = "hush hush", secret = true }
+        plain = "p"
+        [env]
+        B = "${{ env.A }} and ${{ env.HOME }}"
+        AUTH = "Bearer ${{ params.my-key }}"
+        COPY = "<${{ env.AUTH }}>"
+        [process.x]
+        command = ["${{ env.D }}", "${{ env.B }}", "$${{ ${{ params.plain }}${{ run.id }}!", "${{ env.PARAM_PLAIN }}"]
+        env_file = ["n.env"]
+        env = { D = "own", TOKEN = "${{ env.AUTH }}", WHERE = "${{ in.stdin }}" }
+        "#,
+    )
+    .unwrap();
+    let overrides = Overrides {
+        env: &|name| (name == "HOME").then(|| "/root".to_owned()),
+        ..Overrides::none()
+    };
+    let (plan, problems) = build(
+        spec,
+        &Origin {
+            dir: dir.path().to_owned(),
+            name: "e".to_owned(),
+        },
+        &overrides,
+    );
+    assert_eq!(text(&problems), "");
+    let plan = plan.unwrap();
+    let here = dir.path().to_str().unwrap();
+    let env: Vec<(&str, &str)> = plan
+        .env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        env,
+        [
+            ("A", "file"),
+            ("B", "file and /root"),
+            ("AUTH", "Bearer hush hush"),
+            ("COPY", "<Bearer hush hush>"),
+            ("PARAM_MY_KEY", "hush hush"),
+            ("PARAM_PLAIN", "p"),
+            ("PIPELINE_DIR", here),
+        ]
+    );
+    assert_eq!(
+        plan.secrets,
+        ["<Bearer hush hush>", "Bearer hush hush", "hush hush"]
+    );
+    assert_eq!(
+        argv(&plan, "x"),
+        ["own", "file and /root", "${{ p${{ run.id }}!", "p"]
+    );
+    let own: Vec<String> = plan.units[0]
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.display(&|_| "")))
+        .collect();
+    assert_eq!(
+        own,
+        [
+            "C=node-file",
+            "D=node-file",
+            "D=own",
+            "TOKEN=Bearer hush hush",
+            "WHERE=${{ in.stdin }}"
+        ]
+    );
+}
+
+#[test]
+fn a_line_that_is_no_dotenv_is_named_without_its_value() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.env"), "A=1\n\nTOKEN=two words\n").unwrap();
+    let spec = crate::spec::read("env_file = 'a.env'\n[process.x]\ncommand = ['x']").unwrap();
+    let (_, problems) = build(
+        spec,
+        &Origin {
+            dir: dir.path().to_owned(),
+            name: "e".to_owned(),
+        },
+        &Overrides::none(),
+    );
+    let expected = format!(
+        "error: {}/a.env:3: not a line of a dotenv file: `TOKEN...`\n  env_file\n  = lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`\n",
+        dir.path().display()
+    );
+    assert_eq!(text(&problems), expected);
+}
+
+#[test]
+fn what_is_put_in_is_not_read_again() {
+    let (plan, problems) = plan_with(
+        "[params]\na = '${{ params.b }}'\nb = '$'\n[process.x]\ncommand = ['${{ params.a }}', '${{params.b}}{{ params.a }}', '$$${{ params.b }}']",
+        &[],
+        &[],
+        &[],
+    );
+    assert_eq!(text(&problems), "");
+    assert_eq!(
+        argv(&plan.unwrap(), "x"),
+        ["${{ params.b }}", "${{ params.a }}", "$${{ params.b }}"]
+    );
+}
+
+#[test]
+fn descriptors_and_arguments_of_several_inputs() {
+    let plan = plan(
+        r#"
+        [process.join]
+        command = ["paste", "${{ in.parts }}", "${{ in.4 }}", "--to=${{ out.rest }}"]
+        inputs = { parts = "sorted-*", 4 = { file = "four" } }
+        outputs = { rest = "rest", 3 = "null" }
+        [process.a]
+        command = ["x"]
+        stdout = "sorted-b"
+        [process.b]
+        command = ["x"]
+        stdout = "sorted-a"
+        [process.c]
+        command = ["x"]
+        stdin = "rest"
+        "#,
+    );
+    assert_eq!(
+        argv(&plan, "join"),
+        ["paste", "each parts", "${{ in.4 }}", "--to=${{ out.rest }}"]
+    );
+    let inputs: Vec<(&str, Vec<u32>)> = plan.units[0]
+        .ends
+        .inputs
+        .iter()
+        .map(|input| (&*input.name, input.from.iter().map(|(fd, _)| *fd).collect()))
+        .collect();
+    assert_eq!(
+        inputs,
+        [("stdin", vec![0]), ("parts", vec![5, 6]), ("4", vec![4])]
+    );
+    let outputs: Vec<(&str, u32)> = plan.units[0]
+        .ends
+        .outputs
+        .iter()
+        .map(|output| (&*output.name, output.fd))
+        .collect();
+    assert_eq!(
+        outputs,
+        [("stdout", 1), ("stderr", 2), ("rest", 7), ("3", 3)]
+    );
+    // In the file's order of their writers.
+    assert_eq!(
+        plan.queues
+            .iter()
+            .map(|queue| &*queue.name)
+            .collect::<Vec<_>>(),
+        ["sorted-b", "sorted-a", "rest"]
+    );
+}
+
+const SELECT: &str = r#"
+    [process.unneeded]
+    command = ["x"]
+    [process.first]
+    command = ["x"]
+    stdout = "value"
+    [process.writer]
+    command = ["x", "${{ value.first }}"]
+    after = ["first"]
+    stdout = "q"
+    [process.reader]
+    command = ["x"]
+    stdin = "q"
+    [process.last]
+    command = ["x"]
+    after = ["reader"]
+    tags = ["end"]
+    [process.other]
+    command = ["x"]
+    stdout = "p"
+    [process.other-reader]
+    command = ["x"]
+    stdin = "p"
+"#;
+
+#[test]
+fn only_keeps_what_is_needed_and_numbers_it_anew() {
+    let (plan, _) = plan_with(SELECT, &[], &["@end"], &[]);
+    let plan = plan.unwrap();
+    assert_eq!(
+        groups(&plan),
+        ["1 0: first", "1 0: writer reader | q direct", "1 0: last"]
+    );
+    assert_eq!(argv(&plan, "writer"), ["x", "${{ value.first }}"]);
+    for (index, node) in plan.nodes.iter().enumerate() {
+        assert_eq!(node.units, index as u32..index as u32 + 1);
+        assert_eq!(plan.units[index].node.index(), index);
+        assert!(
+            plan.groups[plan.units[index].group.index()]
+                .units
+                .contains(&UnitId(index as u32))
+        );
+    }
+    // A writer needs its readers, too: its group starts as a whole.
+    let (plan, _) = plan_with(SELECT, &[], &["writer"], &[]);
+    assert_eq!(
+        groups(&plan.unwrap()),
+        ["1 0: first", "1 0: writer reader | q direct"]
+    );
+    let (plan, _) = plan_with(SELECT, &[], &["other-reader", "unneeded"], &[]);
+    assert_eq!(
+        groups(&plan.unwrap()),
+        ["1 0: unneeded", "1 0: other other-reader | p direct"]
+    );
+}
+
+#[test]
+fn a_skipped_node_stays_and_holds_nothing() {
+    let (plan, _) = plan_with(SELECT, &[], &[], &["first", "reader"]);
+    let plan = plan.unwrap();
+    assert_eq!(
+        groups(&plan),
+        [
+            "1 0: unneeded",
+            "0 0: first",
+            "1 0: writer reader | q direct",
+            "1 0: last",
+            "1 0: other other-reader | p direct"
+        ]
+    );
+    let skipped: Vec<&str> = plan
+        .nodes
+        .iter()
+        .filter(|node| node.skip)
+        .map(|node| &*node.name)
+        .collect();
+    assert_eq!(skipped, ["first", "reader"]);
+}
+
+#[test]
+fn settings_come_from_the_node_then_the_defaults_then_procflow() {
+    let plan = plan(
+        r#"
+        [defaults]
+        timeout = "1m"
+        shell = ["bash", "-c"]
+        limits = { memory = 100, open_files = 10 }
+        retries = 2
+        [process.a]
+        script = "true"
+        [process.b]
+        command = ["x"]
+        timeout = "2s"
+        limits = { memory = 7, cpu_time = "1500ms" }
+        retries = { max = 1, delay = "2m" }
+        [process.c]
+        command = ["x"]
+        timeout = "1m"
+        "#,
+    );
+    assert_eq!(argv(&plan, "a"), ["bash", "-c", "true"]);
+    let settings: Vec<_> = plan.units.iter().map(|unit| &unit.settings).collect();
+    assert_eq!(settings[0].timeout, Some(Duration::from_secs(60)));
+    assert_eq!(
+        (
+            settings[0].retry.max,
+            settings[0].retry.delay,
+            settings[0].retry.max_delay
+        ),
+        (2, Duration::from_secs(1), Duration::from_secs(60))
+    );
+    assert_eq!(settings[1].timeout, Some(Duration::from_secs(2)));
+    assert_eq!(
+        (
+            settings[1].retry.max,
+            settings[1].retry.delay,
+            settings[1].retry.max_delay
+        ),
+        (1, Duration::from_secs(120), Duration::from_secs(120))
+    );
+    assert_eq!(
+        settings[1].limits,
+        [
+            (libc::RLIMIT_AS, 7),
+            (libc::RLIMIT_CPU, 2),
+            (libc::RLIMIT_NOFILE, 10)
+        ]
+    );
+    assert_eq!(settings[2], settings[0]);
+    assert!(
+        Arc::ptr_eq(&plan.units[0].ends, &plan.units[2].ends),
+        "default ends are shared"
+    );
 }
