@@ -625,3 +625,54 @@ fn limit(limit: u32, value: u64) -> String {
         other => panic!("BUG: no limit of ours: {other}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::explain::explain;
+    use crate::cli::words::example;
+    use crate::diagnostic::Lines;
+    use crate::plan::NodeId;
+
+    fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+        let mut out = Vec::new();
+        assert!(print(&mut out).is_ok());
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn every_value_of_a_node_with_its_source() {
+        let (spec, plan) = example();
+        let lines = Lines::of(include_str!("example.toml"));
+        assert_eq!(
+            printed(|out| explain(&spec, &plan, NodeId(3), &|place| lines.of_key(place), out)),
+            r#"process        left                                             line 27
+shell          sh -e -c                                         default
+script         tr a b |                                         line 28
+                 sort
+cwd            /p                                               default
+clear_env      no                                               default
+timeout        10m                                              [defaults], line 11
+stop_signal    TERM                                             default
+stop_grace     5s                                               default
+retries        none                                             default
+success_codes  0                                                default
+epipe_codes    120, 141                                         default
+allow_failure  no                                               default
+limits         inherited                                        default
+nice           0                                                default
+0 stdin        ← queue odd (relayed, spills to disk when full), written by split  line 32
+1 stdout       → queue counts (merged, spills to disk when full), read by total  line 33
+2 stderr       → log                                            default
+after          nothing                                          default
+group          2 of 3, together with read, split, right, total  joined by queues
+slots          shares one with its group, which holds 3         default
+memory         no claim                                         default
+$AUTH          ***                                              [env], line 8
+$PARAM_BOOK    book.txt                                         [params], line 4
+$PARAM_TOKEN   ***                                              [params], line 5
+$PIPELINE_DIR  /p                                               procflow
+$HERE          ${{ in.stdin }}                                  line 34
+"#
+        );
+    }
+}

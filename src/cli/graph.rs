@@ -445,3 +445,94 @@ impl<'a> Tree<'a> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::graph::{dot, mermaid, text};
+    use crate::cli::words::example;
+
+    fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+        let mut out = Vec::new();
+        assert!(print(&mut out).is_ok());
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn the_example_as_dot() {
+        let (_, plan) = example();
+        assert_eq!(
+            printed(|out| dot(&plan, out)),
+            r#"digraph "word-count" {
+  rankdir=LR
+  node [shape=box, style=rounded]
+  n0 [label="fetch"]
+  subgraph cluster_1 {
+    label="group 2"
+    color=gray
+    n1 [label="read"]
+    n2 [label="split"]
+    n3 [label="left"]
+    n4 [label="right"]
+    n5 [label="total"]
+    q3 [shape=ellipse, style=solid, label="counts (spills)"]
+  }
+  n6 [label="mail"]
+  n1 -> n2 [label="text"]
+  n2 -> n3 [label="odd (spills)"]
+  n2 -> n4 [label="even (spills)"]
+  n3 -> q3
+  n4 -> q3
+  q3 -> n5
+  n0 -> n1 [style=dashed]
+  n1 -> n6 [style=dashed]
+  n5 -> n6 [style=dashed, label="failed"]
+}
+"#
+        );
+    }
+
+    #[test]
+    fn the_example_as_mermaid() {
+        let (_, plan) = example();
+        assert_eq!(
+            printed(|out| mermaid(&plan, out)),
+            r#"flowchart LR
+  n0["fetch"]
+  subgraph g1["group 2"]
+    n1["read"]
+    n2["split"]
+    n3["left"]
+    n4["right"]
+    n5["total"]
+    q3(["counts (spills)"])
+  end
+  n6["mail"]
+  n1 -->|"text"| n2
+  n2 -->|"odd (spills)"| n3
+  n2 -->|"even (spills)"| n4
+  n3 --> q3
+  n4 --> q3
+  q3 --> n5
+  n0 -.-> n1
+  n1 -.-> n6
+  n5 -.->|"failed"| n6
+"#
+        );
+    }
+
+    #[test]
+    fn the_example_as_text() {
+        let (_, plan) = example();
+        assert_eq!(
+            printed(|out| text(&plan, out)),
+            r#"fetch
+
+read (after fetch) ─text→ split
+                          ├─odd (spills)→ left ─counts (spills)→ total
+                          └─even (spills)→ right ─counts (spills)→ total …
+
+mail (after read, total failed)
+"#
+        );
+    }
+}

@@ -222,3 +222,41 @@ fn group_json(plan: &Plan, group: &Group) -> Value {
         "queues": queues.collect::<Vec<_>>(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::plan::table;
+    use crate::cli::words::example;
+
+    fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+        let mut out = Vec::new();
+        assert!(print(&mut out).is_ok());
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn groups_in_start_order_as_a_table() {
+        let (_, plan) = example();
+        assert_eq!(
+            printed(|out| table(&plan, out)),
+            r#"word-count: 7 processes, 4 queues, 3 groups
+job slots: as many as CPUs, on failure: stop
+
+group 1: fetch  curl -H 'Auth: ***' http://x/book.txt  (1 slot)
+
+group 2: 3 slots, 512 MiB, after fetch
+  read   cat book.txt
+  split  split.py
+  left   sh -e -c 'tr a b | sort'
+  right  sh -e -c 'tr a b | sort'
+  total  total
+  read → split: text (bare pipe)
+  split → left: odd (relayed, spills to disk when full)
+  split → right: even (relayed, spills to disk when full)
+  left, right → total: counts (merged, spills to disk when full)
+
+group 3: mail  mail -s 'it "failed"'  (1 slot, after read, total failed)
+"#
+        );
+    }
+}

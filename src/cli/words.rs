@@ -68,20 +68,28 @@ pub fn argv(plan: &Plan, unit: &Unit) -> Vec<String> {
 
 /// A unit's command as one line of at most `width` characters.
 pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
-    let line = argv(plan, unit)
+    let words = argv(plan, unit);
+    let line = words
         .iter()
-        .map(|argument| shell_word(argument))
+        .map(|word| shell_word(&one_line(word)).into_owned())
         .collect::<Vec<_>>()
         .join(" ");
-    // A script's lines, one after the other.
-    let line = harmless(
-        &line
+    let line = harmless(&line);
+    shortened(&line, width)
+}
+
+/// A script's lines, one after the other.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains('\n') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(
+        text.trim()
             .split('\n')
             .map(str::trim)
             .collect::<Vec<_>>()
             .join(" "),
-    );
-    shortened(&line, width)
+    )
 }
 
 /// At most `width` characters, the last of them `…` where more were there.
@@ -153,5 +161,38 @@ pub fn bytes(bytes: u64) -> String {
         Some((unit, size)) => format!("{} {unit}", bytes / size),
         None if bytes < 10_000 => format!("{bytes} bytes"),
         None => bytesize::ByteSize(bytes).display().iec().to_string(),
+    }
+}
+
+/// The example that the printing commands are tested with, planned as if it stood in `/p`.
+#[cfg(test)]
+pub(crate) fn example() -> (crate::spec::Spec, Plan) {
+    let spec = match crate::spec::read(include_str!("example.toml")) {
+        Ok(spec) => spec,
+        Err(wrong) => panic!("{:?}", wrong.problems),
+    };
+    let origin = crate::plan::Origin {
+        dir: "/p".into(),
+        name: "example".to_owned(),
+    };
+    match crate::plan::build(spec.clone(), &origin, &crate::plan::Overrides::none()) {
+        (Some(plan), _) => (spec, plan),
+        (None, problems) => panic!("{problems:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::words::{bytes, shell_word, shortened};
+
+    #[test]
+    fn words_and_amounts() {
+        assert_eq!(shell_word("a-b.c"), "a-b.c");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shortened("abcdef", 6), "abcdef");
+        assert_eq!(shortened("abcdefg", 6), "abcde…");
+        assert_eq!(bytes(256 << 10), "256 KiB");
+        assert_eq!(bytes(5), "5 bytes");
     }
 }
