@@ -15,6 +15,8 @@ use crate::plan::Plan;
 /// See [`Error`]. A file with problems is none: then the exit code says so.
 pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCode, Error> {
     let mut code = ExitCode::Success;
+    // What is said of files with problems stands apart.
+    let mut apart = false;
     for file in &args.files {
         let asked = Asked {
             set: args.set.set.clone(),
@@ -24,6 +26,10 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCo
         let pipeline = match Pipeline::load(file, asked) {
             Ok(pipeline) => pipeline,
             Err(Error::Usage(why)) => {
+                if apart && args.format == CheckFormat::Human {
+                    writeln!(out)?;
+                }
+                apart = true;
                 unreadable(&why, &file.display().to_string(), args.format, out)?;
                 code = ExitCode::Usage;
                 continue;
@@ -31,6 +37,10 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCo
             Err(other) => return Err(other),
         };
         let problems = worst_first(pipeline.problems);
+        if apart && args.format == CheckFormat::Human {
+            writeln!(out)?;
+        }
+        apart = !problems.is_empty();
         let (name, text) = (pipeline.source.name.as_str(), pipeline.source.text.as_str());
         out.write_all(
             match args.format {
@@ -91,4 +101,90 @@ pub fn summary(plan: &Plan) -> String {
         count(plan.queues.len(), "queue", "queues"),
         count(plan.groups.len(), "group", "groups"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use crate::cli::args::{CheckArgs, CheckFormat, SetArgs};
+    use crate::cli::check::run;
+    use crate::exit::ExitCode;
+
+    /// Checks files with these texts; `DIR` stands for where they are.
+    fn check(texts: &[&str], format: CheckFormat) -> (ExitCode, String) {
+        let Ok(dir) = tempfile::tempdir() else {
+            panic!("no temporary directory")
+        };
+        let files: Vec<PathBuf> = (0..texts.len())
+            .map(|i| dir.path().join(format!("{i}.toml")))
+            .collect();
+        for (file, text) in files.iter().zip(texts) {
+            // An empty text stands for a file that is not there.
+            assert!(text.is_empty() || std::fs::write(file, text).is_ok());
+        }
+        let args = CheckArgs {
+            files,
+            set: SetArgs { set: Vec::new() },
+            format,
+        };
+        let mut out = Vec::new();
+        let code = match run(&args, &mut out, false) {
+            Ok(code) => code,
+            Err(error) => panic!("{error}"),
+        };
+        let text = String::from_utf8_lossy(&out).replace(&*dir.path().to_string_lossy(), "DIR");
+        (code, text)
+    }
+
+    #[test]
+    fn a_good_file_is_ok_with_its_numbers() {
+        let text = "[process.a]\ncommand = ['x']\nstdout = 'q'\n[process.b]\ncommand = ['x']\nstdin = 'q'\n";
+        let expected = "DIR/0.toml: ok: 2 processes, 1 queue, 1 group\n";
+        assert_eq!(
+            check(&[text], CheckFormat::Human),
+            (ExitCode::Success, expected.to_owned())
+        );
+        assert_eq!(
+            check(&[text], CheckFormat::Github),
+            (ExitCode::Success, String::new())
+        );
+    }
+
+    #[test]
+    fn problems_of_the_text_and_of_its_meaning_are_told_together_and_the_next_file_is_checked() {
+        let wrong = "[process.a]\ncomand = ['x']\n[process.b]\ncommand = ['x']\nafter = ['c']\n[process.cc]\ncommand = ['cat x']\n";
+        let good = "[process.a]\ncommand = ['x']\n";
+        let (code, text) = check(&[wrong, "", good], CheckFormat::Human);
+        assert_eq!(code, ExitCode::Usage);
+        assert_eq!(
+            text,
+            r#"error: unknown key `comand` in process `a`
+ --> DIR/0.toml:2:1
+  |
+2 | comand = ['x']
+  | ^^^^^^
+  |
+  = help: did you mean `command`?
+
+error: no node `c`
+ --> DIR/0.toml:5:10
+  |
+5 | after = ['c']
+  |          ^^^
+
+warning: the whole of `cat x` is the program's name
+ --> DIR/0.toml:7:12
+  |
+7 | command = ['cat x']
+  |            ^^^^^^^
+  |
+  = help: did you mean `script = "cat x"`, or one element for each argument?
+
+error: cannot read DIR/1.toml: No such file or directory (os error 2)
+
+DIR/2.toml: ok: 1 process, 0 queues, 1 group
+"#
+        );
+    }
 }
