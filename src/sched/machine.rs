@@ -467,6 +467,8 @@ impl<'p> Scheduler<'p> {
         if old == new || plan.nodes[plan.units[unit.index()].node.index()].skip {
             return;
         }
+        // Itself first: its end is the reason for what happens to the others, and is told before.
+        self.touch(unit);
         for at in self.reads.range(unit.index()) {
             let id = self.reads.at(at);
             let queue = &mut self.queues[id.index()];
@@ -483,7 +485,6 @@ impl<'p> Scheduler<'p> {
                 plan.queues[id.index()].readers.iter().for_each(|reader| self.touch(*reader));
             }
         }
-        self.touch(unit);
     }
 
     /// Remembers to look at a unit again.

@@ -1,4 +1,47 @@
 //! What to do next: a pure machine from events to actions. No I/O, no clock, no pid; `exec` makes it so.
+//!
+//! # A unit
+//!
+//! ```text
+//!            Spawn          Spawned             Stop, Kill
+//! Waiting ─────────▶ Starting ─────────▶ Running ─────────▶ Stopping
+//!    │                  │ SpawnFailed       │ Exited           │ Exited
+//!    │                  │                   ├───────▶ Torn     │        its queue broke: its readers decide
+//!    │                  ▼                   ▼          ▼       ▼
+//!    │               Settled ◀─────────────────────────────────          its own result is known
+//!    │                  │ │ └───────▶ Committing                       its file is being put in place
+//!    │ skipped          │ ▼                  │
+//!    │                  │ Backoff ──▶ Starting   (the whole group, again)
+//!    ▼                  ▼                    ▼
+//!   Done ◀───────────────────────────────────                          Ended was said
+//! ```
+//!
+//! A unit's *own result* and its *outcome* are two things. The first is known when its process is gone; it is what decides
+//! whether its readers have lost a writer, and whether a writer that died of SIGPIPE ended early or was failed. The second is
+//! final, and comes later where something else can still take the result back:
+//! - nothing is final while members of the group are still being started;
+//! - a unit that writes a file waits for everything upstream of it, since a file appears only when all of that succeeded;
+//! - in a group that may be restarted all wait for the group's end, since a restart takes all of it back.
+//!
+//! The two waits never cross: an own result waits only for what is *downstream* (for readers), an outcome only for what is
+//! *upstream* (for writers) or for own results. That is why `yes | head > file` ends: `head`'s own result makes `yes` an
+//! early end, and that makes `head`'s file appear.
+//!
+//! One wait can go in a circle: a writer that died of one queue waits for that queue's reader, and the reader waits for the
+//! end of another queue of the same writer. Such a writer has [`Timer::Grace`] armed; when it fires it has failed, for the
+//! reader's other data is not whole.
+//!
+//! # The end of data
+//!
+//! `exec` holds a duplicate of each writer's end. [`Action::Release`] lets go of it when the writer's outcome is a success (or
+//! a failure that its node may have). In a group that may be restarted that is too late, for the group's end waits for its
+//! readers: there the own result is enough, and a file that could not be put in place afterwards, or a failure upstream of
+//! it, comes after the reader has seen the end.
+//!
+//! # Files
+//!
+//! `machine`: data, entrance, [`Scheduler`] · `state`: what is true in each state · `settle`: inside a group · `order`: between
+//! nodes · `retry`, `halt` · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
 
 use std::time::Duration;
 
@@ -39,19 +82,22 @@ pub enum Event {
         exit: Exit,
         /// Those of its output queues that nobody can read from any more (their pipe's write end polls POLLERR).
         broken: Vec<QueueId>,
-        /// Something procflow found wrong with its result although the process may have ended well.
+        /// Something procflow found wrong with its result although the process may have ended well. A process that ended
+        /// badly has failed of that; one that died of a broken queue has failed of this.
         fault: Option<String>,
     },
     /// Answer to [`Action::Commit`].
     Committed(UnitId, Result<(), String>),
-    /// A queue's relay found a fault of this writer (a record longer than `max_record`, an end within a record).
+    /// A queue's relay found a fault of this writer (a record longer than `max_record`, an end within a record). After the
+    /// writer's [`Action::Ended`], or while its files are being put in place, it is too late and changes nothing: a writer's
+    /// [`Event::Exited`] is to be held back until the relay has taken in what it wrote.
     QueueFault {
         /// Whose fault it is.
         writer: UnitId,
         /// In words for people.
         why: String,
     },
-    /// A deadline has passed.
+    /// A deadline has passed. One that was disarmed meanwhile may still come, unless it was armed again.
     Fired(Timer),
     /// procflow got SIGINT, SIGTERM or SIGHUP. The second one kills.
     Shutdown(i32),
@@ -64,7 +110,8 @@ pub enum Event {
 pub enum Timer {
     /// The `timeout` of a unit's attempt.
     Timeout(UnitId),
-    /// The `stop_grace` of a unit that is being stopped.
+    /// The `stop_grace` of a unit that is being stopped. Also how long a unit that has died of a broken queue waits for its
+    /// readers where these may wait for it, too; its process is gone then.
     Grace(UnitId),
     /// The delay before a group's next try.
     Backoff(GroupId),

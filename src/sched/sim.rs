@@ -263,7 +263,9 @@ impl<'p> World<'p> {
         }
         let process = &self.processes[unit.index()];
         match &process.ended {
-            _ if process.commit_failed.is_some() || process.fault.is_some() || process.timed_out => self.may_fail(unit),
+            // A file that cannot be put in place comes too late for those who wrote to its unit: it had read what it wanted.
+            _ if process.commit_failed.is_some() && depth == 0 => self.may_fail(unit),
+            _ if process.fault.is_some() || process.timed_out => self.may_fail(unit),
             _ if process.was_stopped => false,
             Some((Ended::Well, _)) => true,
             Some((Ended::Broken(_), _)) if self.may_fail(unit) => true,
@@ -627,7 +629,8 @@ impl<'p> World<'p> {
                 && !left_out
                 && self.conditions(group) == Some(true)
                 && (!self.run_failed || self.is_cleanup(group));
-            let again = self.backoff.get(&group) == Some(&true);
+            let abandoned = self.plan.groups[id].units.iter().all(|unit| self.processes[unit.index()].outcome.is_some());
+            let again = self.backoff.get(&group) == Some(&true) && !abandoned;
             if self.halted.is_none() && (first || again) {
                 assert!(!self.fits(group), "{group:?} could start");
             }
