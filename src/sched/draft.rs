@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::plan::template::Template;
 use crate::plan::{
-    After, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Queue, QueueId, QueueKind, Retry, Settings, Sink,
-    Source, Unit, UnitId,
+    After, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Queue, QueueId, QueueKind,
+    Retry, Settings, Sink, Source, Unit, UnitId,
 };
 use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
 
@@ -76,15 +76,26 @@ impl Draft {
 
     /// `node` starts when `other` is in `state`.
     pub fn after(&mut self, node: u32, other: u32, state: AfterState) {
-        self.at(node).after.push(After { node: NodeId(other), state });
+        self.at(node).after.push(After {
+            node: NodeId(other),
+            state,
+        });
     }
 
     /// `writers | readers`, each writer through an output of its own.
     pub fn pipe(&mut self, writers: &[u32], readers: &[u32]) -> QueueId {
         let id = QueueId::from(self.queues.len());
-        self.queues.push(DraftQueue { writers: Vec::new(), readers: Vec::new(), close: false });
-        writers.iter().for_each(|writer| self.add_writer(id, *writer));
-        readers.iter().for_each(|reader| self.add_reader(id, *reader));
+        self.queues.push(DraftQueue {
+            writers: Vec::new(),
+            readers: Vec::new(),
+            close: false,
+        });
+        writers
+            .iter()
+            .for_each(|writer| self.add_writer(id, *writer));
+        readers
+            .iter()
+            .for_each(|reader| self.add_reader(id, *reader));
         id
     }
 
@@ -99,7 +110,10 @@ impl Draft {
     }
 
     pub fn file() -> Sink {
-        Sink::File { path: Template::Literal("f".into()), append: false }
+        Sink::File {
+            path: Template::Literal("f".into()),
+            append: false,
+        }
     }
 
     pub fn plan(&self) -> Plan {
@@ -111,7 +125,12 @@ impl Draft {
             at
         };
         for queue in &self.queues {
-            let ends: Vec<u32> = queue.writers.iter().chain(&queue.readers).copied().collect();
+            let ends: Vec<u32> = queue
+                .writers
+                .iter()
+                .chain(&queue.readers)
+                .copied()
+                .collect();
             for pair in ends.windows(2) {
                 let (a, b) = (find(&leader, pair[0]), find(&leader, pair[1]));
                 leader[a.max(b) as usize] = a.min(b);
@@ -123,7 +142,12 @@ impl Draft {
             let first = find(&leader, node);
             if first == node {
                 group_of[node as usize] = GroupId::from(groups.len());
-                groups.push(Group { units: Vec::new(), queues: Vec::new(), slots: 0, memory: 0 });
+                groups.push(Group {
+                    units: Vec::new(),
+                    queues: Vec::new(),
+                    slots: 0,
+                    memory: 0,
+                });
             } else {
                 group_of[node as usize] = group_of[first as usize];
             }
@@ -134,7 +158,9 @@ impl Draft {
             group.memory += draft.memory;
         }
         for (id, queue) in self.queues.iter().enumerate() {
-            groups[group_of[queue.writers[0] as usize].index()].queues.push(QueueId::from(id));
+            groups[group_of[queue.writers[0] as usize].index()]
+                .queues
+                .push(QueueId::from(id));
         }
         let unit = |(id, draft): (usize, &DraftNode)| {
             let output = |(fd, to): (usize, &Vec<Sink>)| Output {
@@ -180,7 +206,11 @@ impl Draft {
             max_record: 1,
             capacity: 1,
             merge: Merge::Arrive,
-            on_writer_failure: if queue.close { OnWriterFailure::Close } else { OnWriterFailure::Cancel },
+            on_writer_failure: if queue.close {
+                OnWriterFailure::Close
+            } else {
+                OnWriterFailure::Cancel
+            },
             spills: false,
         };
         let node = |(id, draft): (usize, &DraftNode)| Node {

@@ -18,7 +18,11 @@ impl Scheduler<'_> {
         self.out.push(Action::Stopping(cause.clone()));
         for id in 0..self.groups.len() {
             if !self.groups[id].cleanup {
-                self.stop_group(GroupId::from(id), &cause, self.on_failure == OnFailure::Kill);
+                self.stop_group(
+                    GroupId::from(id),
+                    &cause,
+                    self.on_failure == OnFailure::Kill,
+                );
             }
         }
     }
@@ -31,7 +35,11 @@ impl Scheduler<'_> {
 
     /// Everything is stopped, or killed, and nothing starts any more.
     pub(super) fn halt(&mut self, cause: Cause, kill: bool) {
-        if self.halted.as_ref().is_none_or(|halted| weight(&cause) > weight(halted)) {
+        if self
+            .halted
+            .as_ref()
+            .is_none_or(|halted| weight(&cause) > weight(halted))
+        {
             if std::mem::take(&mut self.run_timer) {
                 self.out.push(Action::Disarm(crate::sched::Timer::Run));
             }
@@ -63,12 +71,18 @@ impl Scheduler<'_> {
         let units = &plan.groups[id.index()].units;
         match self.groups[id.index()].phase {
             Phase::Waiting | Phase::Ready => {
-                self.skip(id, units.iter().map(|unit| (*unit, cause.clone())).collect());
+                self.skip(
+                    id,
+                    units.iter().map(|unit| (*unit, cause.clone())).collect(),
+                );
             }
             Phase::Running if running => {
                 self.abandon(id, cause);
                 for unit in units {
-                    if matches!(self.units[unit.index()].state, State::Starting { stop: None } | State::Running) {
+                    if matches!(
+                        self.units[unit.index()].state,
+                        State::Starting { stop: None } | State::Running
+                    ) {
                         self.stop(*unit, Why::Cancel(cause.clone()));
                     }
                 }

@@ -165,10 +165,20 @@ impl<'p> Scheduler<'p> {
     ///
     /// `jobs`: job slots. `memory_limit`: bytes that nodes' `memory` may add up to; `None`: no limit. `seed`: for the jitter of
     /// retries; equal seeds and events give equal actions. Linear in the plan's size.
-    pub fn new(plan: &'p Plan, jobs: u32, memory_limit: Option<u64>, on_failure: OnFailure, seed: u64) -> Self {
+    pub fn new(
+        plan: &'p Plan,
+        jobs: u32,
+        memory_limit: Option<u64>,
+        on_failure: OnFailure,
+        seed: u64,
+    ) -> Self {
         let mut waits = Vec::new();
         for (waiter, node) in plan.nodes.iter().enumerate().filter(|(_, node)| !node.skip) {
-            waits.extend(node.after.iter().map(|after| (after.node.0, (NodeId::from(waiter), after.state))));
+            waits.extend(
+                node.after
+                    .iter()
+                    .map(|after| (after.node.0, (NodeId::from(waiter), after.state))),
+            );
         }
         let mut reads = Vec::new();
         let mut writes = Vec::new();
@@ -181,16 +191,46 @@ impl<'p> Scheduler<'p> {
             ends.sort_unstable();
             ends.dedup();
         }
-        let mut scheduler = Scheduler {
+        let mut queues = vec![QueueState::default(); plan.queues.len()];
+        let left_out = |unit: u32| plan.nodes[plan.units[unit as usize].node.index()].skip;
+        for (_, queue) in reads.iter().filter(|(unit, _)| !left_out(*unit)) {
+            queues[queue.index()].readers_open += 1;
+        }
+        for (_, queue) in writes.iter().filter(|(unit, _)| !left_out(*unit)) {
+            queues[queue.index()].unclear += 1;
+        }
+        Scheduler {
             plan,
             on_failure,
-            capacity: Claim { slots: jobs, memory: memory_limit.unwrap_or(u64::MAX) },
-            used: Claim { slots: 0, memory: 0 },
+            capacity: Claim {
+                slots: jobs,
+                memory: memory_limit.unwrap_or(u64::MAX),
+            },
+            used: Claim {
+                slots: 0,
+                memory: 0,
+            },
             running: 0,
-            units: plan.units.iter().map(|unit| UnitState::new(writes_file(&unit.ends.outputs))).collect(),
-            groups: plan.groups.iter().map(|group| GroupState::new(plan, &group.units)).collect(),
-            nodes: plan.nodes.iter().map(|node| NodeState { open: node.units.len() as u32, started: 0, ill: None }).collect(),
-            queues: vec![QueueState::default(); plan.queues.len()],
+            units: plan
+                .units
+                .iter()
+                .map(|unit| UnitState::new(writes_file(&unit.ends.outputs)))
+                .collect(),
+            groups: plan
+                .groups
+                .iter()
+                .map(|group| GroupState::new(plan, &group.units))
+                .collect(),
+            nodes: plan
+                .nodes
+                .iter()
+                .map(|node| NodeState {
+                    open: node.units.len() as u32,
+                    started: 0,
+                    ill: None,
+                })
+                .collect(),
+            queues,
             waiters: Flat::new(plan.nodes.len(), &waits),
             reads: Flat::new(plan.units.len(), &reads),
             writes: Flat::new(plan.units.len(), &writes),
@@ -207,11 +247,7 @@ impl<'p> Scheduler<'p> {
             phase: RunPhase::New,
             random: fastrand::Rng::with_seed(seed),
             out: Vec::new(),
-        };
-        for group in 0..plan.groups.len() {
-            scheduler.reset_queues(GroupId::from(group));
         }
-        scheduler
     }
 
     /// Takes in what happened; appends what is to be done, in order.
@@ -225,7 +261,12 @@ impl<'p> Scheduler<'p> {
             Event::Begin => self.begin(),
             Event::Spawned(unit) => self.spawned(unit),
             Event::SpawnFailed(unit, failure) => self.spawn_failed(unit, failure),
-            Event::Exited { unit, exit, broken, fault } => self.exited(unit, exit, broken, fault),
+            Event::Exited {
+                unit,
+                exit,
+                broken,
+                fault,
+            } => self.exited(unit, exit, broken, fault),
             Event::Committed(unit, result) => self.committed(unit, result),
             Event::QueueFault { writer, why } => self.queue_fault(writer, why),
             Event::Fired(timer) => self.fired(timer),
@@ -294,8 +335,17 @@ impl<'p> Scheduler<'p> {
     }
 
     fn finish(&mut self) {
-        if self.running > 0 || self.used != (Claim { slots: 0, memory: 0 }) {
-            panic!("BUG: all units are done, but {} groups hold {:?}", self.running, self.used);
+        if self.running > 0
+            || self.used
+                != (Claim {
+                    slots: 0,
+                    memory: 0,
+                })
+        {
+            panic!(
+                "BUG: all units are done, but {} groups hold {:?}",
+                self.running, self.used
+            );
         }
         if self.run_timer {
             self.run_timer = false;
@@ -348,7 +398,9 @@ impl<'p> Scheduler<'p> {
         let settings = &self.plan.units[unit.index()].settings;
         let ill = |failure| Own::Ill(Outcome::Failed(failure));
         let own = match (why, exit) {
-            (Some(Why::TimedOut), _) => ill(Failure::TimedOut(settings.timeout.unwrap_or_default())),
+            (Some(Why::TimedOut), _) => {
+                ill(Failure::TimedOut(settings.timeout.unwrap_or_default()))
+            }
             (Some(Why::Fault(fault)), _) => ill(Failure::Result(fault)),
             (Some(Why::Retry), _) => Own::TakenBack,
             (Some(Why::Cancel(cause)), _) => Own::Ill(Outcome::Cancelled(cause)),
@@ -356,22 +408,24 @@ impl<'p> Scheduler<'p> {
                 None => Own::Well { early_close: false },
                 Some(fault) => ill(Failure::Result(fault)),
             },
-            (None, exit) if !broken.is_empty() && means_broken(exit, &settings.epipe_codes) => match fault {
-                // A record that is too long closes the queue in front of its writer: the fault is the reason.
-                Some(fault) => ill(Failure::Result(fault)),
-                None => {
-                    let only = self.writes.of(unit.index()).len() == 1
-                        && self.plan.queues[broken[0].index()].readers.len() == 1;
-                    self.set(unit, State::Torn(Box::new(Torn { exit, broken })));
-                    self.touch(unit);
-                    if !only {
-                        // Its readers may wait for the end of another queue of it, or for one another's files: for ever.
-                        self.units[unit.index()].grace = true;
-                        self.out.push(Action::Arm(Timer::Grace(unit), LINGER));
+            (None, exit) if !broken.is_empty() && means_broken(exit, &settings.epipe_codes) => {
+                match fault {
+                    // A record that is too long closes the queue in front of its writer: the fault is the reason.
+                    Some(fault) => ill(Failure::Result(fault)),
+                    None => {
+                        let only = self.writes.of(unit.index()).len() == 1
+                            && self.plan.queues[broken[0].index()].readers.len() == 1;
+                        self.set(unit, State::Torn(Box::new(Torn { exit, broken })));
+                        self.touch(unit);
+                        if !only {
+                            // Its readers may wait for the end of another queue of it, or for one another's files: for ever.
+                            self.units[unit.index()].grace = true;
+                            self.out.push(Action::Arm(Timer::Grace(unit), LINGER));
+                        }
+                        return;
                     }
-                    return;
                 }
-            },
+            }
             (None, exit) => ill(Failure::Exit(exit)),
         };
         self.decide(unit, own);
@@ -379,7 +433,10 @@ impl<'p> Scheduler<'p> {
 
     fn committed(&mut self, unit: UnitId, result: Result<(), String>) {
         let State::Committing { early_close } = self.units[unit.index()].state else {
-            panic!("BUG: Committed({unit:?}) in {:?}", self.units[unit.index()].state);
+            panic!(
+                "BUG: Committed({unit:?}) in {:?}",
+                self.units[unit.index()].state
+            );
         };
         match result {
             Ok(()) => {
@@ -472,17 +529,27 @@ impl<'p> Scheduler<'p> {
         for at in self.reads.range(unit.index()) {
             let id = self.reads.at(at);
             let queue = &mut self.queues[id.index()];
-            count(&mut queue.readers_open, old == Side::Open, new == Side::Open);
+            count(
+                &mut queue.readers_open,
+                old == Side::Open,
+                new == Side::Open,
+            );
             if new == Side::Ill {
                 queue.ill_reader.get_or_insert(unit);
             }
-            plan.queues[id.index()].writers.iter().for_each(|writer| self.touch(*writer));
+            plan.queues[id.index()]
+                .writers
+                .iter()
+                .for_each(|writer| self.touch(*writer));
         }
         for at in self.writes.range(unit.index()) {
             let id = self.writes.at(at);
             if new == Side::Ill {
                 self.queues[id.index()].ill_writer.get_or_insert(unit);
-                plan.queues[id.index()].readers.iter().for_each(|reader| self.touch(*reader));
+                plan.queues[id.index()]
+                    .readers
+                    .iter()
+                    .for_each(|reader| self.touch(*reader));
             }
         }
     }
@@ -491,25 +558,6 @@ impl<'p> Scheduler<'p> {
     pub(super) fn touch(&mut self, unit: UnitId) {
         if !std::mem::replace(&mut self.units[unit.index()].touched, true) {
             self.touched.push_back(unit);
-        }
-    }
-
-    /// What is known of a group's queues before a try.
-    pub(super) fn reset_queues(&mut self, group: GroupId) {
-        let plan = self.plan;
-        for id in &plan.groups[group.index()].queues {
-            self.queues[id.index()] = QueueState::default();
-        }
-        for unit in &plan.groups[group.index()].units {
-            if plan.nodes[plan.units[unit.index()].node.index()].skip {
-                continue;
-            }
-            for id in self.reads.of(unit.index()) {
-                self.queues[id.index()].readers_open += 1;
-            }
-            for id in self.writes.of(unit.index()) {
-                self.queues[id.index()].unclear += 1;
-            }
         }
     }
 
@@ -606,15 +654,20 @@ impl GroupState {
             }
             group.unmet += u32::try_from(node.after.len()).unwrap_or(u32::MAX);
             group.restartable |= unit.settings.retry.max > 0;
-            group.cleanup |=
-                node.after.iter().any(|after| matches!(after.state, AfterState::Failed | AfterState::Finished));
+            group.cleanup |= node
+                .after
+                .iter()
+                .any(|after| matches!(after.state, AfterState::Failed | AfterState::Finished));
         }
         group
     }
 }
 
 fn writes_file(outputs: &[crate::plan::Output]) -> bool {
-    outputs.iter().flat_map(|output| &output.to).any(|sink| matches!(sink, Sink::File { append: false, .. }))
+    outputs
+        .iter()
+        .flat_map(|output| &output.to)
+        .any(|sink| matches!(sink, Sink::File { append: false, .. }))
 }
 
 fn means_broken(exit: Exit, epipe_codes: &[u8]) -> bool {

@@ -86,10 +86,14 @@ impl Scheduler<'_> {
             (AfterState::Failed, Fact::Ended) => match &node.ill {
                 Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => Meaning::Met,
                 // Why it was skipped does not matter: for the waiter all is as if it had gone well.
-                Some(Outcome::Skipped(_) | Outcome::Succeeded { .. }) | None => Meaning::Never(Cause::NeverFailed(id)),
+                Some(Outcome::Skipped(_) | Outcome::Succeeded { .. }) | None => {
+                    Meaning::Never(Cause::NeverFailed(id))
+                }
             },
             (AfterState::Finished, Fact::Ended) => Meaning::Met,
-            (AfterState::Failed | AfterState::Finished, Fact::Started | Fact::Ill) => Meaning::Nothing,
+            (AfterState::Failed | AfterState::Finished, Fact::Started | Fact::Ill) => {
+                Meaning::Nothing
+            }
         }
     }
 
@@ -140,7 +144,10 @@ impl Scheduler<'_> {
 
     fn claim(&self, group: GroupId) -> Claim {
         let group = &self.plan.groups[group.index()];
-        Claim { slots: group.slots, memory: group.memory }
+        Claim {
+            slots: group.slots,
+            memory: group.memory,
+        }
     }
 
     /// Nothing but room is missing for a group's try.
@@ -166,7 +173,9 @@ impl Scheduler<'_> {
             memory: self.capacity.memory.saturating_sub(self.used.memory),
         };
         // When nothing runs, waiting for more room would be waiting for ever.
-        let Some(id) = self.ready.take_first((self.running > 0).then_some(free)) else { return false };
+        let Some(id) = self.ready.take_first((self.running > 0).then_some(free)) else {
+            return false;
+        };
         let claim = self.claim(id);
         self.running += 1;
         self.used.slots += claim.slots;

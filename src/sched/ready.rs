@@ -29,7 +29,10 @@ impl Ready {
     }
 
     pub fn remove(&mut self, claim: Claim, group: GroupId) {
-        let removed = self.buckets.get_mut(&claim).is_some_and(|bucket| bucket.remove(&group));
+        let removed = self
+            .buckets
+            .get_mut(&claim)
+            .is_some_and(|bucket| bucket.remove(&group));
         if !removed {
             panic!("BUG: {group:?} with {claim:?} is not ready");
         }
@@ -40,7 +43,10 @@ impl Ready {
 
     /// Takes the first group in plan order that claims no more than `free`; any claim fits where that is `None`.
     pub fn take_first(&mut self, free: Option<Claim>) -> Option<GroupId> {
-        let most = Claim { slots: free.map_or(u32::MAX, |free| free.slots), memory: u64::MAX };
+        let most = Claim {
+            slots: free.map_or(u32::MAX, |free| free.slots),
+            memory: u64::MAX,
+        };
         let (claim, group) = self
             .buckets
             .range(..=most)

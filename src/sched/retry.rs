@@ -15,8 +15,12 @@ impl Scheduler<'_> {
         let retry = &self.plan.units[unit.index()].settings.retry;
         let code_counts = match failure {
             Failure::CannotStart { .. } => false,
-            Failure::Exit(Exit::Code(code)) => retry.on_codes.is_empty() || retry.on_codes.contains(code),
-            Failure::Exit(Exit::Signal { .. }) | Failure::TimedOut(_) | Failure::Result(_) => retry.on_codes.is_empty(),
+            Failure::Exit(Exit::Code(code)) => {
+                retry.on_codes.is_empty() || retry.on_codes.contains(code)
+            }
+            Failure::Exit(Exit::Signal { .. }) | Failure::TimedOut(_) | Failure::Result(_) => {
+                retry.on_codes.is_empty()
+            }
         };
         let group = &self.groups[self.plan.units[unit.index()].group.index()];
         code_counts && !group.last_try && self.units[unit.index()].failures < retry.max
@@ -35,7 +39,10 @@ impl Scheduler<'_> {
                     self.disarm(*unit);
                     self.set(*unit, State::Settled(Own::TakenBack));
                 }
-                State::Starting { stop: Some(_) } | State::Stopping(_) | State::Settled(_) | State::Done(_) => {}
+                State::Starting { stop: Some(_) }
+                | State::Stopping(_)
+                | State::Settled(_)
+                | State::Done(_) => {}
                 other @ (State::Waiting | State::Committing { .. } | State::Backoff) => {
                     panic!("BUG: {unit:?} is in {other:?} in a try that failed")
                 }
@@ -56,9 +63,10 @@ impl Scheduler<'_> {
             self.discard(*unit);
             self.set(*unit, State::Backoff);
             let state = &mut self.units[unit.index()];
-            (state.released, state.clear, state.killed, state.taint) = (false, false, false, None);
+            (state.released, state.killed) = (false, false);
         }
-        self.reset_queues(group);
+        // What is known of its queues is as before the try: nobody in it ended ill, or it would have been the last, and
+        // nothing was final.
         self.out.push(Action::GroupEnded(group));
         self.groups[group.index()].phase = Phase::Backoff;
         self.give_back(group);
@@ -67,7 +75,12 @@ impl Scheduler<'_> {
         let failures = self.units[unit.index()].failures;
         let delay = self.delay(&plan.units[unit.index()].settings.retry, failures);
         let attempt = self.groups[group.index()].attempt;
-        self.out.push(Action::Retrying { unit, attempt, failure: restart.failure, delay });
+        self.out.push(Action::Retrying {
+            unit,
+            attempt,
+            failure: restart.failure,
+            delay,
+        });
         self.out.push(Action::Arm(Timer::Backoff(group), delay));
     }
 
@@ -79,8 +92,14 @@ impl Scheduler<'_> {
         let exponent = i32::try_from(failures - 1).unwrap_or(i32::MAX);
         let seconds = retry.delay.as_secs_f64() * retry.backoff.powi(exponent);
         // Also where the product is too large for a number.
-        let delay = Duration::try_from_secs_f64(seconds).unwrap_or(retry.max_delay).min(retry.max_delay);
-        if retry.jitter { delay.mul_f64(0.5 + self.random.f64() / 2.0) } else { delay }
+        let delay = Duration::try_from_secs_f64(seconds)
+            .unwrap_or(retry.max_delay)
+            .min(retry.max_delay);
+        if retry.jitter {
+            delay.mul_f64(0.5 + self.random.f64() / 2.0)
+        } else {
+            delay
+        }
     }
 
     /// There will be no other try: the failure that made one necessary stands, and the rest of the group ends by `cause`.
@@ -91,7 +110,9 @@ impl Scheduler<'_> {
             Phase::Backoff => self.out.push(Action::Disarm(Timer::Backoff(group))),
             Phase::ReadyAgain => self.leave_line(group),
             Phase::Running => self.is_last_try(group),
-            Phase::Waiting | Phase::Ready | Phase::Over => panic!("BUG: {group:?} is abandoned in {phase:?}"),
+            Phase::Waiting | Phase::Ready | Phase::Over => {
+                panic!("BUG: {group:?} is abandoned in {phase:?}")
+            }
         }
         if phase != Phase::Running {
             self.groups[group.index()].phase = Phase::Over;
@@ -105,9 +126,18 @@ impl Scheduler<'_> {
             match &self.units[unit.index()].state {
                 State::Backoff => self.done(*unit, outcome),
                 State::Settled(Own::TakenBack) => self.decide(*unit, Own::Ill(outcome)),
-                State::Stopping(Why::Retry) => self.set(*unit, State::Stopping(Why::Cancel(cause.clone()))),
-                State::Starting { stop: Some(Why::Retry) } => {
-                    self.set(*unit, State::Starting { stop: Some(Why::Cancel(cause.clone())) });
+                State::Stopping(Why::Retry) => {
+                    self.set(*unit, State::Stopping(Why::Cancel(cause.clone())))
+                }
+                State::Starting {
+                    stop: Some(Why::Retry),
+                } => {
+                    self.set(
+                        *unit,
+                        State::Starting {
+                            stop: Some(Why::Cancel(cause.clone())),
+                        },
+                    );
                 }
                 State::Waiting
                 | State::Starting { .. }

@@ -40,7 +40,10 @@ impl Scheduler<'_> {
         if let Own::Ill(Outcome::Failed(failure)) = &own
             && self.may_retry(unit, failure)
         {
-            let restart = Restart { unit, failure: failure.clone() };
+            let restart = Restart {
+                unit,
+                failure: failure.clone(),
+            };
             self.begin_restart(group, restart);
             return;
         }
@@ -53,13 +56,18 @@ impl Scheduler<'_> {
                 self.release(unit);
                 self.is_last_try(group);
             }
-            Side::Open => panic!("BUG: {unit:?} is open with {:?}", self.units[unit.index()].state),
+            Side::Open => panic!(
+                "BUG: {unit:?} is open with {:?}",
+                self.units[unit.index()].state
+            ),
         }
         self.touch(unit);
     }
 
     pub(super) fn side(&self, unit: UnitId) -> Side {
-        self.units[unit.index()].state.side(self.plan.nodes[self.node_of(unit).index()].allow_failure)
+        self.units[unit.index()]
+            .state
+            .side(self.plan.nodes[self.node_of(unit).index()].allow_failure)
     }
 
     /// This try is not taken back any more: its results count, and may be final.
@@ -71,7 +79,10 @@ impl Scheduler<'_> {
 
     pub(super) fn touch_group(&mut self, group: GroupId) {
         let plan = self.plan;
-        plan.groups[group.index()].units.iter().for_each(|unit| self.touch(*unit));
+        plan.groups[group.index()]
+            .units
+            .iter()
+            .for_each(|unit| self.touch(*unit));
     }
 
     /// All of a group was started.
@@ -86,7 +97,11 @@ impl Scheduler<'_> {
     /// come after it is not started.
     pub(super) fn spawn_failed(&mut self, failed: UnitId, failure: Failure) {
         if !self.units[failed.index()].state.is_starting() {
-            panic!("BUG: {:?} in {:?}", Event::SpawnFailed(failed, failure), self.units[failed.index()].state);
+            panic!(
+                "BUG: {:?} in {:?}",
+                Event::SpawnFailed(failed, failure),
+                self.units[failed.index()].state
+            );
         }
         let group = self.plan.units[failed.index()].group;
         self.units[failed.index()].file_open = self.units[failed.index()].has_file;
@@ -105,13 +120,19 @@ impl Scheduler<'_> {
                     self.kill(unit);
                 }
                 State::Stopping(why) => {
-                    let why = if *why == Why::Retry { Why::Cancel(cause) } else { why.clone() };
+                    let why = if *why == Why::Retry {
+                        Why::Cancel(cause)
+                    } else {
+                        why.clone()
+                    };
                     self.set(unit, State::Stopping(why));
                     self.kill(unit);
                 }
                 State::Settled(Own::TakenBack) => {
                     let outcome = match &restart {
-                        Some(restart) if restart.unit == unit => Outcome::Failed(restart.failure.clone()),
+                        Some(restart) if restart.unit == unit => {
+                            Outcome::Failed(restart.failure.clone())
+                        }
                         _ => Outcome::Cancelled(cause),
                     };
                     self.decide(unit, Own::Ill(outcome));
@@ -121,7 +142,10 @@ impl Scheduler<'_> {
                     self.decide(unit, Own::Ill(Outcome::Cancelled(cause)));
                 }
                 State::Settled(Own::Ill(_)) | State::Done(Outcome::Skipped(Cause::ByUser)) => {}
-                other @ (State::Waiting | State::Committing { .. } | State::Backoff | State::Done(_)) => {
+                other @ (State::Waiting
+                | State::Committing { .. }
+                | State::Backoff
+                | State::Done(_)) => {
                     panic!("BUG: {unit:?} is in {other:?} while its group is being started")
                 }
             }
@@ -131,22 +155,35 @@ impl Scheduler<'_> {
 
     /// For every other unit of a group: why the end `outcome` of `first` ends it, too. Each gets the neighbour it hangs on.
     /// Breadth first, so that neighbours are the nearest.
-    pub(super) fn causes(&self, group: GroupId, first: UnitId, outcome: &Outcome) -> Vec<(UnitId, Cause)> {
+    pub(super) fn causes(
+        &self,
+        group: GroupId,
+        first: UnitId,
+        outcome: &Outcome,
+    ) -> Vec<(UnitId, Cause)> {
         let mut causes: Vec<(UnitId, Cause)> = Vec::new();
         let mut seen = std::collections::BTreeSet::from([first]);
         let mut next = 0;
         let (mut at, mut at_outcome) = (first, outcome.clone());
         loop {
             let (reads, writes) = (self.reads.of(at.index()), self.writes.of(at.index()));
-            let readers = writes.iter().flat_map(|queue| &self.plan.queues[queue.index()].readers);
-            let writers = reads.iter().flat_map(|queue| &self.plan.queues[queue.index()].writers);
-            let found = readers.map(|unit| (unit, From::Writer)).chain(writers.map(|unit| (unit, From::Reader)));
+            let readers = writes
+                .iter()
+                .flat_map(|queue| &self.plan.queues[queue.index()].readers);
+            let writers = reads
+                .iter()
+                .flat_map(|queue| &self.plan.queues[queue.index()].writers);
+            let found = readers
+                .map(|unit| (unit, From::Writer))
+                .chain(writers.map(|unit| (unit, From::Reader)));
             for (unit, from) in found {
                 if seen.insert(*unit) {
                     causes.push((*unit, derived(from, self.node_of(at), &at_outcome)));
                 }
             }
-            let Some((unit, cause)) = causes.get(next) else { break };
+            let Some((unit, cause)) = causes.get(next) else {
+                break;
+            };
             (at, at_outcome) = (*unit, Outcome::Cancelled(cause.clone()));
             next += 1;
         }
@@ -168,10 +205,16 @@ impl Scheduler<'_> {
     /// A writer of one of its queues ended ill; for a unit with a file any unit upstream of it counts: that file is lost.
     fn ill_upstream(&self, unit: UnitId) -> Option<Cause> {
         let has_file = self.units[unit.index()].has_file;
-        let mut queues = self.reads.of(unit.index()).iter().filter(|queue| self.cancels_readers(**queue));
+        let mut queues = self
+            .reads
+            .of(unit.index())
+            .iter()
+            .filter(|queue| self.cancels_readers(**queue));
         let ill = queues.find_map(|queue| {
             let queue = &self.queues[queue.index()];
-            queue.ill_writer.or(if has_file { queue.taint } else { None })
+            queue
+                .ill_writer
+                .or(if has_file { queue.taint } else { None })
         })?;
         Some(self.cause_from(From::Writer, ill))
     }
@@ -179,38 +222,54 @@ impl Scheduler<'_> {
     /// Nobody is left that wants one of its outputs, and of those who did one ended ill. Where all ended well, it will find out
     /// by itself when it next writes, if ever.
     fn readers_lost(&self, unit: UnitId) -> Option<Cause> {
-        self.plan.units[unit.index()].ends.outputs.iter().find_map(|output| {
-            let mut lost = None;
-            for sink in &output.to {
-                match sink {
-                    // A copy goes on for those that are left.
-                    Sink::Log | Sink::Inherit | Sink::Value | Sink::File { .. } | Sink::Stdout => return None,
-                    Sink::Null => {}
-                    Sink::Queue(queue) => {
-                        let queue = &self.queues[queue.index()];
-                        if queue.readers_open > 0 {
-                            return None;
+        self.plan.units[unit.index()]
+            .ends
+            .outputs
+            .iter()
+            .find_map(|output| {
+                let mut lost = None;
+                for sink in &output.to {
+                    match sink {
+                        // A copy goes on for those that are left.
+                        Sink::Log
+                        | Sink::Inherit
+                        | Sink::Value
+                        | Sink::File { .. }
+                        | Sink::Stdout => return None,
+                        Sink::Null => {}
+                        Sink::Queue(queue) => {
+                            let queue = &self.queues[queue.index()];
+                            if queue.readers_open > 0 {
+                                return None;
+                            }
+                            lost = lost.or(queue.ill_reader);
                         }
-                        lost = lost.or(queue.ill_reader);
                     }
                 }
-            }
-            Some(self.cause_from(From::Reader, lost?))
-        })
+                Some(self.cause_from(From::Reader, lost?))
+            })
     }
 
     fn cause_from(&self, from: From, unit: UnitId) -> Cause {
         match self.units[unit.index()].state.ill() {
             Some(outcome) => derived(from, self.node_of(unit), outcome),
-            None => panic!("BUG: {unit:?} is to blame in {:?}", self.units[unit.index()].state),
+            None => panic!(
+                "BUG: {unit:?} is to blame in {:?}",
+                self.units[unit.index()].state
+            ),
         }
     }
 
     /// Its queue broke under it: the first of its readers to have a result decides, or the last of them if all ended well.
     fn decide_torn(&mut self, unit: UnitId) {
-        let State::Torn(torn) = &self.units[unit.index()].state else { return };
+        let State::Torn(torn) = &self.units[unit.index()].state else {
+            return;
+        };
         let mut queues = torn.broken.iter().map(|queue| &self.queues[queue.index()]);
-        let own = if queues.clone().any(|queue| queue.readers_open == 0 && queue.ill_reader.is_none()) {
+        let own = if queues
+            .clone()
+            .any(|queue| queue.readers_open == 0 && queue.ill_reader.is_none())
+        {
             Own::Well { early_close: true }
         } else if let Some(reader) = queues.find_map(|queue| queue.ill_reader) {
             Own::Ill(Outcome::Cancelled(self.cause_from(From::Reader, reader)))
@@ -227,7 +286,9 @@ impl Scheduler<'_> {
         if group.starting > 0 || !group.last_try {
             return;
         }
-        let State::Settled(own) = &self.units[unit.index()].state else { return };
+        let State::Settled(own) = &self.units[unit.index()].state else {
+            return;
+        };
         match own {
             Own::TakenBack => panic!("BUG: {unit:?} is taken back in the last try"),
             Own::Ill(outcome) => {
@@ -251,7 +312,11 @@ impl Scheduler<'_> {
     }
 
     fn upstream_is_clear(&self, unit: UnitId) -> bool {
-        let mut queues = self.reads.of(unit.index()).iter().filter(|queue| self.cancels_readers(**queue));
+        let mut queues = self
+            .reads
+            .of(unit.index())
+            .iter()
+            .filter(|queue| self.cancels_readers(**queue));
         queues.all(|queue| self.queues[queue.index()].unclear == 0)
     }
 
@@ -263,7 +328,11 @@ impl Scheduler<'_> {
         let taint = match self.side(unit) {
             Side::Ill => Some(unit),
             Side::Open | Side::Well => {
-                let mut queues = self.reads.of(unit.index()).iter().filter(|queue| self.cancels_readers(**queue));
+                let mut queues = self
+                    .reads
+                    .of(unit.index())
+                    .iter()
+                    .filter(|queue| self.cancels_readers(**queue));
                 queues.find_map(|queue| self.queues[queue.index()].taint)
             }
         };
@@ -274,7 +343,10 @@ impl Scheduler<'_> {
             let queue = self.writes.at(at);
             if self.cancels_readers(queue) && self.queues[queue.index()].taint.is_none() {
                 self.queues[queue.index()].taint = Some(taint);
-                plan.queues[queue.index()].readers.iter().for_each(|reader| self.touch(*reader));
+                plan.queues[queue.index()]
+                    .readers
+                    .iter()
+                    .for_each(|reader| self.touch(*reader));
             }
         }
     }
@@ -294,7 +366,10 @@ impl Scheduler<'_> {
             let queue = self.writes.at(at);
             self.queues[queue.index()].unclear -= 1;
             if self.queues[queue.index()].unclear == 0 {
-                plan.queues[queue.index()].readers.iter().for_each(|reader| self.touch(*reader));
+                plan.queues[queue.index()]
+                    .readers
+                    .iter()
+                    .for_each(|reader| self.touch(*reader));
             }
         }
     }
@@ -309,7 +384,10 @@ impl Scheduler<'_> {
     fn release(&mut self, unit: UnitId) {
         // Nothing was started, so nothing is held.
         if self.groups[self.plan.units[unit.index()].group.index()].phase != Phase::Running
-            || matches!(self.units[unit.index()].state.ill(), Some(Outcome::Skipped(_)))
+            || matches!(
+                self.units[unit.index()].state.ill(),
+                Some(Outcome::Skipped(_))
+            )
             || std::mem::replace(&mut self.units[unit.index()].released, true)
         {
             return;
@@ -323,7 +401,11 @@ impl Scheduler<'_> {
             let queue = self.writes.at(at);
             let close = !self.cancels_readers(queue);
             if well || close {
-                self.out.push(Action::Release { queue, writer: unit, torn: close && !succeeded });
+                self.out.push(Action::Release {
+                    queue,
+                    writer: unit,
+                    torn: close && !succeeded,
+                });
             }
         }
     }
@@ -355,7 +437,9 @@ impl Scheduler<'_> {
 
     fn count_failure(&mut self, node: crate::plan::NodeId, outcome: &Outcome) {
         let to_blame = match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_)) => return,
+            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_)) => {
+                return;
+            }
             Outcome::Failed(_) => Some(node),
             Outcome::Cancelled(cause) | Outcome::Skipped(cause) => root(cause),
         };

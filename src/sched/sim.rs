@@ -55,6 +55,8 @@ struct Process {
     killed: bool,
     /// It closed its input and goes on.
     closed: bool,
+    /// It closed these inputs, and waits for the end of the others.
+    closed_some: Vec<QueueId>,
     /// In this try.
     ended: Option<(Ended, Option<Exit>)>,
     /// Stop or Kill came before its end.
@@ -117,7 +119,11 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
     let mut natures = Vec::new();
     for _ in 0..groups {
         let earlier = draft.nodes.len() as u32;
-        let size = if kind == Kind::Foretold || random.bool() { 1 } else { random.u32(1..7) };
+        let size = if kind == Kind::Foretold || random.bool() {
+            1
+        } else {
+            random.u32(1..7)
+        };
         let retries = random.u8(..4) == 0;
         for member in 0..size {
             let id = draft.node();
@@ -130,7 +136,12 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
                         2 => AfterState::Started,
                         _ => AfterState::Succeeded,
                     };
-                    if draft.at(id).after.iter().all(|after| after.node.0 != other || after.state != state) {
+                    if draft
+                        .at(id)
+                        .after
+                        .iter()
+                        .all(|after| after.node.0 != other || after.state != state)
+                    {
                         draft.after(id, other, state);
                     }
                 }
@@ -138,8 +149,16 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             let node = draft.at(id);
             node.allow_failure = random.u8(..8) == 0;
             node.skip = random.u8(..12) == 0;
-            node.slots = if random.u8(..6) == 0 { random.u32(0..4) } else { 1 };
-            node.memory = if random.u8(..4) == 0 { random.u64(0..5) } else { 0 };
+            node.slots = if random.u8(..6) == 0 {
+                random.u32(0..4)
+            } else {
+                1
+            };
+            node.memory = if random.u8(..4) == 0 {
+                random.u64(0..5)
+            } else {
+                0
+            };
             if wild {
                 node.timeout = (random.u8(..6) == 0).then_some(Duration::from_secs(9));
                 if random.u8(..8) == 0 {
@@ -149,7 +168,11 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             if retries && random.bool() {
                 node.retry.max = random.u32(1..3);
                 node.retry.jitter = random.bool();
-                node.retry.on_codes = if random.u8(..3) == 0 { vec![2, 3] } else { Vec::new() };
+                node.retry.on_codes = if random.u8(..3) == 0 {
+                    vec![2, 3]
+                } else {
+                    Vec::new()
+                };
             }
             if random.u8(..3) == 0 {
                 node.outputs.push(vec![Draft::file()]);
@@ -159,17 +182,30 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             }
         }
         for id in earlier..draft.nodes.len() as u32 {
-            natures.push(if draft.at(id).inputs.is_empty() || random.u8(..3) == 0 { Nature::Source } else { Nature::Filter });
+            natures.push(if draft.at(id).inputs.is_empty() || random.u8(..3) == 0 {
+                Nature::Source
+            } else {
+                Nature::Filter
+            });
         }
         // An endless writer needs an output whose readers all end without it.
         for id in earlier..draft.nodes.len() as u32 {
             let ends_alone = |queue: &QueueId| {
-                draft.queues[queue.index()].readers.iter().all(|reader| natures[*reader as usize] == Nature::Source)
+                draft.queues[queue.index()]
+                    .readers
+                    .iter()
+                    .all(|reader| natures[*reader as usize] == Nature::Source)
             };
             let stops = draft.nodes[id as usize].outputs.iter().any(|sinks| {
-                sinks.iter().all(|sink| matches!(sink, Sink::Queue(queue) if ends_alone(queue)))
+                sinks
+                    .iter()
+                    .all(|sink| matches!(sink, Sink::Queue(queue) if ends_alone(queue)))
             });
-            if stops && natures[id as usize] == Nature::Source && draft.nodes[id as usize].inputs.is_empty() && random.bool() {
+            if stops
+                && natures[id as usize] == Nature::Source
+                && draft.nodes[id as usize].inputs.is_empty()
+                && random.bool()
+            {
                 natures[id as usize] = Nature::Endless;
             }
         }
@@ -183,7 +219,12 @@ fn connect(draft: &mut Draft, random: &mut fastrand::Rng, first: u32, id: u32) {
         let writer = random.u32(first..id);
         let old: Vec<QueueId> = (0..draft.queues.len())
             .map(QueueId::from)
-            .filter(|queue| draft.queues[queue.index()].writers.iter().all(|writer| (first..id).contains(writer)))
+            .filter(|queue| {
+                draft.queues[queue.index()]
+                    .writers
+                    .iter()
+                    .all(|writer| (first..id).contains(writer))
+            })
             .collect();
         match (random.u8(..6), old.is_empty()) {
             // One more reader of a queue, which is then a copy.
@@ -191,7 +232,10 @@ fn connect(draft: &mut Draft, random: &mut fastrand::Rng, first: u32, id: u32) {
             // One more writer: a merge. `id` reads it, so that writers come first.
             (1, false) => {
                 let queue = old[random.usize(..old.len())];
-                let before_readers = draft.queues[queue.index()].readers.iter().all(|reader| writer < *reader);
+                let before_readers = draft.queues[queue.index()]
+                    .readers
+                    .iter()
+                    .all(|reader| writer < *reader);
                 if before_readers && !draft.queues[queue.index()].writers.contains(&writer) {
                     draft.add_writer(queue, writer);
                 }
@@ -208,7 +252,12 @@ fn connect(draft: &mut Draft, random: &mut fastrand::Rng, first: u32, id: u32) {
                 let queue = draft.pipe(&[writer], &[id]);
                 draft.queues[queue.index()].close = random.u8(..5) == 0;
                 if random.u8(..6) == 0 {
-                    draft.at(writer).outputs.last_mut().unwrap().push(if random.bool() { Sink::Log } else { Sink::Null });
+                    draft
+                        .at(writer)
+                        .outputs
+                        .last_mut()
+                        .unwrap()
+                        .push(if random.bool() { Sink::Log } else { Sink::Null });
                 }
             }
         }
@@ -232,28 +281,46 @@ impl<'p> World<'p> {
     }
 
     fn outputs(&self, unit: UnitId) -> Vec<QueueId> {
-        (0..self.plan.queues.len()).map(QueueId::from).filter(|q| self.plan.queues[q.index()].writers.contains(&unit)).collect()
+        (0..self.plan.queues.len())
+            .map(QueueId::from)
+            .filter(|q| self.plan.queues[q.index()].writers.contains(&unit))
+            .collect()
     }
 
     fn inputs(&self, unit: UnitId) -> Vec<QueueId> {
-        (0..self.plan.queues.len()).map(QueueId::from).filter(|q| self.plan.queues[q.index()].readers.contains(&unit)).collect()
+        (0..self.plan.queues.len())
+            .map(QueueId::from)
+            .filter(|q| self.plan.queues[q.index()].readers.contains(&unit))
+            .collect()
     }
 
     fn has_file(&self, unit: UnitId) -> bool {
-        self.plan.units[unit.index()].ends.outputs.iter().flat_map(|o| &o.to).any(|s| matches!(s, Sink::File { .. }))
+        self.plan.units[unit.index()]
+            .ends
+            .outputs
+            .iter()
+            .flat_map(|o| &o.to)
+            .any(|s| matches!(s, Sink::File { .. }))
     }
 
     /// Nobody can read from it.
     fn is_broken(&self, queue: QueueId) -> bool {
-        self.plan.queues[queue.index()].readers.iter().all(|reader| {
-            let process = &self.processes[reader.index()];
-            !process.due && (!process.live || process.closed)
-        })
+        self.plan.queues[queue.index()]
+            .readers
+            .iter()
+            .all(|reader| {
+                let process = &self.processes[reader.index()];
+                !process.due
+                    && (!process.live || process.closed || process.closed_some.contains(&queue))
+            })
     }
 
     /// Readers see the end of data.
     fn has_ended(&self, queue: QueueId) -> bool {
-        self.plan.queues[queue.index()].writers.iter().all(|writer| self.skip(*writer) || self.released.contains(&(queue, *writer)))
+        self.plan.queues[queue.index()]
+            .writers
+            .iter()
+            .all(|writer| self.skip(*writer) || self.released.contains(&(queue, *writer)))
     }
 
     /// Its own end was one after which readers may see the end of data.
@@ -270,7 +337,10 @@ impl<'p> World<'p> {
             Some((Ended::Well, _)) => true,
             Some((Ended::Broken(_), _)) if self.may_fail(unit) => true,
             Some((Ended::Broken(broken), _)) => broken.iter().any(|queue| {
-                self.plan.queues[queue.index()].readers.iter().all(|reader| self.ended_well(*reader, depth + 1))
+                self.plan.queues[queue.index()]
+                    .readers
+                    .iter()
+                    .all(|reader| self.ended_well(*reader, depth + 1))
             }),
             Some((Ended::Bad, _)) => self.may_fail(unit),
             None => false,
@@ -316,7 +386,9 @@ impl<'p> World<'p> {
         match state {
             AfterState::Succeeded => outcome.map(passes),
             AfterState::Finished => outcome.map(|_| true),
-            AfterState::Failed => outcome.map(|o| matches!(o, Outcome::Failed(_) | Outcome::Cancelled(_))),
+            AfterState::Failed => {
+                outcome.map(|o| matches!(o, Outcome::Failed(_) | Outcome::Cancelled(_)))
+            }
             AfterState::Started if self.started.contains(&node) => Some(true),
             AfterState::Started => outcome.map(passes),
         }
@@ -350,8 +422,13 @@ impl<'p> World<'p> {
     }
 
     fn used(&self) -> (u32, u64) {
-        let groups = self.running.iter().map(|group| &self.plan.groups[group.index()]);
-        groups.fold((0, 0), |(slots, memory), group| (slots + group.slots, memory + group.memory))
+        let groups = self
+            .running
+            .iter()
+            .map(|group| &self.plan.groups[group.index()]);
+        groups.fold((0, 0), |(slots, memory), group| {
+            (slots + group.slots, memory + group.memory)
+        })
     }
 
     fn fits(&self, group: GroupId) -> bool {
@@ -372,10 +449,21 @@ impl<'p> World<'p> {
                 assert!(self.fits(*group), "no room for {group:?}");
                 assert_eq!(*attempt, self.tries[group.index()] + 1);
                 if *attempt == 1 {
-                    assert_eq!(self.conditions(*group), Some(true), "{group:?} before its conditions");
-                    assert!(!self.run_failed || self.is_cleanup(*group), "{group:?} after the run has failed");
+                    assert_eq!(
+                        self.conditions(*group),
+                        Some(true),
+                        "{group:?} before its conditions"
+                    );
+                    assert!(
+                        !self.run_failed || self.is_cleanup(*group),
+                        "{group:?} after the run has failed"
+                    );
                 } else {
-                    assert_eq!(self.backoff.remove(group), Some(true), "{group:?} without its delay");
+                    assert_eq!(
+                        self.backoff.remove(group),
+                        Some(true),
+                        "{group:?} without its delay"
+                    );
                 }
                 assert!(self.running.insert(*group));
                 self.tries[group.index()] += 1;
@@ -388,14 +476,23 @@ impl<'p> World<'p> {
                         continue;
                     }
                     let process = self.process(*unit);
-                    assert!(process.outcome.is_none() && !process.live && !process.due && !process.file);
-                    *process = Process { due: true, spawned: process.spawned, ..Process::default() };
+                    assert!(
+                        process.outcome.is_none() && !process.live && !process.due && !process.file
+                    );
+                    *process = Process {
+                        due: true,
+                        spawned: process.spawned,
+                        ..Process::default()
+                    };
                     self.due.push(*unit);
                 }
             }
             Action::Stop(unit) => {
                 let process = self.process(*unit);
-                assert!(process.live && !process.stopped && !process.killed, "{action:?} to {process:?}");
+                assert!(
+                    process.live && !process.stopped && !process.killed,
+                    "{action:?} to {process:?}"
+                );
                 (process.stopped, process.was_stopped) = (true, true);
             }
             Action::Kill(unit) => {
@@ -405,20 +502,36 @@ impl<'p> World<'p> {
             }
             Action::Arm(timer, _) => assert!(self.armed.insert(*timer), "{timer:?} is armed twice"),
             Action::Disarm(timer) => assert!(self.armed.remove(timer), "{timer:?} is not armed"),
-            Action::Release { queue, writer, torn } => {
+            Action::Release {
+                queue,
+                writer,
+                torn,
+            } => {
                 let plan = &self.plan.queues[queue.index()];
                 assert!(plan.writers.contains(writer));
-                assert!(self.running.contains(&self.plan.units[writer.index()].group), "{action:?} of no try");
+                assert!(
+                    self.running
+                        .contains(&self.plan.units[writer.index()].group),
+                    "{action:?} of no try"
+                );
                 assert!(!self.process(*writer).live, "{action:?} while it writes");
                 assert!(self.released.insert((*queue, *writer)), "{action:?} twice");
-                let close = self.plan.queues[queue.index()].on_writer_failure == OnWriterFailure::Close;
-                assert!(close || self.ended_well(*writer, 0), "{action:?}: a crash looks like the end of data");
+                let close =
+                    self.plan.queues[queue.index()].on_writer_failure == OnWriterFailure::Close;
+                assert!(
+                    close || self.ended_well(*writer, 0),
+                    "{action:?}: a crash looks like the end of data"
+                );
                 assert!(close || !torn);
             }
             Action::Commit(unit) => {
                 assert!(self.has_file(*unit) && self.ended_well(*unit, 0));
                 for other in self.upstream(*unit) {
-                    assert!(self.good(other), "{action:?} but {other:?} is {:?}", self.process(other).outcome);
+                    assert!(
+                        self.good(other),
+                        "{action:?} but {other:?} is {:?}",
+                        self.process(other).outcome
+                    );
                 }
                 let process = self.process(*unit);
                 assert!(process.file && !process.committing && !process.committed);
@@ -433,25 +546,44 @@ impl<'p> World<'p> {
                 assert!(self.running.remove(group));
                 for unit in &self.plan.groups[group.index()].units {
                     let process = self.process(*unit);
-                    assert!(!process.live && !process.due && !process.committing && !process.file, "{action:?}: {unit:?}");
+                    assert!(
+                        !process.live && !process.due && !process.committing && !process.file,
+                        "{action:?}: {unit:?}"
+                    );
                 }
             }
             Action::Ended(unit, outcome) => {
                 let process = self.process(*unit);
                 assert!(process.outcome.is_none(), "{unit:?} ends twice");
-                assert!(!process.live && !process.due && !process.file && !process.committing, "{action:?}");
+                assert!(
+                    !process.live && !process.due && !process.file && !process.committing,
+                    "{action:?}"
+                );
                 process.outcome = Some(outcome.clone());
                 self.judge(*unit, outcome);
-                if !self.may_fail(*unit) && is_fault(outcome) && self.policy != OnFailure::Continue {
+                if !self.may_fail(*unit) && is_fault(outcome) && self.policy != OnFailure::Continue
+                {
                     self.run_failed = true;
                 }
             }
-            Action::Retrying { unit, attempt, failure, delay } => {
+            Action::Retrying {
+                unit,
+                attempt,
+                failure,
+                delay,
+            } => {
                 let group = self.plan.units[unit.index()].group;
                 assert!(self.halted.is_none());
                 assert_eq!(*attempt, self.tries[group.index()]);
                 let settings = &self.plan.units[unit.index()].settings;
-                assert!(*attempt <= self.plan.groups[group.index()].units.iter().map(|u| self.plan.units[u.index()].settings.retry.max).sum());
+                assert!(
+                    *attempt
+                        <= self.plan.groups[group.index()]
+                            .units
+                            .iter()
+                            .map(|u| self.plan.units[u.index()].settings.retry.max)
+                            .sum()
+                );
                 assert_eq!(Some(failure), self.failure(*unit).as_ref());
                 assert!(*delay <= settings.retry.max_delay && *delay * 2 >= settings.retry.delay);
                 self.process(*unit).last_failure = Some(failure.clone());
@@ -469,7 +601,10 @@ impl<'p> World<'p> {
     fn failure(&self, unit: UnitId) -> Option<Failure> {
         let process = &self.processes[unit.index()];
         if process.failed_to_spawn {
-            return Some(Failure::CannotStart { code: 127, why: "no".to_owned() });
+            return Some(Failure::CannotStart {
+                code: 127,
+                why: "no".to_owned(),
+            });
         }
         if let Some(why) = process.commit_failed.as_ref().or(process.fault.as_ref()) {
             return Some(Failure::Result(why.clone()));
@@ -478,7 +613,9 @@ impl<'p> World<'p> {
             return Some(Failure::TimedOut(Duration::from_secs(9)));
         }
         match process.ended {
-            Some((Ended::Bad | Ended::Broken(_), Some(exit))) if !process.was_stopped => Some(Failure::Exit(exit)),
+            Some((Ended::Bad | Ended::Broken(_), Some(exit))) if !process.was_stopped => {
+                Some(Failure::Exit(exit))
+            }
             _ => process.last_failure.clone(),
         }
     }
@@ -489,22 +626,32 @@ impl<'p> World<'p> {
         let spawned = process.spawned > 0;
         match outcome {
             Outcome::Succeeded { early_close } => {
-                let by_itself = !process.was_stopped && process.fault.is_none() && !process.timed_out;
+                let by_itself =
+                    !process.was_stopped && process.fault.is_none() && !process.timed_out;
                 let well = by_itself && !matches!(process.ended, Some((Ended::Bad, _)) | None);
-                assert!(well && self.ended_well(unit, 0), "{unit:?} {outcome:?}: {process:?}");
+                assert!(
+                    well && self.ended_well(unit, 0),
+                    "{unit:?} {outcome:?}: {process:?}"
+                );
                 let broken = matches!(process.ended, Some((Ended::Broken(_), _)));
                 assert_eq!(*early_close, broken);
                 assert_eq!(process.committed, self.has_file(unit));
             }
-            Outcome::Failed(failure) => assert_eq!(Some(failure), self.failure(unit).as_ref(), "{process:?}"),
+            Outcome::Failed(failure) => {
+                assert_eq!(Some(failure), self.failure(unit).as_ref(), "{process:?}")
+            }
             Outcome::Cancelled(cause) => {
                 assert!(spawned);
                 assert!(!process.committed);
                 match cause {
                     Cause::Writer { .. } | Cause::Reader { .. } => {}
                     Cause::RunFailed(_) => assert_eq!(self.policy, OnFailure::Kill),
-                    Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => assert!(self.halted.is_some()),
-                    Cause::After { .. } | Cause::NeverFailed(_) | Cause::ByUser => panic!("{unit:?} {outcome:?}"),
+                    Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => {
+                        assert!(self.halted.is_some())
+                    }
+                    Cause::After { .. } | Cause::NeverFailed(_) | Cause::ByUser => {
+                        panic!("{unit:?} {outcome:?}")
+                    }
                 }
             }
             Outcome::Skipped(cause) => {
@@ -514,8 +661,13 @@ impl<'p> World<'p> {
                     Cause::RunFailed(_) => {
                         assert!(!self.is_cleanup(self.plan.units[unit.index()].group));
                     }
-                    Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => assert!(self.halted.is_some()),
-                    Cause::After { .. } | Cause::NeverFailed(_) | Cause::Writer { .. } | Cause::Reader { .. } => {}
+                    Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => {
+                        assert!(self.halted.is_some())
+                    }
+                    Cause::After { .. }
+                    | Cause::NeverFailed(_)
+                    | Cause::Writer { .. }
+                    | Cause::Reader { .. } => {}
                 }
             }
         }
@@ -528,7 +680,9 @@ impl<'p> World<'p> {
         let mut expected = Verdict::Succeeded;
         for (id, process) in self.processes.iter().enumerate() {
             let unit = UnitId::from(id);
-            let Some(outcome) = &process.outcome else { panic!("{unit:?} has no end") };
+            let Some(outcome) = &process.outcome else {
+                panic!("{unit:?} has no end")
+            };
             if is_fault(outcome) && !self.may_fail(unit) {
                 expected = Verdict::Failed;
             }
@@ -539,7 +693,11 @@ impl<'p> World<'p> {
             // Nothing is left out that could have run.
             let left_out = self.halted.is_some() || self.run_failed && !self.is_cleanup(group);
             if self.tries[group.index()] == 0 && !self.skip(unit) && !left_out {
-                assert_eq!(self.conditions(group), Some(false), "{unit:?} is {outcome:?}");
+                assert_eq!(
+                    self.conditions(group),
+                    Some(false),
+                    "{unit:?} is {outcome:?}"
+                );
             }
         }
         if let Some(halted) = self.halted {
@@ -554,30 +712,52 @@ impl<'p> World<'p> {
     /// A cause names a neighbour that did end so, and a root that did fail.
     fn judge_cause(&self, unit: UnitId, cause: &Cause) {
         let outcome = |node: &NodeId| self.processes[node.index()].outcome.as_ref().unwrap();
-        let same_group = |node: &NodeId| self.plan.units[node.index()].group == self.plan.units[unit.index()].group;
+        let same_group = |node: &NodeId| {
+            self.plan.units[node.index()].group == self.plan.units[unit.index()].group
+        };
         let failed = |root: &NodeId| {
-            assert!(matches!(outcome(root), Outcome::Failed(_)), "{unit:?}: root of {cause:?} is {:?}", outcome(root));
+            assert!(
+                matches!(outcome(root), Outcome::Failed(_)),
+                "{unit:?}: root of {cause:?} is {:?}",
+                outcome(root)
+            );
         };
         match cause {
             Cause::Writer { node, root } | Cause::Reader { node, root } => {
                 assert!(same_group(node) && node.index() != unit.index());
                 let downstream = matches!(cause, Cause::Reader { .. });
                 let found = if downstream {
-                    self.outputs(unit).iter().any(|q| self.plan.queues[q.index()].readers.contains(&UnitId(node.0)))
+                    self.outputs(unit).iter().any(|q| {
+                        self.plan.queues[q.index()]
+                            .readers
+                            .contains(&UnitId(node.0))
+                    })
                 } else {
                     self.upstream(unit).contains(&UnitId(node.0))
-                        || self.inputs(unit).iter().any(|q| self.plan.queues[q.index()].writers.contains(&UnitId(node.0)))
+                        || self.inputs(unit).iter().any(|q| {
+                            self.plan.queues[q.index()]
+                                .writers
+                                .contains(&UnitId(node.0))
+                        })
                 };
                 assert!(found, "{unit:?}: {cause:?} is no neighbour");
                 failed(root);
             }
             Cause::After { node, root } => {
-                assert!(self.plan.nodes[unit.index()].after.iter().any(|after| after.node == *node));
+                assert!(
+                    self.plan.nodes[unit.index()]
+                        .after
+                        .iter()
+                        .any(|after| after.node == *node)
+                );
                 failed(root);
             }
             Cause::RunFailed(root) => failed(root),
             Cause::NeverFailed(node) => {
-                assert!(!matches!(outcome(node), Outcome::Failed(_) | Outcome::Cancelled(_)));
+                assert!(!matches!(
+                    outcome(node),
+                    Outcome::Failed(_) | Outcome::Cancelled(_)
+                ));
             }
             Cause::RunTimeout => assert!(self.halted.is_some_and(|v| rank(v) >= 2)),
             Cause::Interrupted(_) => assert!(self.halted.is_some_and(|v| rank(v) >= 3)),
@@ -592,17 +772,27 @@ impl<'p> World<'p> {
             let unit = UnitId::from(id);
             let node = &self.plan.nodes[id];
             let retry = &self.plan.units[id].settings.retry;
-            let met = node.after.iter().all(|after| self.condition(after.node, after.state) == Some(true));
+            let met = node
+                .after
+                .iter()
+                .all(|after| self.condition(after.node, after.state) == Some(true));
             let outcome = process.outcome.as_ref().unwrap();
             if node.skip {
                 assert_eq!(*outcome, Outcome::Skipped(Cause::ByUser));
             } else if !met {
-                assert!(matches!(outcome, Outcome::Skipped(Cause::After { .. } | Cause::NeverFailed(_))), "{unit:?} {outcome:?}");
+                assert!(
+                    matches!(
+                        outcome,
+                        Outcome::Skipped(Cause::After { .. } | Cause::NeverFailed(_))
+                    ),
+                    "{unit:?} {outcome:?}"
+                );
             } else {
                 let mut tries = 1;
                 let last = loop {
                     let code = foretold(unit, tries);
-                    let again = code > 0 && (retry.on_codes.is_empty() || retry.on_codes.contains(&code));
+                    let again =
+                        code > 0 && (retry.on_codes.is_empty() || retry.on_codes.contains(&code));
                     if !again || tries > retry.max {
                         break code;
                     }
@@ -612,7 +802,11 @@ impl<'p> World<'p> {
                     0 => Outcome::Succeeded { early_close: false },
                     code => Outcome::Failed(Failure::Exit(Exit::Code(code))),
                 };
-                assert_eq!((outcome, self.tries[self.plan.units[id].group.index()]), (&expected, tries), "{unit:?}");
+                assert_eq!(
+                    (outcome, self.tries[self.plan.units[id].group.index()]),
+                    (&expected, tries),
+                    "{unit:?}"
+                );
             }
         }
     }
@@ -624,12 +818,18 @@ impl<'p> World<'p> {
         }
         for id in 0..self.plan.groups.len() {
             let group = GroupId::from(id);
-            let left_out = self.plan.groups[id].units.iter().all(|unit| self.skip(*unit));
+            let left_out = self.plan.groups[id]
+                .units
+                .iter()
+                .all(|unit| self.skip(*unit));
             let first = self.tries[id] == 0
                 && !left_out
                 && self.conditions(group) == Some(true)
                 && (!self.run_failed || self.is_cleanup(group));
-            let abandoned = self.plan.groups[id].units.iter().all(|unit| self.processes[unit.index()].outcome.is_some());
+            let abandoned = self.plan.groups[id]
+                .units
+                .iter()
+                .all(|unit| self.processes[unit.index()].outcome.is_some());
             let again = self.backoff.get(&group) == Some(&true) && !abandoned;
             if self.halted.is_none() && (first || again) {
                 assert!(!self.fits(group), "{group:?} could start");
@@ -637,27 +837,56 @@ impl<'p> World<'p> {
         }
         for (id, process) in self.processes.iter().enumerate() {
             let unit = UnitId::from(id);
-            assert!(process.outcome.is_some() || self.running.contains(&self.plan.units[id].group) || self.tries[id_group(self.plan, id)] == 0 || self.backoff.contains_key(&self.plan.units[id].group), "{unit:?} is nowhere");
+            assert!(
+                process.outcome.is_some()
+                    || self.running.contains(&self.plan.units[id].group)
+                    || self.tries[id_group(self.plan, id)] == 0
+                    || self.backoff.contains_key(&self.plan.units[id].group),
+                "{unit:?} is nowhere"
+            );
             if !process.live || process.was_stopped {
                 continue;
             }
             assert!(self.halted.is_none(), "{unit:?} runs on after shutdown");
-            let ill = |unit: &UnitId| {
-                self.processes[unit.index()].outcome.is_some() && !self.good(*unit)
-            };
+            let ill =
+                |unit: &UnitId| self.processes[unit.index()].outcome.is_some() && !self.good(*unit);
             for queue in self.inputs(unit) {
                 let queue = &self.plan.queues[queue.index()];
                 if queue.on_writer_failure == OnWriterFailure::Cancel {
-                    assert!(!queue.writers.iter().any(ill), "{unit:?} reads on after a writer's failure");
+                    assert!(
+                        !queue.writers.iter().any(ill),
+                        "{unit:?} reads on after a writer's failure"
+                    );
                 }
             }
             for output in &self.plan.units[id].ends.outputs {
-                let queues: Vec<QueueId> =
-                    output.to.iter().filter_map(|s| if let Sink::Queue(q) = s { Some(*q) } else { None }).collect();
-                let only = output.to.iter().all(|sink| matches!(sink, Sink::Queue(_) | Sink::Null));
-                let mut readers = queues.iter().flat_map(|q| &self.plan.queues[q.index()].readers);
-                if only && readers.clone().all(|r| self.processes[r.index()].outcome.is_some()) {
-                    assert!(!readers.any(ill), "{unit:?} writes on for a reader that failed");
+                let queues: Vec<QueueId> = output
+                    .to
+                    .iter()
+                    .filter_map(|s| {
+                        if let Sink::Queue(q) = s {
+                            Some(*q)
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                let only = output
+                    .to
+                    .iter()
+                    .all(|sink| matches!(sink, Sink::Queue(_) | Sink::Null));
+                let mut readers = queues
+                    .iter()
+                    .flat_map(|q| &self.plan.queues[q.index()].readers);
+                if only
+                    && readers
+                        .clone()
+                        .all(|r| self.processes[r.index()].outcome.is_some())
+                {
+                    assert!(
+                        !readers.any(ill),
+                        "{unit:?} writes on for a reader that failed"
+                    );
                 }
             }
         }
@@ -678,8 +907,15 @@ impl<'p> World<'p> {
                         8..10 => Event::Fired(Timer::Timeout(unit)),
                         10..12 => Event::Fired(Timer::Grace(unit)),
                         12 => Event::Fired(Timer::Backoff(self.plan.units[unit.index()].group)),
-                        _ if self.outputs(unit).is_empty() || self.processes[unit.index()].committed => Event::Shutdown(2),
-                        _ => Event::QueueFault { writer: unit, why: "torn".to_owned() },
+                        _ if self.outputs(unit).is_empty()
+                            || self.processes[unit.index()].committed =>
+                        {
+                            Event::Shutdown(2)
+                        }
+                        _ => Event::QueueFault {
+                            writer: unit,
+                            why: "torn".to_owned(),
+                        },
                     }
                 }
             });
@@ -690,13 +926,26 @@ impl<'p> World<'p> {
         {
             let fails = self.kind != Kind::Foretold && self.random.u8(..24) == 0;
             return Some(if fails {
-                Event::SpawnFailed(unit, Failure::CannotStart { code: 127, why: "no".to_owned() })
+                Event::SpawnFailed(
+                    unit,
+                    Failure::CannotStart {
+                        code: 127,
+                        why: "no".to_owned(),
+                    },
+                )
             } else {
                 Event::Spawned(unit)
             });
         }
         // Timers are the last to come, but some come early.
-        let timer = if self.armed.is_empty() { None } else { self.armed.iter().nth(self.random.usize(..self.armed.len())).copied() };
+        let timer = if self.armed.is_empty() {
+            None
+        } else {
+            self.armed
+                .iter()
+                .nth(self.random.usize(..self.armed.len()))
+                .copied()
+        };
         let early = match timer {
             Some(Timer::Run | Timer::Timeout(_)) => 40,
             _ => 6,
@@ -707,7 +956,11 @@ impl<'p> World<'p> {
             return Some(Event::Fired(timer));
         }
         let count = self.processes.len();
-        let offset = if count > 0 { self.random.usize(..count) } else { 0 };
+        let offset = if count > 0 {
+            self.random.usize(..count)
+        } else {
+            0
+        };
         for step in 0..count {
             let unit = UnitId::from((offset + step) % count);
             if let Some(event) = self.next_of(unit) {
@@ -724,14 +977,33 @@ impl<'p> World<'p> {
         let process = self.processes[unit.index()].clone();
         if process.committing {
             let fails = self.kind == Kind::Wild && self.random.u8(..8) == 0;
-            return Some(Event::Committed(unit, if fails { Err("full".to_owned()) } else { Ok(()) }));
+            return Some(Event::Committed(
+                unit,
+                if fails {
+                    Err("full".to_owned())
+                } else {
+                    Ok(())
+                },
+            ));
         }
         if !process.live {
             return None;
         }
-        let broken: Vec<QueueId> = self.outputs(unit).into_iter().filter(|q| self.is_broken(*q)).collect();
-        let exit = |exit, fault| Event::Exited { unit, exit, broken: broken.clone(), fault };
-        let signal = |number| Exit::Signal { number, core: false };
+        let broken: Vec<QueueId> = self
+            .outputs(unit)
+            .into_iter()
+            .filter(|q| self.is_broken(*q))
+            .collect();
+        let exit = |exit, fault| Event::Exited {
+            unit,
+            exit,
+            broken: broken.clone(),
+            fault,
+        };
+        let signal = |number| Exit::Signal {
+            number,
+            core: false,
+        };
         if process.killed {
             return Some(exit(signal(9), None));
         }
@@ -756,17 +1028,42 @@ impl<'p> World<'p> {
                 _ => exit(Exit::Code(code), None),
             });
         }
-        let lost = self.plan.units[unit.index()].ends.outputs.iter().any(|output| {
-            !output.to.is_empty() && output.to.iter().all(|s| matches!(s, Sink::Queue(q) if self.is_broken(*q)))
-        });
+        let lost = self.plan.units[unit.index()]
+            .ends
+            .outputs
+            .iter()
+            .any(|output| {
+                !output.to.is_empty()
+                    && output
+                        .to
+                        .iter()
+                        .all(|s| matches!(s, Sink::Queue(q) if self.is_broken(*q)))
+            });
         if lost && (self.random.u8(..3) > 0 || self.natures[unit.index()] == Nature::Endless) {
-            return Some(exit(if self.random.bool() { signal(13) } else { Exit::Code(120) }, None));
+            return Some(exit(
+                if self.random.bool() {
+                    signal(13)
+                } else {
+                    Exit::Code(120)
+                },
+                None,
+            ));
         }
         let done = match self.natures[unit.index()] {
             Nature::Source => true,
-            Nature::Filter => self.inputs(unit).iter().all(|queue| self.has_ended(*queue)),
+            Nature::Filter => self
+                .inputs(unit)
+                .iter()
+                .all(|q| process.closed_some.contains(q) || self.has_ended(*q)),
             Nature::Endless => false,
         };
+        let inputs = self.inputs(unit);
+        if !done && inputs.len() > process.closed_some.len() + 1 && self.random.u8(..16) == 0 {
+            let queue = inputs[self.random.usize(..inputs.len())];
+            if !process.closed_some.contains(&queue) {
+                self.process(unit).closed_some.push(queue);
+            }
+        }
         if done && !process.closed && self.random.u8(..4) == 0 {
             self.process(unit).closed = true;
         }
@@ -794,16 +1091,31 @@ impl<'p> World<'p> {
                             self.due.push(other);
                         }
                     }
-                } else if self.plan.groups[group.index()].units.iter().all(|u| !self.processes[u.index()].due) {
+                } else if self.plan.groups[group.index()]
+                    .units
+                    .iter()
+                    .all(|u| !self.processes[u.index()].due)
+                {
                     let plan = self.plan;
                     let units = plan.groups[group.index()].units.iter();
-                    self.started.extend(units.filter(|u| !plan.nodes[u.index()].skip).map(|u| NodeId(u.0)));
+                    self.started.extend(
+                        units
+                            .filter(|u| !plan.nodes[u.index()].skip)
+                            .map(|u| NodeId(u.0)),
+                    );
                 }
             }
-            Event::Exited { unit, exit, broken, fault } => {
+            Event::Exited {
+                unit,
+                exit,
+                broken,
+                fault,
+            } => {
                 let ended = match exit {
                     Exit::Code(0) => Ended::Well,
-                    Exit::Code(120 | 141) | Exit::Signal { number: 13, .. } if !broken.is_empty() => {
+                    Exit::Code(120 | 141) | Exit::Signal { number: 13, .. }
+                        if !broken.is_empty() =>
+                    {
                         Ended::Broken(broken.clone())
                     }
                     _ => Ended::Bad,
@@ -824,14 +1136,25 @@ impl<'p> World<'p> {
             }
             Event::QueueFault { writer, why } => {
                 let process = self.process(*writer);
-                let counts = process.outcome.is_none() && !process.committing && !process.failed_to_spawn && !process.was_stopped
-                    && (process.live || matches!(process.ended, Some((Ended::Well | Ended::Broken(_), _))));
+                let counts = process.outcome.is_none()
+                    && !process.committing
+                    && !process.failed_to_spawn
+                    && !process.was_stopped
+                    && (process.live
+                        || matches!(process.ended, Some((Ended::Well | Ended::Broken(_), _))));
                 // What the relay finds while a try is taken back is told nobody: it is not modelled.
                 let group = self.plan.units[writer.index()].group;
-                if !counts || !self.running.contains(&group) || self.processes[writer.index()].fault.is_some() {
+                if !counts
+                    || !self.running.contains(&group)
+                    || self.processes[writer.index()].fault.is_some()
+                {
                     return !self.due.contains(writer);
                 }
-                if self.plan.groups[group.index()].units.iter().any(|u| self.processes[u.index()].was_stopped) {
+                if self.plan.groups[group.index()]
+                    .units
+                    .iter()
+                    .any(|u| self.processes[u.index()].was_stopped)
+                {
                     return false;
                 }
                 self.process(*writer).fault = Some(why.clone());
@@ -856,7 +1179,10 @@ impl<'p> World<'p> {
 
     fn halt(&mut self, verdict: Verdict) {
         self.signals += u32::from(matches!(verdict, Verdict::Interrupted(_)));
-        if self.halted.is_none_or(|halted| rank(verdict) > rank(halted)) {
+        if self
+            .halted
+            .is_none_or(|halted| rank(verdict) > rank(halted))
+        {
             self.halted = Some(verdict);
         }
         self.backoff.clear();
@@ -876,8 +1202,13 @@ fn is_fault(outcome: &Outcome) -> bool {
 
 /// The exit code of a unit's try in a world that is foretold.
 fn foretold(unit: UnitId, attempt: u32) -> u8 {
-    let mut random = fastrand::Rng::with_seed(u64::from(unit.0) * 1000 + u64::from(attempt) + FORETOLD.get());
-    if random.u8(..3) == 0 { random.u8(1..4) } else { 0 }
+    let mut random =
+        fastrand::Rng::with_seed(u64::from(unit.0) * 1000 + u64::from(attempt) + FORETOLD.get());
+    if random.u8(..3) == 0 {
+        random.u8(1..4)
+    } else {
+        0
+    }
 }
 
 thread_local! {
@@ -922,18 +1253,28 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         random,
     };
     if verbose {
-        world.log.push(format!("{kind:?} {policy:?} jobs {jobs} memory {memory:?}"));
+        world
+            .log
+            .push(format!("{kind:?} {policy:?} jobs {jobs} memory {memory:?}"));
         for (id, unit) in plan.units.iter().enumerate() {
             let node = &plan.nodes[id];
             let outputs: Vec<_> = unit.ends.outputs.iter().map(|o| &o.to).collect();
             world.log.push(format!(
                 "u{id} {:?} {:?} in {:?} out {outputs:?} after {:?} may fail {} skip {} retry {}",
-                unit.group, world.natures[id], world.inputs(UnitId::from(id)), node.after, node.allow_failure, node.skip,
+                unit.group,
+                world.natures[id],
+                world.inputs(UnitId::from(id)),
+                node.after,
+                node.allow_failure,
+                node.skip,
                 unit.settings.retry.max
             ));
         }
         for (id, queue) in plan.queues.iter().enumerate() {
-            world.log.push(format!("q{id} {:?} {:?} {:?}", queue.writers, queue.readers, queue.on_writer_failure));
+            world.log.push(format!(
+                "q{id} {:?} {:?} {:?}",
+                queue.writers, queue.readers, queue.on_writer_failure
+            ));
         }
     }
     let mut scheduler = Scheduler::new(&plan, jobs, memory, policy, seed);
@@ -994,7 +1335,10 @@ fn random_worlds() {
     for seed in first..first + runs {
         let ended = std::panic::catch_unwind(|| run(seed, runs == 1));
         if ended.is_err() {
-            panic!("world {seed} of {first}..{}: SIM_RUNS=1 SIM_SEED={seed} shows it", first + runs);
+            panic!(
+                "world {seed} of {first}..{}: SIM_RUNS=1 SIM_SEED={seed} shows it",
+                first + runs
+            );
         }
     }
 }

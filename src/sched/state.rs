@@ -155,9 +155,15 @@ pub(super) enum Phase {
 /// The node whose failure is behind `cause`, if it was a node's.
 pub(super) fn root(cause: &Cause) -> Option<NodeId> {
     match cause {
-        Cause::Writer { root, .. } | Cause::Reader { root, .. } | Cause::After { root, .. } => Some(*root),
+        Cause::Writer { root, .. } | Cause::Reader { root, .. } | Cause::After { root, .. } => {
+            Some(*root)
+        }
         Cause::RunFailed(root) => Some(*root),
-        Cause::NeverFailed(_) | Cause::RunTimeout | Cause::Interrupted(_) | Cause::ByUser | Cause::Broken => None,
+        Cause::NeverFailed(_)
+        | Cause::RunTimeout
+        | Cause::Interrupted(_)
+        | Cause::ByUser
+        | Cause::Broken => None,
     }
 }
 

@@ -19,7 +19,10 @@ struct Story<'p> {
 impl<'p> Story<'p> {
     /// With eight slots, after `Begin`; every spawn is answered at once.
     fn begin(plan: &'p Plan, policy: OnFailure) -> Self {
-        let mut story = Story { scheduler: Scheduler::new(plan, 8, None, policy, 1), said: Vec::new() };
+        let mut story = Story {
+            scheduler: Scheduler::new(plan, 8, None, policy, 1),
+            said: Vec::new(),
+        };
         story.on(Event::Begin);
         story
     }
@@ -29,7 +32,13 @@ impl<'p> Story<'p> {
         self.scheduler.handle(event, &mut self.said);
         let spawned: Vec<GroupId> = self.said[from..]
             .iter()
-            .filter_map(|action| if let Action::Spawn { group, .. } = action { Some(*group) } else { None })
+            .filter_map(|action| {
+                if let Action::Spawn { group, .. } = action {
+                    Some(*group)
+                } else {
+                    None
+                }
+            })
             .collect();
         for group in spawned {
             for unit in self.scheduler.plan.groups[group.index()].units.clone() {
@@ -42,16 +51,37 @@ impl<'p> Story<'p> {
     }
 
     fn exit(&mut self, unit: u32, code: u8) -> &mut Self {
-        self.on(Event::Exited { unit: UnitId(unit), exit: Exit::Code(code), broken: vec![], fault: None })
+        self.on(Event::Exited {
+            unit: UnitId(unit),
+            exit: Exit::Code(code),
+            broken: vec![],
+            fault: None,
+        })
     }
 
     fn signal(&mut self, unit: u32, number: i32) -> &mut Self {
-        self.on(Event::Exited { unit: UnitId(unit), exit: Exit::Signal { number, core: false }, broken: vec![], fault: None })
+        self.on(Event::Exited {
+            unit: UnitId(unit),
+            exit: Exit::Signal {
+                number,
+                core: false,
+            },
+            broken: vec![],
+            fault: None,
+        })
     }
 
     fn sigpipe(&mut self, unit: u32, broken: &[QueueId]) -> &mut Self {
-        let exit = Exit::Signal { number: 13, core: false };
-        self.on(Event::Exited { unit: UnitId(unit), exit, broken: broken.to_vec(), fault: None })
+        let exit = Exit::Signal {
+            number: 13,
+            core: false,
+        };
+        self.on(Event::Exited {
+            unit: UnitId(unit),
+            exit,
+            broken: broken.to_vec(),
+            fault: None,
+        })
     }
 
     fn committed(&mut self, unit: u32) -> &mut Self {
@@ -66,11 +96,18 @@ impl<'p> Story<'p> {
 }
 
 fn spawn(group: u32) -> Action {
-    Action::Spawn { group: GroupId(group), attempt: 1 }
+    Action::Spawn {
+        group: GroupId(group),
+        attempt: 1,
+    }
 }
 
 fn release(queue: QueueId, writer: u32) -> Action {
-    Action::Release { queue, writer: UnitId(writer), torn: false }
+    Action::Release {
+        queue,
+        writer: UnitId(writer),
+        torn: false,
+    }
 }
 
 fn ended(unit: u32, outcome: Outcome) -> Action {
@@ -94,19 +131,31 @@ fn failed(code: u8) -> Outcome {
 }
 
 fn writer(node: u32, root: u32) -> Cause {
-    Cause::Writer { node: NodeId(node), root: NodeId(root) }
+    Cause::Writer {
+        node: NodeId(node),
+        root: NodeId(root),
+    }
 }
 
 fn reader(node: u32, root: u32) -> Cause {
-    Cause::Reader { node: NodeId(node), root: NodeId(root) }
+    Cause::Reader {
+        node: NodeId(node),
+        root: NodeId(root),
+    }
 }
 
 fn after(node: u32, root: u32) -> Outcome {
-    Outcome::Skipped(Cause::After { node: NodeId(node), root: NodeId(root) })
+    Outcome::Skipped(Cause::After {
+        node: NodeId(node),
+        root: NodeId(root),
+    })
 }
 
 fn stop(unit: u32) -> [Action; 2] {
-    [Action::Stop(UnitId(unit)), Action::Arm(Timer::Grace(UnitId(unit)), Duration::from_secs(5))]
+    [
+        Action::Stop(UnitId(unit)),
+        Action::Arm(Timer::Grace(UnitId(unit)), Duration::from_secs(5)),
+    ]
 }
 
 fn calm(unit: u32) -> Action {
@@ -132,7 +181,9 @@ fn a_reader_sees_the_end_of_data_when_its_writer_has_succeeded() {
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story.says(&[spawn(0)]);
     story.exit(a, 0).says(&[release(q, a), ended(a, well())]);
-    story.exit(b, 0).says(&[ended(b, well()), group_ended(0), finish(Verdict::Succeeded)]);
+    story
+        .exit(b, 0)
+        .says(&[ended(b, well()), group_ended(0), finish(Verdict::Succeeded)]);
 }
 
 #[test]
@@ -145,7 +196,13 @@ fn head_is_no_failure_of_its_writer_whoever_is_seen_to_end_first() {
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story.says(&[spawn(0)]);
     story.sigpipe(yes, &[q]).says(&[]);
-    let rest = [ended(head, well()), release(q, yes), ended(yes, early()), group_ended(0), finish(Verdict::Succeeded)];
+    let rest = [
+        ended(head, well()),
+        release(q, yes),
+        ended(yes, early()),
+        group_ended(0),
+        finish(Verdict::Succeeded),
+    ];
     story.exit(head, 0).says(&rest);
 
     let mut story = Story::begin(&plan, OnFailure::Stop);
@@ -197,9 +254,19 @@ fn a_crash_never_looks_like_the_end_of_data() {
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story.says(&[spawn(0)]);
     let [stop_b, arm_b] = stop(b);
-    story.exit(a, 3).says(&[ended(a, failed(3)), stop_b, arm_b, Action::Stopping(Cause::RunFailed(NodeId(a)))]);
+    story.exit(a, 3).says(&[
+        ended(a, failed(3)),
+        stop_b,
+        arm_b,
+        Action::Stopping(Cause::RunFailed(NodeId(a))),
+    ]);
     let [stop_c, arm_c] = stop(c);
-    story.signal(b, 15).says(&[calm(b), ended(b, Outcome::Cancelled(writer(a, a))), stop_c, arm_c]);
+    story.signal(b, 15).says(&[
+        calm(b),
+        ended(b, Outcome::Cancelled(writer(a, a))),
+        stop_c,
+        arm_c,
+    ]);
     story.exit(c, 0).says(&[
         calm(c),
         ended(c, Outcome::Cancelled(writer(b, a))),
@@ -218,10 +285,16 @@ fn a_closed_queue_ends_with_its_writer_in_the_shells_way() {
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
     story.says(&[spawn(0)]);
-    let torn = Action::Release { queue: q, writer: UnitId(a), torn: true };
+    let torn = Action::Release {
+        queue: q,
+        writer: UnitId(a),
+        torn: true,
+    };
     story.exit(a, 1).says(&[torn, ended(a, failed(1))]);
     story.exit(b, 0).says(&[Action::Commit(UnitId(b))]);
-    story.committed(b).says(&[ended(b, well()), group_ended(0), finish(Verdict::Failed)]);
+    story
+        .committed(b)
+        .says(&[ended(b, well()), group_ended(0), finish(Verdict::Failed)]);
 }
 
 #[test]
@@ -253,7 +326,12 @@ fn a_copy_in_a_file_keeps_its_writer_going() {
     let mut story = Story::begin(&plan, OnFailure::Continue);
     story.exit(b, 1).says(&[spawn(0), ended(b, failed(1))]);
     story.exit(a, 0).says(&[Action::Commit(UnitId(a))]);
-    story.committed(a).says(&[release(q, a), ended(a, well()), group_ended(0), finish(Verdict::Failed)]);
+    story.committed(a).says(&[
+        release(q, a),
+        ended(a, well()),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
 }
 
 #[test]
@@ -266,8 +344,16 @@ fn two_waits_that_cross_yes_head_file() {
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story.says(&[spawn(0)]);
     story.exit(head, 0).says(&[]);
-    story.sigpipe(yes, &[q]).says(&[release(q, yes), ended(yes, early()), Action::Commit(UnitId(head))]);
-    story.committed(head).says(&[ended(head, well()), group_ended(0), finish(Verdict::Succeeded)]);
+    story.sigpipe(yes, &[q]).says(&[
+        release(q, yes),
+        ended(yes, early()),
+        Action::Commit(UnitId(head)),
+    ]);
+    story.committed(head).says(&[
+        ended(head, well()),
+        group_ended(0),
+        finish(Verdict::Succeeded),
+    ]);
 }
 
 #[test]
@@ -279,7 +365,9 @@ fn a_file_is_lost_by_a_crash_upstream_of_a_unit_that_ended_well() {
     draft.at(c).outputs.push(vec![Draft::file()]);
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
-    story.exit(b, 0).says(&[spawn(0), release(r, b), ended(b, well())]);
+    story
+        .exit(b, 0)
+        .says(&[spawn(0), release(r, b), ended(b, well())]);
     story.exit(c, 0).says(&[]);
     story.exit(a, 9).says(&[
         ended(a, failed(9)),
@@ -297,13 +385,17 @@ fn a_file_that_cannot_be_put_in_place_is_a_failure() {
     draft.at(a).outputs.push(vec![Draft::file()]);
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
-    story.exit(a, 0).says(&[spawn(0), Action::Commit(UnitId(a))]);
-    story.on(Event::Committed(UnitId(a), Err("disk full".to_owned()))).says(&[
-        Action::Discard(UnitId(a)),
-        ended(a, Outcome::Failed(Failure::Result("disk full".to_owned()))),
-        group_ended(0),
-        finish(Verdict::Failed),
-    ]);
+    story
+        .exit(a, 0)
+        .says(&[spawn(0), Action::Commit(UnitId(a))]);
+    story
+        .on(Event::Committed(UnitId(a), Err("disk full".to_owned())))
+        .says(&[
+            Action::Discard(UnitId(a)),
+            ended(a, Outcome::Failed(Failure::Result("disk full".to_owned()))),
+            group_ended(0),
+            finish(Verdict::Failed),
+        ]);
 }
 
 #[test]
@@ -315,10 +407,18 @@ fn a_reader_that_lingers_while_its_writer_owes_it_another_queue() {
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
     // `b` closed `q` and waits for the end of the other; `a` died of it.
-    story.sigpipe(a, &[q]).says(&[spawn(0), Action::Arm(Timer::Grace(UnitId(a)), Duration::from_secs(5))]);
+    story.sigpipe(a, &[q]).says(&[
+        spawn(0),
+        Action::Arm(Timer::Grace(UnitId(a)), Duration::from_secs(5)),
+    ]);
     let [stop_b, arm_b] = stop(b);
-    let failure = Outcome::Failed(Failure::Exit(Exit::Signal { number: 13, core: false }));
-    story.on(Event::Fired(Timer::Grace(UnitId(a)))).says(&[ended(a, failure), stop_b, arm_b]);
+    let failure = Outcome::Failed(Failure::Exit(Exit::Signal {
+        number: 13,
+        core: false,
+    }));
+    story
+        .on(Event::Fired(Timer::Grace(UnitId(a))))
+        .says(&[ended(a, failure), stop_b, arm_b]);
 }
 
 #[test]
@@ -347,17 +447,33 @@ fn a_group_is_retried_as_a_whole_with_growing_delays() {
     // `a` has done its work, which counts for nothing yet: `c` does not start.
     story.exit(a, 0).says(&[spawn(0), release(q, a)]);
     story.exit(b, 1).says(&again(1, 1));
-    story.on(Event::Fired(Timer::Backoff(GroupId(0)))).says(&[Action::Spawn { group: GroupId(0), attempt: 2 }]);
+    story
+        .on(Event::Fired(Timer::Backoff(GroupId(0))))
+        .says(&[Action::Spawn {
+            group: GroupId(0),
+            attempt: 2,
+        }]);
     // This time `a` still runs when `b` fails.
     let [stop_a, arm_a] = stop(a);
     story.exit(b, 1).says(&[stop_a, arm_a]);
     let [discard, rest @ ..] = again(2, 2);
-    story.signal(a, 15).says(&[vec![calm(a), discard], rest.to_vec()].concat());
-    story.on(Event::Fired(Timer::Backoff(GroupId(0)))).says(&[Action::Spawn { group: GroupId(0), attempt: 3 }]);
+    story
+        .signal(a, 15)
+        .says(&[vec![calm(a), discard], rest.to_vec()].concat());
+    story
+        .on(Event::Fired(Timer::Backoff(GroupId(0))))
+        .says(&[Action::Spawn {
+            group: GroupId(0),
+            attempt: 3,
+        }]);
     story.exit(a, 0).says(&[release(q, a)]);
-    story.exit(b, 0).says(&[ended(a, well()), Action::Commit(UnitId(b)), spawn(1)]);
+    story
+        .exit(b, 0)
+        .says(&[ended(a, well()), Action::Commit(UnitId(b)), spawn(1)]);
     story.committed(b).says(&[ended(b, well()), group_ended(0)]);
-    story.exit(c, 0).says(&[ended(c, well()), group_ended(1), finish(Verdict::Succeeded)]);
+    story
+        .exit(c, 0)
+        .says(&[ended(c, well()), group_ended(1), finish(Verdict::Succeeded)]);
 }
 
 #[test]
@@ -369,9 +485,17 @@ fn no_tries_left_and_codes_that_are_not_retried() {
     draft.at(b).retry.on_codes = vec![75];
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
-    story.exit(a, 1).on(Event::Fired(Timer::Backoff(GroupId(0)))).said.clear();
-    story.exit(a, 2).says(&[ended(a, failed(2)), group_ended(0)]);
-    story.exit(b, 1).says(&[ended(b, failed(1)), group_ended(1), finish(Verdict::Failed)]);
+    story
+        .exit(a, 1)
+        .on(Event::Fired(Timer::Backoff(GroupId(0))))
+        .said
+        .clear();
+    story
+        .exit(a, 2)
+        .says(&[ended(a, failed(2)), group_ended(0)]);
+    story
+        .exit(b, 1)
+        .says(&[ended(b, failed(1)), group_ended(1), finish(Verdict::Failed)]);
 }
 
 #[test]
@@ -385,12 +509,30 @@ fn a_command_that_cannot_be_started_takes_its_group_with_it() {
     let mut said = Vec::new();
     scheduler.handle(Event::Begin, &mut said);
     scheduler.handle(Event::Spawned(UnitId(a)), &mut said);
-    let failure = Failure::CannotStart { code: 127, why: "no such file".to_owned() };
+    let failure = Failure::CannotStart {
+        code: 127,
+        why: "no such file".to_owned(),
+    };
     scheduler.handle(Event::SpawnFailed(UnitId(b), failure.clone()), &mut said);
     let skipped = Outcome::Skipped(writer(b, b));
-    assert_eq!(said, [spawn(0), Action::Kill(UnitId(a)), ended(b, Outcome::Failed(failure)), ended(c, skipped)]);
-    let mut story = Story { scheduler, said: Vec::new() };
-    story.signal(a, 9).says(&[ended(a, Outcome::Cancelled(reader(b, b))), group_ended(0), finish(Verdict::Failed)]);
+    assert_eq!(
+        said,
+        [
+            spawn(0),
+            Action::Kill(UnitId(a)),
+            ended(b, Outcome::Failed(failure)),
+            ended(c, skipped)
+        ]
+    );
+    let mut story = Story {
+        scheduler,
+        said: Vec::new(),
+    };
+    story.signal(a, 9).says(&[
+        ended(a, Outcome::Cancelled(reader(b, b))),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
 }
 
 /// `a` fails while `b` runs; `c` waits for `a`, `d` for `b`, `e` for `a`'s failure.
@@ -417,7 +559,9 @@ fn stop_lets_what_runs_finish_and_cleans_up() {
         spawn(4),
     ]);
     story.exit(4, 0).says(&[ended(4, well()), group_ended(4)]);
-    story.exit(1, 0).says(&[ended(1, well()), group_ended(1), finish(Verdict::Failed)]);
+    story
+        .exit(1, 0)
+        .says(&[ended(1, well()), group_ended(1), finish(Verdict::Failed)]);
 }
 
 #[test]
@@ -436,8 +580,14 @@ fn kill_ends_what_runs_too() {
         ended(3, Outcome::Skipped(Cause::RunFailed(NodeId(0)))),
         spawn(4),
     ]);
-    story.signal(1, 15).says(&[calm(1), ended(1, Outcome::Cancelled(Cause::RunFailed(NodeId(0)))), group_ended(1)]);
-    story.exit(4, 0).says(&[ended(4, well()), group_ended(4), finish(Verdict::Failed)]);
+    story.signal(1, 15).says(&[
+        calm(1),
+        ended(1, Outcome::Cancelled(Cause::RunFailed(NodeId(0)))),
+        group_ended(1),
+    ]);
+    story
+        .exit(4, 0)
+        .says(&[ended(4, well()), group_ended(4), finish(Verdict::Failed)]);
 }
 
 #[test]
@@ -445,10 +595,19 @@ fn continue_runs_all_that_does_not_depend_on_the_failure() {
     let plan = policies();
     let mut story = Story::begin(&plan, OnFailure::Continue);
     story.says(&[spawn(0), spawn(1)]);
-    story.exit(0, 1).says(&[ended(0, failed(1)), group_ended(0), ended(2, after(0, 0)), spawn(4)]);
-    story.exit(1, 0).says(&[ended(1, well()), group_ended(1), spawn(3)]);
+    story.exit(0, 1).says(&[
+        ended(0, failed(1)),
+        group_ended(0),
+        ended(2, after(0, 0)),
+        spawn(4),
+    ]);
+    story
+        .exit(1, 0)
+        .says(&[ended(1, well()), group_ended(1), spawn(3)]);
     story.exit(3, 0).says(&[ended(3, well()), group_ended(3)]);
-    story.exit(4, 0).says(&[ended(4, well()), group_ended(4), finish(Verdict::Failed)]);
+    story
+        .exit(4, 0)
+        .says(&[ended(4, well()), group_ended(4), finish(Verdict::Failed)]);
 }
 
 #[test]
@@ -478,9 +637,13 @@ fn an_allowed_failure_fails_nobody() {
     draft.after(c, a, AfterState::Succeeded);
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Kill);
-    story.exit(a, 1).says(&[spawn(0), release(q, a), ended(a, failed(1)), spawn(1)]);
+    story
+        .exit(a, 1)
+        .says(&[spawn(0), release(q, a), ended(a, failed(1)), spawn(1)]);
     story.exit(b, 0).says(&[ended(b, well()), group_ended(0)]);
-    story.exit(c, 0).says(&[ended(c, well()), group_ended(1), finish(Verdict::Succeeded)]);
+    story
+        .exit(c, 0)
+        .says(&[ended(c, well()), group_ended(1), finish(Verdict::Succeeded)]);
 }
 
 #[test]
@@ -492,7 +655,11 @@ fn a_node_left_out_counts_as_satisfied_and_its_queues_as_empty() {
     draft.after(c, a, AfterState::Succeeded);
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Stop);
-    story.says(&[ended(a, Outcome::Skipped(Cause::ByUser)), spawn(0), spawn(1)]);
+    story.says(&[
+        ended(a, Outcome::Skipped(Cause::ByUser)),
+        spawn(0),
+        spawn(1),
+    ]);
     story.exit(b, 0).exit(c, 0).says(&[
         ended(b, well()),
         group_ended(0),
@@ -509,12 +676,23 @@ fn a_unit_that_is_too_slow_is_stopped_then_killed_and_has_failed() {
     draft.at(a).timeout = Some(Duration::from_secs(30));
     let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
-    story.says(&[spawn(0), Action::Arm(Timer::Timeout(UnitId(a)), Duration::from_secs(30))]);
-    story.on(Event::Fired(Timer::Timeout(UnitId(a)))).says(&stop(a));
+    story.says(&[
+        spawn(0),
+        Action::Arm(Timer::Timeout(UnitId(a)), Duration::from_secs(30)),
+    ]);
+    story
+        .on(Event::Fired(Timer::Timeout(UnitId(a))))
+        .says(&stop(a));
     story.on(Event::Fired(Timer::Timeout(UnitId(a)))).says(&[]);
-    story.on(Event::Fired(Timer::Grace(UnitId(a)))).says(&[Action::Kill(UnitId(a))]);
+    story
+        .on(Event::Fired(Timer::Grace(UnitId(a))))
+        .says(&[Action::Kill(UnitId(a))]);
     let failure = Failure::TimedOut(Duration::from_secs(30));
-    story.signal(a, 9).says(&[ended(a, Outcome::Failed(failure)), group_ended(0), finish(Verdict::Failed)]);
+    story.signal(a, 9).says(&[
+        ended(a, Outcome::Failed(failure)),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
 }
 
 #[test]
@@ -528,7 +706,12 @@ fn the_runs_own_timeout() {
     story.says(&[Action::Arm(Timer::Run, Duration::from_secs(60)), spawn(0)]);
     let [stop_a, arm_a] = stop(a);
     let skipped = ended(b, Outcome::Skipped(Cause::RunTimeout));
-    story.on(Event::Fired(Timer::Run)).says(&[Action::Stopping(Cause::RunTimeout), stop_a, arm_a, skipped]);
+    story.on(Event::Fired(Timer::Run)).says(&[
+        Action::Stopping(Cause::RunTimeout),
+        stop_a,
+        arm_a,
+        skipped,
+    ]);
     story.signal(a, 15).says(&[
         calm(a),
         ended(a, Outcome::Cancelled(Cause::RunTimeout)),
@@ -548,10 +731,27 @@ fn the_first_signal_stops_and_the_second_kills() {
     let cause = || Cause::Interrupted(2);
     let ([stop_a, arm_a], [stop_b, arm_b]) = (stop(a), stop(b));
     let skipped = ended(c, Outcome::Skipped(cause()));
-    story.on(Event::Shutdown(2)).says(&[Action::Stopping(cause()), stop_a, arm_a, stop_b, arm_b, skipped]);
-    story.signal(a, 15).says(&[calm(a), ended(a, Outcome::Cancelled(cause())), group_ended(0)]);
-    story.on(Event::Shutdown(2)).says(&[calm(b), Action::Kill(UnitId(b))]);
-    story.signal(b, 9).says(&[ended(b, Outcome::Cancelled(cause())), group_ended(1), finish(Verdict::Interrupted(2))]);
+    story.on(Event::Shutdown(2)).says(&[
+        Action::Stopping(cause()),
+        stop_a,
+        arm_a,
+        stop_b,
+        arm_b,
+        skipped,
+    ]);
+    story.signal(a, 15).says(&[
+        calm(a),
+        ended(a, Outcome::Cancelled(cause())),
+        group_ended(0),
+    ]);
+    story
+        .on(Event::Shutdown(2))
+        .says(&[calm(b), Action::Kill(UnitId(b))]);
+    story.signal(b, 9).says(&[
+        ended(b, Outcome::Cancelled(cause())),
+        group_ended(1),
+        finish(Verdict::Interrupted(2)),
+    ]);
 }
 
 #[test]
@@ -579,7 +779,9 @@ fn one_larger_than_the_machine_runs_alone() {
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story.says(&[spawn(0), spawn(2)]);
     story.exit(a, 0).says(&[ended(a, well()), group_ended(0)]);
-    story.exit(c, 0).says(&[ended(c, well()), group_ended(2), spawn(1)]);
+    story
+        .exit(c, 0)
+        .says(&[ended(c, well()), group_ended(2), spawn(1)]);
 }
 
 /// 100,000 nodes with three conditions each: what the scheduler costs a run, without a process. `cargo test --release --
@@ -609,12 +811,22 @@ fn large_plan() {
             if let Action::Spawn { group, .. } = said[next] {
                 let unit = UnitId(group.0);
                 scheduler.handle(Event::Spawned(unit), &mut said);
-                let exit = Event::Exited { unit, exit: Exit::Code(0), broken: vec![], fault: None };
+                let exit = Event::Exited {
+                    unit,
+                    exit: Exit::Code(0),
+                    broken: vec![],
+                    fault: None,
+                };
                 scheduler.handle(exit, &mut said);
             }
             next += 1;
         }
         assert_eq!(said.last(), Some(&finish(Verdict::Succeeded)));
-        writeln!(std::io::stderr(), "{count} nodes: new {made:?}, all {:?}", start.elapsed()).unwrap();
+        writeln!(
+            std::io::stderr(),
+            "{count} nodes: new {made:?}, all {:?}",
+            start.elapsed()
+        )
+        .unwrap();
     }
 }
