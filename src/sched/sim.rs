@@ -53,6 +53,8 @@ struct Process {
     due: bool,
     stopped: bool,
     killed: bool,
+    /// It will crash. Decided at its start: what could crash at any time would never be seen to be stuck.
+    crashes: bool,
     /// It closed its input and goes on.
     closed: bool,
     /// It closed these inputs, and waits for the end of the others.
@@ -475,11 +477,13 @@ impl<'p> World<'p> {
                     if self.skip(*unit) {
                         continue;
                     }
+                    let crashes = self.random.u8(..5) == 0;
                     let process = self.process(*unit);
                     assert!(
                         process.outcome.is_none() && !process.live && !process.due && !process.file
                     );
                     *process = Process {
+                        crashes,
                         due: true,
                         spawned: process.spawned,
                         ..Process::default()
@@ -844,6 +848,9 @@ impl<'p> World<'p> {
                     || self.backoff.contains_key(&self.plan.units[id].group),
                 "{unit:?} is nowhere"
             );
+            if self.signals >= 2 || self.halted == Some(Verdict::Broken) {
+                assert!(!process.live || process.killed, "{unit:?} has outlived the second signal");
+            }
             if !process.live || process.was_stopped {
                 continue;
             }
@@ -1019,7 +1026,7 @@ impl<'p> World<'p> {
             let tries = self.tries[self.plan.units[unit.index()].group.index()];
             return Some(exit(Exit::Code(foretold(unit, tries)), None));
         }
-        if self.random.u8(..16) == 0 {
+        if process.crashes && self.random.u8(..4) == 0 {
             let code = self.random.u8(1..4);
             return Some(match self.random.u8(..4) {
                 0 => exit(signal(11), None),
