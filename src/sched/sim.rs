@@ -4,7 +4,7 @@
 //! `SIM_RUNS=100000 SIM_SEED=7 cargo test --release --lib sched::sim` widens it; a failure prints the world's seed, and
 //! `SIM_RUNS=1 SIM_SEED=that` plays it again.
 //!
-//! Seeded by hand, one after the other, and caught in which world from 0:
+//! Seeded by hand, one after the other, and after how many worlds caught (`SIM_SEED=0`):
 //!
 //! ```text
 //! a writer that failed lets go of its end of data .................    2
@@ -30,9 +30,10 @@
 //! a unit spawned into a shutdown is not stopped ...................  176
 //! ```
 //!
-//! Two of these were not caught at first: `released` that outlives a try, and the forgotten linger timer. Any process could
-//! crash at any time then, so nothing was ever stuck; now its start decides whether it will. A third, a forgotten reset of
-//! what is known of the queues between two tries, was never caught, for there was nothing to reset: it is gone.
+//! Three of these were not caught at first. `released` that outlives a try and the forgotten linger timer: any process could
+//! crash at any time then, so nothing was ever stuck; now its start decides whether it will. The second signal: nothing looked.
+//! Another, a forgotten reset of what is known of the queues between two tries, was never caught, for there was nothing to
+//! reset: it is gone.
 
 #![allow(clippy::unwrap_used, reason = "a test ends there")]
 
