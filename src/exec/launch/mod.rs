@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -116,6 +116,7 @@ impl<'p> Launcher<'p> {
             .plan
             .dir
             .join(known.resolve(&unit.settings.cwd)?.as_ref());
+        let cwd: PathBuf = cwd.components().collect();
         let before = self
             .values_before
             .get(unit.node.index())

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -31,7 +31,7 @@ pub(super) fn explain(
 ) -> (u8, String) {
     let reason = lower(error.errno.desc());
     match error.stage {
-        Stage::Exec => exec(error.errno, image),
+        Stage::Exec => exec(error.errno, image, cwd),
         Stage::Chdir => directory(error.errno, cwd),
         Stage::Fd(target) if u64::from(target) >= open_files => (
             NOT_EXECUTABLE,
@@ -78,8 +78,12 @@ fn directory(errno: Errno, cwd: &Path) -> (u8, String) {
     }
 }
 
-fn exec(errno: Errno, image: &Image<'_>) -> (u8, String) {
-    let file = as_path(image.program.to_bytes());
+fn exec(errno: Errno, image: &Image<'_>, cwd: &Path) -> (u8, String) {
+    // By its parts, which leaves out what says nothing (`/./`).
+    let file: &Path = &cwd
+        .join(as_path(image.program.to_bytes()))
+        .components()
+        .collect::<PathBuf>();
     let shown = file.display();
     match errno {
         Errno::ENOENT | Errno::ENOTDIR if !file.exists() => {
