@@ -273,11 +273,8 @@ fn marked(mark: &str) -> Vec<i32> {
 
 fn kill(pid: i32, signal: i32) {
     // SAFETY: no memory is touched.
-    assert_eq!(
-        unsafe { libc::kill(pid, signal) },
-        0,
-        "kill({pid}, {signal})"
-    );
+    let killed = unsafe { libc::kill(pid, signal) };
+    assert_eq!(killed, 0, "kill({pid}, {signal})");
 }
 
 /// Nodes of every kind that likes to stay.

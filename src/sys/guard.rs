@@ -122,11 +122,11 @@ pub fn start(origin: &Origin) -> io::Result<Link> {
         set
     };
     // SAFETY: there is one thread, by this function's contract, so the new process is a whole copy.
-    let guard = unsafe { libc::getpid() };
-    match Errno::result(unsafe { libc::fork() })? {
+    let forked = unsafe { libc::fork() };
+    match Errno::result(forked)? {
         0 => {
             drop(forward);
-            become_runner(guard)?;
+            become_runner()?;
             Ok(Link { control })
         }
         runner => {
@@ -152,17 +152,16 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(())
 }
 
-fn become_runner(guard: libc::pid_t) -> io::Result<()> {
+fn become_runner() -> io::Result<()> {
     // Not inherited by fork.
     become_subreaper()?;
     // SAFETY: no memory is touched; ignoring a signal runs no code of ours.
     unsafe {
         Errno::result(libc::setpgid(0, 0))?;
         libc::signal(libc::SIGTTOU, libc::SIG_IGN);
-        // A runner that is stopped reads no pipe. SIGCONT wakes it, and it sees that the guard has gone.
+        // A runner that is stopped reads no pipe. SIGCONT wakes it, and it sees that the guard has gone. (If that is so already, the
+        // pipe says it: nothing to check here.)
         Errno::result(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGCONT, 0, 0, 0))?;
-        // If the guard has gone already, the pipe says so: nothing to check here.
-        let _ = guard;
     }
     Ok(())
 }

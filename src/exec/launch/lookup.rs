@@ -21,8 +21,11 @@ const NO_PATH: &[u8] = b"/bin:/usr/bin";
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
     /// By `PATH`, then by name.
-    found: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Arc<CString>>>,
+    found: HashMap<Box<[u8]>, Names>,
 }
+
+/// The files of programs, by name.
+type Names = HashMap<Box<[u8]>, Arc<CString>>;
 
 /// A program's file.
 #[derive(Debug)]

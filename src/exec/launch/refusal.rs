@@ -266,12 +266,12 @@ fn head(file: &Path) -> Vec<u8> {
 /// The key of `limits` that sets a resource.
 fn limit_name(resource: u32) -> &'static str {
     const NAMES: [(u32, &str); 6] = [
-        (nix::libc::RLIMIT_AS as u32, "memory"),
-        (nix::libc::RLIMIT_CPU as u32, "cpu_time"),
-        (nix::libc::RLIMIT_NOFILE as u32, "open_files"),
-        (nix::libc::RLIMIT_FSIZE as u32, "file_size"),
-        (nix::libc::RLIMIT_NPROC as u32, "processes"),
-        (nix::libc::RLIMIT_CORE as u32, "core"),
+        (libc::RLIMIT_AS, "memory"),
+        (libc::RLIMIT_CPU, "cpu_time"),
+        (libc::RLIMIT_NOFILE, "open_files"),
+        (libc::RLIMIT_FSIZE, "file_size"),
+        (libc::RLIMIT_NPROC, "processes"),
+        (libc::RLIMIT_CORE, "core"),
     ];
     NAMES
         .iter()
