@@ -135,15 +135,19 @@ impl Child {
         if !self.reaped {
             return false;
         }
-        let killed = reap_group(self.pid);
         if !GROUP_SIGNALS.load(Ordering::Relaxed) {
             // `try_wait` has killed them. They are zombies, or dying and still in the group: nobody can have taken its
             // number in the meantime, or if so, it is only asked whether the group exists.
+            self.leftovers |= reap_group(self.pid);
             // SAFETY: no memory is touched.
-            let exists = unsafe { libc::kill(-self.pid, 0) } == 0;
-            self.leftovers |= killed || exists;
+            self.leftovers |= unsafe { libc::kill(-self.pid, 0) } == 0;
             return self.leftovers;
         }
+        // One call in the usual case, in which nobody is there.
+        if self.send(0) == Err(Errno::ESRCH) {
+            return false;
+        }
+        reap_group(self.pid);
         self.send(libc::SIGKILL).is_ok()
     }
 

@@ -72,6 +72,8 @@ pub struct SpawnError {
 #[derive(Debug)]
 pub struct Spawner {
     origin: Origin,
+    /// Ours.
+    pid: libc::pid_t,
     stack: Stack,
     /// Signals whose disposition is not the default.
     reset: Vec<c_int>,
@@ -120,7 +122,8 @@ struct Order<'a> {
 }
 
 impl Spawner {
-    /// Make it after the last change of a signal's disposition: what is not the default now is reset in children.
+    /// Make it after the last change of a signal's disposition (what is not the default now is reset in children), and after
+    /// the last fork (children look whether this process is their parent).
     ///
     /// # Errors
     /// Where there is no memory for the stack.
@@ -143,6 +146,8 @@ impl Spawner {
             .collect();
         Ok(Spawner {
             origin,
+            // SAFETY: no memory is touched.
+            pid: unsafe { libc::getpid() },
             stack: Stack::new()?,
             reset,
             clone_pidfd: true,
@@ -187,8 +192,7 @@ impl Spawner {
             });
         }
         let mut order = Order {
-            // SAFETY: no memory is touched.
-            parent: unsafe { libc::getpid() },
+            parent: self.pid,
             program: image.program.as_ptr(),
             argv: argv.as_ptr(),
             env: env.as_ptr(),
