@@ -163,6 +163,10 @@ impl Spawner {
     /// Makes a child and comes back when its program has been loaded, or why it could not be. This thread waits for that
     /// long; a program on a file system that hangs makes it hang.
     ///
+    /// The trap: for a moment after, the child may still hold copies of descriptors that are close-on-exec. (In the kernel the new
+    /// program gets its memory, which is when the parent goes on, before it loses the descriptors.) So the end of data on a pipe whose last end we
+    /// have just closed may come a moment late.
+    ///
     /// # Errors
     /// The step that failed, and why.
     pub fn spawn(&mut self, image: &Image<'_>) -> Result<Child, SpawnError> {
