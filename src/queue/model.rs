@@ -43,7 +43,7 @@ pub(crate) fn split(records: &Records, data: &[u8]) -> Split {
     Split { ends, all_ends }
 }
 
-/// The least end of a terminator that makes `last` a record that is over.
+/// As much of a terminator's end as makes `last` one record that is over.
 pub(crate) fn missing(records: &Records, last: &[u8]) -> Vec<u8> {
     let terminator = match records {
         Records::Lines => &b"\n"[..],
@@ -54,7 +54,6 @@ pub(crate) fn missing(records: &Records, last: &[u8]) -> Vec<u8> {
         Records::Length32 | Records::Size(_) | Records::Bytes => b"",
     };
     (0..terminator.len())
-        .rev()
         .map(|from| &terminator[from..])
         .find(|end| split(records, &[last, end].concat()).ends == [last.len() + end.len()])
         .unwrap_or_default()

@@ -280,12 +280,13 @@ impl Relay {
 
     fn run(&mut self) -> Result<Over, Broken> {
         loop {
-            if self.sinks.iter().all(Sink::is_gone) {
+            if self.offer.is_none() && self.sources.iter().all(Source::is_done) {
+                // Each as soon as it has all: what another still holds may be waiting for this one's reader to end.
+                self.sinks.iter_mut().filter(|sink| sink.is_empty()).for_each(Sink::close);
+            }
+            if self.sinks.iter().all(Sink::is_closed) {
                 // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
                 self.sources.iter_mut().for_each(Source::close);
-                return Ok(Over::Ended);
-            }
-            if self.offer.is_none() && self.sources.iter().all(Source::is_done) && self.sinks.iter().all(Sink::is_empty) {
                 return Ok(Over::Ended);
             }
             let polled = self.wait()?;
@@ -396,7 +397,7 @@ impl Relay {
                 let had_taken = sink.has_taken(offer.len());
                 let left = sink.take(parts).map_err(|error| broken(&self.name, error))?;
                 let has_taken = sink.has_taken(offer.len());
-                let took_now = has_taken && !had_taken && !sink.is_gone();
+                let took_now = has_taken && !had_taken && !sink.is_closed();
                 counter.add(left, if took_now { offer.records } else { 0 });
                 is_taken &= has_taken;
             }

@@ -19,7 +19,7 @@ const PIPE_BUF: usize = 4096;
 /// Where bytes leave a relay.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    /// `None`: its reader has gone.
+    /// `None`: closed.
     fd: Option<OwnedFd>,
     way: Way,
     /// A write may bring something.
@@ -87,7 +87,8 @@ impl Sink {
         Ok(Sink { fd, way, ready: way != Way::Shared, backlog, taken: 0 })
     }
 
-    pub fn is_gone(&self) -> bool {
+    /// Its reader has gone, or it has been given all.
+    pub fn is_closed(&self) -> bool {
         self.fd.is_none()
     }
 
@@ -95,8 +96,8 @@ impl Sink {
         self.backlog.is_empty()
     }
 
-    /// Its reader has gone: what is held for it is dropped.
-    pub fn leave(&mut self) {
+    /// Its reader has gone, or nothing more will come: what is held for it is dropped.
+    pub fn close(&mut self) {
         self.fd = None;
         self.backlog = Backlog::new(0, None);
     }
@@ -113,7 +114,7 @@ impl Sink {
     /// What poll(2) said about it.
     pub fn polled(&mut self, events: PollFlags) {
         if self.way == Way::Pipe && events.contains(PollFlags::POLLERR) {
-            self.leave();
+            self.close();
         }
         self.ready = true;
     }
@@ -130,7 +131,7 @@ impl Sink {
                     left += count;
                 }
                 Wrote::Full => break,
-                Wrote::Gone => self.leave(),
+                Wrote::Gone => self.close(),
             }
         }
         Ok(left)
@@ -154,7 +155,7 @@ impl Sink {
                             left += count;
                         }
                         Wrote::Full => {}
-                        Wrote::Gone => self.leave(),
+                        Wrote::Gone => self.close(),
                     }
                 } else {
                     match self.backlog.push(rest)? {
@@ -168,9 +169,9 @@ impl Sink {
         Ok(left)
     }
 
-    /// Whether it has taken all `offered` bytes, or needs none.
+    /// Whether it has taken all `offered` bytes, or is closed.
     pub fn has_taken(&self, offered: usize) -> bool {
-        self.is_gone() || self.taken == offered
+        self.is_closed() || self.taken == offered
     }
 
     /// Something new is handed out.
