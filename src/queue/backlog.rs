@@ -61,6 +61,11 @@ impl Backlog {
         }
     }
 
+    /// It takes whatever it is given.
+    pub fn is_boundless(&self) -> bool {
+        self.spill.is_some()
+    }
+
     pub fn is_empty(&self) -> bool {
         // The file is never ahead of memory: see `consume`.
         self.memory.is_empty()

@@ -24,6 +24,7 @@ use crate::queue::counts::{Counters, Counts};
 use crate::queue::framer::Framer;
 use crate::queue::sink::{Sink, SinkError};
 use crate::queue::source::{Next, Source};
+use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
 /// A relay to start.
@@ -150,6 +151,11 @@ impl RelayHandle {
         self.counters.snapshot()
     }
 
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits until the thread has ended: by itself, or stopped.
     pub fn join(mut self) {
         self.wait();
@@ -262,6 +268,7 @@ impl Relay {
     fn live(&mut self) {
         let broken = match catch_unwind(AssertUnwindSafe(|| self.run())) {
             Ok(Ok(Over::Ended)) => {
+                // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
                 self.sources.clear();
                 self.sinks.clear();
                 return self.events.send(RelayEvent::Ended);
@@ -279,14 +286,22 @@ impl Relay {
     }
 
     fn run(&mut self) -> Result<Over, Broken> {
+        if let [source] = &mut self.sources[..]
+            && let Some(input) = source.bare_pipe()
+            && self.sinks.len() > 1
+            && self.sinks.iter().all(Sink::is_bare_pipe)
+        {
+            let stop = self.stop.as_fd();
+            let ended = Tee::new(input, &mut self.sinks, stop, &self.counters).and_then(|mut tee| tee.run());
+            let failed = |error| Broken(format!("can't copy queue `{}`: {error}", self.name));
+            return ended.map(|ended| if ended { Over::Ended } else { Over::Stopped }).map_err(failed);
+        }
         loop {
             if self.offer.is_none() && self.sources.iter().all(Source::is_done) {
                 // Each as soon as it has all: what another still holds may be waiting for this one's reader to end.
                 self.sinks.iter_mut().filter(|sink| sink.is_empty()).for_each(Sink::close);
             }
             if self.sinks.iter().all(Sink::is_closed) {
-                // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
-                self.sources.iter_mut().for_each(Source::close);
                 return Ok(Over::Ended);
             }
             let polled = self.wait()?;

@@ -92,6 +92,16 @@ impl Sink {
         self.fd.is_none()
     }
 
+    /// What it writes to, unless it is closed.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether it is nothing but a pipe, so that data may be moved to it by other ways than through this sink.
+    pub fn is_bare_pipe(&self) -> bool {
+        self.way == Way::Pipe && !self.backlog.is_boundless()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.backlog.is_empty()
     }

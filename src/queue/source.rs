@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::read;
 
 use crate::queue::BLOCK;
@@ -87,6 +88,13 @@ impl Source {
 
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// Its pipe, where bytes may be moved from it by other ways than through this source.
+    pub fn bare_pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.readable().filter(|fd| {
+            self.framer.is_bytes() && fstat(fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
+        })
     }
 
     pub fn framer(&self) -> &Framer {

@@ -201,9 +201,9 @@ fn framings() -> impl Strategy<Value = Records> {
 
 /// Bytes of one writer that are records to their end: some long, most short, with much of what framings look for.
 fn writes(records: Records) -> impl Strategy<Value = Vec<u8>> {
-    let long = (any::<u8>(), 0..200_000usize).prop_map(|(byte, size)| vec![byte; size]);
+    let long = (any::<u8>(), 0..70_000usize).prop_map(|(byte, size)| vec![byte; size]);
     let short = vec(prop_oneof![Just(b'\n'), Just(0), Just(b'>'), Just(b'a'), Just(b'b'), any::<u8>()], 0..40);
-    vec(prop_oneof![1 => long, 8 => short], 0..12).prop_map(move |pieces| {
+    vec(prop_oneof![1 => long, 12 => short], 0..12).prop_map(move |pieces| {
         let mut data = Vec::new();
         for piece in pieces {
             if records == Records::Length32 {
@@ -301,7 +301,7 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_torn_lost_doubled_or_reordered(case in cases()) {
@@ -389,4 +389,96 @@ fn an_end_within_a_record_of_known_length_is_a_fault() {
             assert_eq!(rig.readers[0].read(&mut only).unwrap(), 0);
         }
     }
+}
+
+/// A writer that never ends and a reader that never reads: what has been taken in is bounded, and stopping works then.
+#[test]
+fn a_stuck_reader_bounds_what_is_held_and_does_not_hold_up_a_stop() {
+    for (outputs, capacity) in [(1, 0), (1, 100_000), (3, 100_000)] {
+        let mut rig = Shape { inputs: 2, outputs, capacity, ..Shape::default() }.build(None);
+        // All but the first read on: the stuck one holds them back.
+        let stuck = rig.readers.remove(0);
+        thread::scope(|scope| {
+            for reader in rig.readers.drain(..) {
+                scope.spawn(move || read_up_to(reader, None));
+            }
+            let writers: Vec<_> = rig
+                .writers
+                .drain(..)
+                .map(|writer| scope.spawn(move || write_pieces(writer, &b"line\n".repeat(1_000_000), &[])))
+                .collect();
+            let taken = || rig.relay.counts().inputs.iter().map(|count| count.bytes).sum::<u64>();
+            let least = (4096 + capacity) as u64;
+            while taken() < least {
+                thread::yield_now();
+            }
+            // It could take much more now, if it did.
+            (0..10_000).for_each(|_| thread::yield_now());
+            rig.relay.stop();
+            while !rig.relay.is_finished() {
+                thread::yield_now();
+            }
+            let taken = taken();
+            let blocks = 2 * crate::queue::BLOCK as u64;
+            assert!(taken <= least + blocks, "{taken} bytes for a capacity of {capacity}");
+            for writer in writers {
+                writer.join().unwrap();
+            }
+        });
+        drop(stuck);
+    }
+}
+
+/// What has no room on disk is said, with the place, and no reader takes it for the end of data.
+#[test]
+fn a_spill_that_cannot_be_written_breaks_the_run() {
+    let gone = tempfile::tempdir().unwrap().path().to_owned();
+    let mut rig = Shape { capacity: 1, ..Shape::default() }.build(Some(&gone));
+    write_pieces(rig.writers.remove(0), &[b'\n'; 10_000], &[]);
+    let RelayEvent::Broken(why) = next(&rig.events) else { panic!("not broken") };
+    let place = format!("can't make a spill file of queue `q` in {}: No such file or directory", gone.display());
+    assert!(why.starts_with(&place), "{why}");
+    assert!(!rig.relay.is_finished());
+    rig.relay.stop();
+    rig.relay.join();
+}
+
+/// Standard output is shared with whoever started procflow: its flags stay as they are, and a full pipe is waited for.
+#[test]
+fn a_shared_output_keeps_its_flags() {
+    let (read, write) = pipe(4096);
+    let ours = write.try_clone().unwrap();
+    let (input, writer) = pipe(65536);
+    let (relay_events, events, _wake) = events();
+    let spec = RelaySpec {
+        name: "q".into(),
+        inputs: vec![RelayInput { fd: input, fate: Arc::default() }],
+        outputs: vec![RelayOutput { fd: write, spill: None }],
+        records: Records::Lines,
+        max_record: 1 << 20,
+        merge: Merge::Arrive,
+        on_writer_failure: OnWriterFailure::Cancel,
+        capacity: 0,
+    };
+    let relay = start(spec, relay_events).unwrap();
+    assert_eq!(fcntl(&ours, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits(), 0);
+    drop(ours);
+    let data = b"many a line\n".repeat(10_000);
+    let found = thread::scope(|scope| {
+        scope.spawn(|| write_pieces(writer.into(), &data, &[]));
+        read_up_to(read.into(), None)
+    });
+    assert!(found == data);
+    assert_eq!(next(&events), RelayEvent::Ended);
+    relay.join();
+}
+
+/// When the last reader has gone the writer hears of it at its next write, as with a plain pipe.
+#[test]
+fn a_writer_without_readers_gets_a_broken_pipe() {
+    let mut rig = Shape { outputs: 2, ..Shape::default() }.build(None);
+    rig.readers.clear();
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+    let error = rig.writers[0].write_all(b"x\n").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }
