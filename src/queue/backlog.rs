@@ -57,7 +57,13 @@ impl Backlog {
         Backlog {
             memory: VecDeque::new(),
             capacity,
-            spill: spill.map(|dir| Spill { dir, file: None, front: 0, hole: 0, end: 0 }),
+            spill: spill.map(|dir| Spill {
+                dir,
+                file: None,
+                front: 0,
+                hole: 0,
+                end: 0,
+            }),
         }
     }
 
@@ -79,7 +85,11 @@ impl Backlog {
     /// Takes as much of `data` as has room; returns how much that is.
     pub fn push(&mut self, data: &[u8]) -> Result<usize, SpillError> {
         let in_order = self.spill.as_ref().is_none_or(Spill::is_empty);
-        let room = if in_order { self.capacity.saturating_sub(self.memory.len()) } else { 0 };
+        let room = if in_order {
+            self.capacity.saturating_sub(self.memory.len())
+        } else {
+            0
+        };
         let (held, more) = data.split_at(room.min(data.len()));
         self.memory.extend(held);
         match &mut self.spill {
@@ -99,7 +109,9 @@ impl Backlog {
     pub fn consume(&mut self, count: usize) -> Result<(), SpillError> {
         self.memory.drain(..count);
         match &mut self.spill {
-            Some(spill) if self.memory.is_empty() && !spill.is_empty() => spill.take(&mut self.memory),
+            Some(spill) if self.memory.is_empty() && !spill.is_empty() => {
+                spill.take(&mut self.memory)
+            }
             _ => Ok(()),
         }
     }
@@ -129,7 +141,9 @@ impl Spill {
 
     /// Moves up to a block from the file's front to `memory`, which is empty.
     fn take(&mut self, memory: &mut VecDeque<u8>) -> Result<(), SpillError> {
-        let Some(file) = &self.file else { panic!("BUG: {} bytes spilled, but no file", self.end - self.front) };
+        let Some(file) = &self.file else {
+            panic!("BUG: {} bytes spilled, but no file", self.end - self.front)
+        };
         let count = usize::try_from(self.end - self.front).map_or(BLOCK, |held| held.min(BLOCK));
         let mut block = vec![0; count];
         if let Err(error) = file.read_exact_at(&mut block, self.front) {
@@ -139,18 +153,29 @@ impl Spill {
         self.front += count as u64;
         if self.is_empty() {
             (self.front, self.hole, self.end) = (0, 0, 0);
-            return file.set_len(0).map_err(|error| self.error("empty a spill file", error));
+            return file
+                .set_len(0)
+                .map_err(|error| self.error("empty a spill file", error));
         }
         if self.front - self.hole >= HOLE {
             // A file system without holes keeps the space until the file is empty: nothing to report.
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let _ = fallocate(file, flags, self.hole.cast_signed(), (self.front - self.hole).cast_signed());
+            let _ = fallocate(
+                file,
+                flags,
+                self.hole.cast_signed(),
+                (self.front - self.hole).cast_signed(),
+            );
             self.hole = self.front;
         }
         Ok(())
     }
 
     fn error(&self, call: &'static str, error: io::Error) -> SpillError {
-        SpillError { dir: self.dir.clone(), call, error }
+        SpillError {
+            dir: self.dir.clone(),
+            call,
+            error,
+        }
     }
 }

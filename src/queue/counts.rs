@@ -52,7 +52,11 @@ impl Counter {
 
 impl Counters {
     pub fn new(inputs: usize, outputs: usize, has_records: bool) -> Counters {
-        let some = |count| std::iter::repeat_with(Counter::default).take(count).collect();
+        let some = |count| {
+            std::iter::repeat_with(Counter::default)
+                .take(count)
+                .collect()
+        };
         Counters {
             inputs: some(inputs),
             outputs: some(outputs),
@@ -65,7 +69,9 @@ impl Counters {
     pub fn snapshot(&self) -> Counts {
         let count = |counter: &Counter| Count {
             bytes: counter.bytes.load(Ordering::Relaxed),
-            records: self.has_records.then(|| counter.records.load(Ordering::Relaxed)),
+            records: self
+                .has_records
+                .then(|| counter.records.load(Ordering::Relaxed)),
         };
         Counts {
             inputs: self.inputs.iter().map(count).collect(),

@@ -67,7 +67,9 @@ impl Framer {
                 [byte] => Kind::Terminator(*byte),
                 bytes => Kind::Separator(Finder::new(bytes).into_owned()),
             },
-            Records::Start(text) => Kind::Start(Finder::new(&[b"\n", text.as_bytes()].concat()).into_owned()),
+            Records::Start(text) => {
+                Kind::Start(Finder::new(&[b"\n", text.as_bytes()].concat()).into_owned())
+            }
             Records::Bytes => Kind::Bytes,
         };
         let max_record = usize::try_from(max_record).unwrap_or(usize::MAX);
@@ -76,7 +78,10 @@ impl Framer {
 
     /// No records: any cut will do.
     pub fn bytes() -> Framer {
-        Framer { kind: Kind::Bytes, max_record: usize::MAX }
+        Framer {
+            kind: Kind::Bytes,
+            max_record: usize::MAX,
+        }
     }
 
     /// Whether a writer's end can be in the middle of a record, so that the end alone tells a fault.
@@ -94,12 +99,20 @@ impl Framer {
     pub fn whole(&self, data: &[u8], seen: usize) -> Whole {
         let seen = seen.min(data.len());
         match &self.kind {
-            Kind::Bytes => Whole { end: data.len(), records: 0, too_long: false },
+            Kind::Bytes => Whole {
+                end: data.len(),
+                records: 0,
+                too_long: false,
+            },
             // The usual case: with so few bytes no record can be too long, and only the last end matters.
             Kind::Terminator(byte) if data.len() <= self.max_record => {
                 let end = memrchr(*byte, &data[seen..]).map_or(0, |at| seen + at + 1);
                 let records = memchr_iter(*byte, &data[seen..end.max(seen)]).count() as u64;
-                Whole { end, records, too_long: false }
+                Whole {
+                    end,
+                    records,
+                    too_long: false,
+                }
             }
             Kind::Terminator(byte) => {
                 let ends = memchr_iter(*byte, &data[seen..]).map(|at| seen + at + 1);
@@ -108,33 +121,52 @@ impl Framer {
             Kind::Separator(finder) => {
                 let length = finder.needle().len();
                 let mut from = (seen + 1).saturating_sub(length);
-                self.one_by_one(data, std::iter::repeat_with(move || {
-                    let at = finder.find(data.get(from..)?)?;
-                    from += at + length;
-                    Some(from)
-                }))
+                self.one_by_one(
+                    data,
+                    std::iter::repeat_with(move || {
+                        let at = finder.find(data.get(from..)?)?;
+                        from += at + length;
+                        Some(from)
+                    }),
+                )
             }
             Kind::Start(finder) => {
                 let mut from = (seen + 1).saturating_sub(finder.needle().len());
-                self.one_by_one(data, std::iter::repeat_with(move || {
-                    let at = finder.find(data.get(from..)?)?;
-                    // Behind the newline; the next may begin within what was found (a needle of newlines).
-                    from += at + 1;
-                    Some(from)
-                }))
+                self.one_by_one(
+                    data,
+                    std::iter::repeat_with(move || {
+                        let at = finder.find(data.get(from..)?)?;
+                        // Behind the newline; the next may begin within what was found (a needle of newlines).
+                        from += at + 1;
+                        Some(from)
+                    }),
+                )
             }
             Kind::Length32 => {
                 let mut start = 0;
-                self.one_by_one(data, std::iter::repeat_with(move || {
-                    let length = data.get(start..)?.first_chunk::<4>()?;
-                    start = start.saturating_add(4).saturating_add(u32::from_be_bytes(*length) as usize);
-                    Some(start)
-                }))
+                self.one_by_one(
+                    data,
+                    std::iter::repeat_with(move || {
+                        let length = data.get(start..)?.first_chunk::<4>()?;
+                        start = start
+                            .saturating_add(4)
+                            .saturating_add(u32::from_be_bytes(*length) as usize);
+                        Some(start)
+                    }),
+                )
             }
-            Kind::Size(size) if *size > self.max_record => Whole { end: 0, records: 0, too_long: true },
+            Kind::Size(size) if *size > self.max_record => Whole {
+                end: 0,
+                records: 0,
+                too_long: true,
+            },
             Kind::Size(size) => {
                 let records = data.len() / size;
-                Whole { end: records * size, records: records as u64, too_long: false }
+                Whole {
+                    end: records * size,
+                    records: records as u64,
+                    too_long: false,
+                }
             }
         }
     }
@@ -142,7 +174,11 @@ impl Framer {
     /// Takes record ends as long as they lie in `data` and no record is too long. An end may lie behind `data` where a
     /// length told so.
     fn one_by_one(&self, data: &[u8], ends: impl Iterator<Item = Option<usize>>) -> Whole {
-        let mut whole = Whole { end: 0, records: 0, too_long: false };
+        let mut whole = Whole {
+            end: 0,
+            records: 0,
+            too_long: false,
+        };
         for end in ends {
             whole.too_long = end.unwrap_or(data.len()) - whole.end > self.max_record;
             match end {
@@ -158,7 +194,11 @@ impl Framer {
 
     /// What `rest`, which is not empty and stands behind the last complete record, is when nothing more comes.
     pub fn rest(&self) -> Rest {
-        if self.is_counted() { Rest::Torn } else { Rest::Unterminated }
+        if self.is_counted() {
+            Rest::Torn
+        } else {
+            Rest::Unterminated
+        }
     }
 
     /// What must follow `record`, an unterminated last one, before another writer's record can: as little as makes a
@@ -205,7 +245,10 @@ mod tests {
     }
 
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
-        vec(prop_oneof![3 => Just(b'\n'), 3 => Just(0), 2 => Just(b'>'), 2 => Just(b'a'), 1 => any::<u8>()], 0..200)
+        vec(
+            prop_oneof![3 => Just(b'\n'), 3 => Just(0), 2 => Just(b'>'), 2 => Just(b'a'), 1 => any::<u8>()],
+            0..200,
+        )
     }
 
     proptest! {

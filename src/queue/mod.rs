@@ -27,7 +27,10 @@ mod model;
 mod tests;
 
 pub use counts::{Count, Counts};
-pub use relay::{Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd, start};
+pub use relay::{
+    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd,
+    start,
+};
 
 /// Bytes that are moved at once. Larger blocks leave the cache, smaller ones cost more calls: of 64 KiB to 1 MiB,
 /// 64 and 128 KiB moved 100-byte lines fastest.

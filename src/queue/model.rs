@@ -27,7 +27,9 @@ pub(crate) fn split(records: &Records, data: &[u8]) -> Split {
                 told = begin + 4 + length as usize;
                 told == at
             }
-            Records::Start(start) => record.ends_with(b"\n") && data[at..].starts_with(start.as_bytes()),
+            Records::Start(start) => {
+                record.ends_with(b"\n") && data[at..].starts_with(start.as_bytes())
+            }
             Records::Bytes => false,
         };
         if ended {

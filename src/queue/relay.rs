@@ -19,11 +19,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::queue::backlog::Backlog;
+use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::counts::{Counters, Counts};
 use crate::queue::framer::Framer;
 use crate::queue::sink::{Sink, SinkError};
-use crate::queue::source::{Next, Source};
+use crate::queue::source::{Next, Source, SourceError};
 use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
@@ -90,7 +90,11 @@ impl Fate {
 
     /// What was said last; [`WriterEnd::Ended`] where nothing was.
     pub fn get(&self) -> WriterEnd {
-        if self.torn.load(Ordering::Acquire) { WriterEnd::Torn } else { WriterEnd::Ended }
+        if self.torn.load(Ordering::Acquire) {
+            WriterEnd::Torn
+        } else {
+            WriterEnd::Ended
+        }
     }
 }
 
@@ -181,12 +185,20 @@ impl Drop for RelayHandle {
 /// # Errors
 /// A setting that makes no sense (`InvalidInput`), no descriptor or thread to be had.
 pub fn start(spec: RelaySpec, events: RelayEvents) -> io::Result<RelayHandle> {
-    let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    let stop = Arc::new(EventFd::from_flags(
+        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+    )?);
     let name = format!("queue {}", spec.name.replace('\0', "?"));
     let mut relay = Relay::new(spec, events, Arc::clone(&stop))?;
     let counters = Arc::clone(&relay.counters);
-    let thread = std::thread::Builder::new().name(name).spawn(move || relay.live())?;
-    Ok(RelayHandle { stop, counters, thread: Some(thread) })
+    let thread = std::thread::Builder::new()
+        .name(name)
+        .spawn(move || relay.live())?;
+    Ok(RelayHandle {
+        stop,
+        counters,
+        thread: Some(thread),
+    })
 }
 
 /// All that a relay's thread owns.
@@ -231,6 +243,8 @@ struct Broken(String);
 enum Polled {
     Stop,
     Source(usize),
+    /// A source whose turn has not come.
+    Ahead(usize),
     Faulty(usize),
     Sink(usize, PollFlags),
 }
@@ -243,14 +257,38 @@ impl Relay {
         let as_they_come = spec.inputs.len() == 1
             && spec.on_writer_failure == OnWriterFailure::Cancel
             && !framer.is_counted();
-        let framer = if as_they_come { Framer::bytes() } else { framer };
+        let framer = if as_they_come {
+            Framer::bytes()
+        } else {
+            framer
+        };
         let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
-        let source = |input: RelayInput| Source::new(input.fd, input.fate, framer.clone());
-        let sink = |output: RelayOutput| Sink::new(output.fd, Backlog::new(spec.capacity, output.spill));
+        // Where an output spills no writer may be held up, not even until its turn comes.
+        let ahead = match spec.merge {
+            Merge::Sequence => spec.outputs.iter().find_map(|output| output.spill.clone()),
+            Merge::Arrive => None,
+        };
+        let source = |input: RelayInput| {
+            let source = Source::new(input.fd, input.fate, framer.clone())?;
+            Ok(match &ahead {
+                Some(dir) => source.read_ahead(Backlog::new(spec.capacity, Some(dir.clone()))),
+                None => source,
+            })
+        };
+        let sink =
+            |output: RelayOutput| Sink::new(output.fd, Backlog::new(spec.capacity, output.spill));
         Ok(Relay {
             name: spec.name,
-            sources: spec.inputs.into_iter().map(source).collect::<io::Result<_>>()?,
-            sinks: spec.outputs.into_iter().map(sink).collect::<io::Result<_>>()?,
+            sources: spec
+                .inputs
+                .into_iter()
+                .map(source)
+                .collect::<io::Result<_>>()?,
+            sinks: spec
+                .outputs
+                .into_iter()
+                .map(sink)
+                .collect::<io::Result<_>>()?,
             merge: spec.merge,
             on_writer_failure: spec.on_writer_failure,
             max_record: spec.max_record,
@@ -277,12 +315,18 @@ impl Relay {
             Ok(Err(Broken(why))) => why,
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let text = text
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("no message");
                 format!("queue `{}` panicked: {text}", self.name)
             }
         };
         self.events.send(RelayEvent::Broken(broken));
-        while poll(&mut [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+        while poll(
+            &mut [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::NONE,
+        ) == Err(Errno::EINTR)
+        {}
     }
 
     fn run(&mut self) -> Result<Over, Broken> {
@@ -292,14 +336,20 @@ impl Relay {
             && self.sinks.iter().all(Sink::is_bare_pipe)
         {
             let stop = self.stop.as_fd();
-            let ended = Tee::new(input, &mut self.sinks, stop, &self.counters).and_then(|mut tee| tee.run());
+            let ended = Tee::new(input, &mut self.sinks, stop, &self.counters)
+                .and_then(|mut tee| tee.run());
             let failed = |error| Broken(format!("can't copy queue `{}`: {error}", self.name));
-            return ended.map(|ended| if ended { Over::Ended } else { Over::Stopped }).map_err(failed);
+            return ended
+                .map(|ended| if ended { Over::Ended } else { Over::Stopped })
+                .map_err(failed);
         }
         loop {
             if self.offer.is_none() && self.sources.iter().all(Source::is_done) {
                 // Each as soon as it has all: what another still holds may be waiting for this one's reader to end.
-                self.sinks.iter_mut().filter(|sink| sink.is_empty()).for_each(Sink::close);
+                self.sinks
+                    .iter_mut()
+                    .filter(|sink| sink.is_empty())
+                    .for_each(Sink::close);
             }
             if self.sinks.iter().all(Sink::is_closed) {
                 return Ok(Over::Ended);
@@ -315,11 +365,14 @@ impl Relay {
             }
             self.hand_out()?;
             // Not before room was made: what is read has somewhere to go.
-            let pivot = polled.iter().position(|end| matches!(end, Polled::Source(source) if *source >= self.turn));
+            let pivot = polled
+                .iter()
+                .position(|end| matches!(end, Polled::Source(source) if *source >= self.turn));
             let (late, early) = polled.split_at(pivot.unwrap_or(0));
             for end in early.iter().chain(late) {
                 match end {
                     Polled::Source(source) if self.offer.is_none() => self.read(*source)?,
+                    Polled::Ahead(source) => self.read_ahead(*source)?,
                     Polled::Faulty(source) => self.sources[*source].close(),
                     _ => {}
                 }
@@ -329,19 +382,35 @@ impl Relay {
 
     /// Waits until something can be done.
     fn wait(&self) -> Result<Vec<Polled>, Broken> {
-        let mut ends = vec![(PollFd::new(self.stop.as_fd(), PollFlags::POLLIN), Polled::Stop)];
+        let mut ends = vec![(
+            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
+            Polled::Stop,
+        )];
         let offered = self.offer.as_ref().map_or(0, Offer::len);
         for (at, sink) in self.sinks.iter().enumerate() {
             if let Some((fd, wants)) = sink.waits(offered) {
                 // Without POLLOUT it still says when the reader has gone.
-                let events = if wants { PollFlags::POLLOUT } else { PollFlags::empty() };
+                let events = if wants {
+                    PollFlags::POLLOUT
+                } else {
+                    PollFlags::empty()
+                };
                 ends.push((PollFd::new(fd, events), Polled::Sink(at, events)));
             }
         }
+        let last = match self.merge {
+            Merge::Arrive => self.sources.len(),
+            Merge::Sequence => self.first_open(),
+        };
+        let mut at_once = None;
         for (at, source) in self.sources.iter().enumerate() {
-            if let Some(fd) = source.readable()
+            if at > last {
+                let fd = source.readable_ahead();
+                ends.extend(fd.map(|fd| (PollFd::new(fd, PollFlags::POLLIN), Polled::Ahead(at))));
+            } else if self.offer.is_none() && source.has_ahead() {
+                at_once = Some(Polled::Source(at));
+            } else if let Some(fd) = source.readable()
                 && self.offer.is_none()
-                && !(self.merge == Merge::Sequence && at > self.first_open())
             {
                 ends.push((PollFd::new(fd, PollFlags::POLLIN), Polled::Source(at)));
             }
@@ -353,19 +422,30 @@ impl Relay {
         }
         let (mut fds, whose): (Vec<PollFd>, Vec<Polled>) = ends.into_iter().unzip();
         let begin = Instant::now();
-        while let Err(error) = poll(&mut fds, PollTimeout::NONE) {
+        let timeout = if at_once.is_some() {
+            PollTimeout::ZERO
+        } else {
+            PollTimeout::NONE
+        };
+        while let Err(error) = poll(&mut fds, timeout) {
             if error != Errno::EINTR {
-                return Err(Broken(format!("can't wait for the ends of queue `{}`: {error}", self.name)));
+                return Err(Broken(format!(
+                    "can't wait for the ends of queue `{}`: {error}",
+                    self.name
+                )));
             }
         }
         self.count_wait(begin);
-        let said = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+        let said = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
         let said = said.zip(whose).filter(|(events, _)| !events.is_empty());
         Ok(said
             .map(|(events, end)| match end {
                 Polled::Sink(at, _) => Polled::Sink(at, events),
                 other => other,
             })
+            .chain(at_once)
             .collect())
     }
 
@@ -380,14 +460,19 @@ impl Relay {
 
     /// The source whose turn it is where they come in sequence.
     fn first_open(&self) -> usize {
-        self.sources.iter().position(|source| !source.is_done()).unwrap_or(self.sources.len())
+        self.sources
+            .iter()
+            .position(|source| !source.is_done())
+            .unwrap_or(self.sources.len())
     }
 
     /// A sink has room, or has gone.
     fn flush(&mut self, at: usize, events: PollFlags) -> Result<(), Broken> {
         let sink = &mut self.sinks[at];
         sink.polled(events);
-        let left = sink.flush().map_err(|error| broken(&self.name, error))?;
+        let left = sink
+            .flush()
+            .map_err(|error| unwritable(&self.name, error))?;
         self.counters.outputs[at].add(left, 0);
         Ok(())
     }
@@ -397,20 +482,34 @@ impl Relay {
         self.turn = at + 1;
         match self.sources[at].fill() {
             Ok(count) => self.counters.inputs[at].add(count, 0),
-            Err(error) => return Err(Broken(format!("can't read queue `{}`: {error}", self.name))),
+            Err(error) => return Err(unreadable(&self.name, error)),
         }
         self.advance(at);
         self.hand_out()
     }
 
+    /// A source has something to read, but it isn't its turn.
+    fn read_ahead(&mut self, at: usize) -> Result<(), Broken> {
+        let count = self.sources[at]
+            .fill_ahead()
+            .map_err(|error| unreadable(&self.name, error))?;
+        self.counters.inputs[at].add(count, 0);
+        Ok(())
+    }
+
     /// Hands out what is offered, and what its source has behind that, as far as it goes.
     fn hand_out(&mut self) -> Result<(), Broken> {
         while let Some(offer) = &self.offer {
-            let parts = [&offer.terminator[..], self.sources[offer.source].data(offer.end)];
+            let parts = [
+                &offer.terminator[..],
+                self.sources[offer.source].data(offer.end),
+            ];
             let mut is_taken = true;
             for (sink, counter) in self.sinks.iter_mut().zip(&self.counters.outputs) {
                 let had_taken = sink.has_taken(offer.len());
-                let left = sink.take(parts).map_err(|error| broken(&self.name, error))?;
+                let left = sink
+                    .take(parts)
+                    .map_err(|error| unwritable(&self.name, error))?;
                 let has_taken = sink.has_taken(offer.len());
                 let took_now = has_taken && !had_taken && !sink.is_closed();
                 counter.add(left, if took_now { offer.records } else { 0 });
@@ -453,7 +552,12 @@ impl Relay {
     fn offer(&mut self, source: usize, end: usize, records: u64, missing: Vec<u8>) {
         let terminator = std::mem::replace(&mut self.missing, missing);
         self.counters.inputs[source].add(0, records);
-        self.offer = Some(Offer { source, terminator, end, records });
+        self.offer = Some(Offer {
+            source,
+            terminator,
+            end,
+            records,
+        });
         self.sinks.iter_mut().for_each(Sink::renew);
     }
 
@@ -474,11 +578,26 @@ impl Offer {
     }
 }
 
-fn broken(name: &str, error: SinkError) -> Broken {
-    Broken(match error {
-        SinkError::Write(error) => format!("can't write what queue `{name}` carries: {error}"),
-        SinkError::Spill(spill) => {
-            format!("can't {} of queue `{name}` in {}: {}", spill.call, spill.dir.display(), spill.error)
+fn unreadable(name: &str, error: SourceError) -> Broken {
+    match error {
+        SourceError::Read(error) => Broken(format!("can't read queue `{name}`: {error}")),
+        SourceError::Spill(error) => unspillable(name, &error),
+    }
+}
+
+fn unwritable(name: &str, error: SinkError) -> Broken {
+    match error {
+        SinkError::Write(error) => {
+            Broken(format!("can't write what queue `{name}` carries: {error}"))
         }
-    })
+        SinkError::Spill(error) => unspillable(name, &error),
+    }
+}
+
+fn unspillable(name: &str, error: &SpillError) -> Broken {
+    let SpillError { dir, call, error } = error;
+    Broken(format!(
+        "can't {call} of queue `{name}` in {}: {error}",
+        dir.display()
+    ))
 }

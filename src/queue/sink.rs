@@ -73,9 +73,19 @@ impl Sink {
         let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
         let (fd, way) = match kind {
             SFlag::S_IFIFO | SFlag::S_IFCHR => match reopen(&fd) {
-                Ok(own) => (Some(own), if kind == SFlag::S_IFIFO { Way::Pipe } else { Way::Device }),
+                Ok(own) => (
+                    Some(own),
+                    if kind == SFlag::S_IFIFO {
+                        Way::Pipe
+                    } else {
+                        Way::Device
+                    },
+                ),
                 // fifo(7): nobody has it open for reading.
-                Err(error) if kind == SFlag::S_IFIFO && error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                Err(error)
+                    if kind == SFlag::S_IFIFO
+                        && error.raw_os_error() == Some(Errno::ENXIO as i32) =>
+                {
                     (None, Way::Pipe)
                 }
                 // Another user's pipe, no /proc, a terminal of another namespace.
@@ -84,7 +94,13 @@ impl Sink {
             SFlag::S_IFREG | SFlag::S_IFBLK => (Some(fd), Way::File),
             _ => (Some(fd), Way::Shared),
         };
-        Ok(Sink { fd, way, ready: way != Way::Shared, backlog, taken: 0 })
+        Ok(Sink {
+            fd,
+            way,
+            ready: way != Way::Shared,
+            backlog,
+            taken: 0,
+        })
     }
 
     /// Its reader has gone, or it has been given all.
@@ -194,7 +210,11 @@ impl Sink {
 fn reopen(fd: &OwnedFd) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
-    OpenOptions::new().write(true).custom_flags(flags).open(path).map(OwnedFd::from)
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(flags)
+        .open(path)
+        .map(OwnedFd::from)
 }
 
 /// One write(2).

@@ -10,6 +10,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::read;
 
 use crate::queue::BLOCK;
+use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::framer::{Framer, Rest};
 use crate::queue::relay::{Fate, WriterEnd};
 
@@ -27,6 +28,30 @@ pub(crate) struct Source {
     seen: usize,
     /// Bytes handed on so far.
     passed: u64,
+    ahead: Option<Ahead>,
+}
+
+/// What was read before the source's turn: where writers come in sequence and none may be held up.
+#[derive(Debug)]
+struct Ahead {
+    backlog: Backlog,
+    /// The pipe had come to its end then.
+    ended: bool,
+}
+
+/// Why a source can't go on.
+#[derive(Debug)]
+pub(crate) enum SourceError {
+    /// Its pipe.
+    Read(io::Error),
+    /// Its file for what was read ahead.
+    Spill(SpillError),
+}
+
+impl From<SpillError> for SourceError {
+    fn from(error: SpillError) -> Self {
+        SourceError::Spill(error)
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +92,61 @@ impl Source {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         let state = State::Open(fd);
-        Ok(Source { state, fate, framer, buffer: Vec::new(), start: 0, end: 0, seen: 0, passed: 0 })
+        Ok(Source {
+            state,
+            fate,
+            framer,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            seen: 0,
+            passed: 0,
+            ahead: None,
+        })
+    }
+
+    /// Lets it be read before its turn, too.
+    pub fn read_ahead(mut self, backlog: Backlog) -> Source {
+        self.ahead = Some(Ahead {
+            backlog,
+            ended: false,
+        });
+        self
+    }
+
+    /// The end to wait on before its turn.
+    pub fn readable_ahead(&self) -> Option<BorrowedFd<'_>> {
+        self.ahead.as_ref().filter(|ahead| !ahead.ended)?;
+        self.readable()
+    }
+
+    /// There is something to [`Source::fill`] without waiting for the pipe.
+    pub fn has_ahead(&self) -> bool {
+        let is_open = matches!(self.state, State::Open(_));
+        is_open
+            && self
+                .ahead
+                .as_ref()
+                .is_some_and(|ahead| ahead.ended || !ahead.backlog.is_empty())
+    }
+
+    /// Reads once before its turn; returns how many bytes that brought.
+    pub fn fill_ahead(&mut self) -> Result<usize, SourceError> {
+        let (State::Open(fd), Some(ahead)) = (&self.state, &mut self.ahead) else {
+            return Ok(0);
+        };
+        self.buffer.resize(BLOCK, 0);
+        match get(fd, &mut self.buffer)? {
+            None => Ok(0),
+            Some(0) => {
+                ahead.ended = true;
+                Ok(0)
+            }
+            Some(count) => {
+                ahead.backlog.push(&self.buffer[..count])?;
+                Ok(count)
+            }
+        }
     }
 
     /// The end to wait on for more data.
@@ -93,7 +172,9 @@ impl Source {
     /// Its pipe, where bytes may be moved from it by other ways than through this source.
     pub fn bare_pipe(&self) -> Option<BorrowedFd<'_>> {
         self.readable().filter(|fd| {
-            self.framer.is_bytes() && fstat(fd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
+            self.framer.is_bytes()
+                && fstat(fd)
+                    .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits())
         })
     }
 
@@ -111,9 +192,11 @@ impl Source {
         &self.buffer[self.start..self.start + end]
     }
 
-    /// Reads once; returns how many bytes that brought. At the end of data, [`Source::next`] says so.
-    pub fn fill(&mut self) -> io::Result<usize> {
-        let State::Open(fd) = &self.state else { return Ok(0) };
+    /// Reads once; returns how many bytes that brought from the pipe. At the end of data, [`Source::next`] says so.
+    pub fn fill(&mut self) -> Result<usize, SourceError> {
+        let State::Open(fd) = &self.state else {
+            return Ok(0);
+        };
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -123,31 +206,50 @@ impl Source {
         } else if self.buffer.len() - self.end < BLOCK / 2 {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
-        match read(fd, &mut self.buffer[self.end..]) {
-            Ok(0) => {
+        if let Some(ahead) = &mut self.ahead {
+            let (front, _) = ahead.backlog.front();
+            let count = front.len().min(self.buffer.len() - self.end);
+            self.buffer[self.end..self.end + count].copy_from_slice(&front[..count]);
+            self.end += count;
+            if count > 0 {
+                ahead.backlog.consume(count)?;
+                return Ok(0);
+            }
+            if ahead.ended {
+                self.state = State::AtEnd;
+                return Ok(0);
+            }
+        }
+        match get(fd, &mut self.buffer[self.end..])? {
+            None => Ok(0),
+            Some(0) => {
                 self.state = State::AtEnd;
                 Ok(0)
             }
-            Ok(count) => {
+            Some(count) => {
                 self.end += count;
                 Ok(count)
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
-            Err(error) => Err(error.into()),
         }
     }
 
     /// What there is to hand on. [`Source::consume`] must follow before this is asked again where there was something.
     pub fn next(&mut self) -> Next {
         let held = self.end - self.start;
-        if matches!(self.state, State::Done | State::Faulty(_) | State::FaultyAtEnd) {
+        if matches!(
+            self.state,
+            State::Done | State::Faulty(_) | State::FaultyAtEnd
+        ) {
             return Next::More;
         }
         if self.seen < held {
             let whole = self.framer.whole(self.data(held), self.seen);
             self.seen = if whole.too_long { whole.end } else { held };
             if whole.end > 0 {
-                return Next::Whole { end: whole.end, records: whole.records };
+                return Next::Whole {
+                    end: whole.end,
+                    records: whole.records,
+                };
             }
             if whole.too_long {
                 return Next::TooLong;
@@ -191,6 +293,16 @@ impl Source {
 
     fn forget(&mut self) {
         self.buffer = Vec::new();
+        self.ahead = None;
         (self.start, self.end, self.seen) = (0, 0, 0);
+    }
+}
+
+/// One read(2); `None` where there is nothing now.
+fn get(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, SourceError> {
+    match read(fd, buffer) {
+        Ok(count) => Ok(Some(count)),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+        Err(error) => Err(SourceError::Read(error.into())),
     }
 }

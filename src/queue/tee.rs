@@ -91,7 +91,11 @@ impl<'a> Tee<'a> {
             let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
             // Where the user's pipe pages are used up it stays smaller: slower, that's all.
             let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size));
-            Ok(Link { read, write, held: 0 })
+            Ok(Link {
+                read,
+                write,
+                held: 0,
+            })
         };
         Ok(Tee {
             input,
@@ -119,7 +123,11 @@ impl<'a> Tee<'a> {
                 return Ok(true);
             }
             // With something moved this only looks whether to stop.
-            if self.wait(if moved { PollTimeout::ZERO } else { PollTimeout::NONE })? {
+            if self.wait(if moved {
+                PollTimeout::ZERO
+            } else {
+                PollTimeout::NONE
+            })? {
                 return Ok(false);
             }
         }
@@ -134,7 +142,8 @@ impl<'a> Tee<'a> {
     }
 
     fn source(&self, at: usize) -> BorrowedFd<'_> {
-        at.checked_sub(1).map_or(self.input, |link| self.links[link].read.as_fd())
+        at.checked_sub(1)
+            .map_or(self.input, |link| self.links[link].read.as_fd())
     }
 
     /// Gives a stage's sink what it takes of what the stage reads.
@@ -155,7 +164,9 @@ impl<'a> Tee<'a> {
                 self.counters.outputs[at].add(count, 0);
                 return Ok(true);
             }
-            Moved::Blocked if at == 0 && !self.input_is_readable()? => self.input_state = Input::Empty,
+            Moved::Blocked if at == 0 && !self.input_is_readable()? => {
+                self.input_state = Input::Empty
+            }
             Moved::Blocked => self.has_room[at] = false,
             Moved::Gone => {
                 self.sinks[at].close();
@@ -194,7 +205,9 @@ impl<'a> Tee<'a> {
     /// Moves on what a stage's sink has.
     fn pass_on(&mut self, at: usize) -> io::Result<bool> {
         let owed = self.stages[at].owed;
-        if owed == 0 || self.is_last(at) && !self.has_room[at + 1] && !self.sinks[at + 1].is_closed() {
+        if owed == 0
+            || self.is_last(at) && !self.has_room[at + 1] && !self.sinks[at + 1].is_closed()
+        {
             return Ok(false);
         }
         match attempt(|flags| splice(self.source(at), None, self.target(at), None, owed, flags))? {
@@ -279,7 +292,11 @@ impl<'a> Tee<'a> {
         for (at, sink) in self.sinks.iter().enumerate() {
             if let Some(fd) = sink.fd() {
                 // Without POLLOUT it still says when the reader has gone.
-                let events = if self.has_room[at] { PollFlags::empty() } else { PollFlags::POLLOUT };
+                let events = if self.has_room[at] {
+                    PollFlags::empty()
+                } else {
+                    PollFlags::POLLOUT
+                };
                 fds.push(PollFd::new(fd, events));
                 whose.push(at);
             }
@@ -293,11 +310,18 @@ impl<'a> Tee<'a> {
                 return Err(error.into());
             }
         }
-        let said: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR)).collect();
+        let said: Vec<PollFlags> = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR))
+            .collect();
         if let Some(begin) = begin {
             let waited = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let is_full = self.has_room.contains(&false);
-            let counter = if is_full { &self.counters.full } else { &self.counters.empty };
+            let counter = if is_full {
+                &self.counters.full
+            } else {
+                &self.counters.empty
+            };
             counter.fetch_add(waited, Ordering::Relaxed);
         }
         for (events, at) in said[1..].iter().zip(&whose) {
@@ -307,7 +331,10 @@ impl<'a> Tee<'a> {
                 self.has_room[*at] = true;
             }
         }
-        if said.get(1 + whose.len()).is_some_and(|events| !events.is_empty()) {
+        if said
+            .get(1 + whose.len())
+            .is_some_and(|events| !events.is_empty())
+        {
             self.input_state = Input::MayHave;
         }
         Ok(!said[0].is_empty())

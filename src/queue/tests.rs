@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -18,7 +19,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::queue::model::{missing, split};
-use crate::queue::{Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd, start};
+use crate::queue::{
+    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd,
+    start,
+};
 use crate::spec::{Merge, OnWriterFailure, Records};
 
 /// Nothing here takes a second; what takes so long hangs.
@@ -33,11 +37,21 @@ fn pipe(size: i32) -> (OwnedFd, OwnedFd) {
 fn events() -> (RelayEvents, mpsc::Receiver<(u64, RelayEvent)>, Arc<OwnedFd>) {
     let wake: Arc<OwnedFd> = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().into());
     let (sender, receiver) = mpsc::channel();
-    (RelayEvents { id: 7, sender, wake: Arc::clone(&wake) }, receiver, wake)
+    (
+        RelayEvents {
+            id: 7,
+            sender,
+            wake: Arc::clone(&wake),
+        },
+        receiver,
+        wake,
+    )
 }
 
 fn next(events: &mpsc::Receiver<(u64, RelayEvent)>) -> RelayEvent {
-    let (id, event) = events.recv_timeout(HANGS).expect("the relay says something");
+    let (id, event) = events
+        .recv_timeout(HANGS)
+        .expect("the relay says something");
     assert_eq!(id, 7);
     event
 }
@@ -82,14 +96,24 @@ impl Default for Shape {
 impl Shape {
     fn build(&self, spill: Option<&Path>) -> Rig {
         let (reads, writers): (Vec<_>, Vec<_>) = (0..self.inputs).map(|_| pipe(self.pipe)).unzip();
-        let (readers, writes): (Vec<_>, Vec<_>) = (0..self.outputs).map(|_| pipe(self.pipe)).unzip();
+        let (readers, writes): (Vec<_>, Vec<_>) =
+            (0..self.outputs).map(|_| pipe(self.pipe)).unzip();
         let fates: Vec<Arc<Fate>> = reads.iter().map(|_| Arc::default()).collect();
         let (relay_events, events, wake) = events();
-        let input = |(fd, fate): (OwnedFd, &Arc<Fate>)| RelayInput { fd, fate: Arc::clone(fate) };
+        let input = |(fd, fate): (OwnedFd, &Arc<Fate>)| RelayInput {
+            fd,
+            fate: Arc::clone(fate),
+        };
         let spec = RelaySpec {
             name: "q".into(),
             inputs: reads.into_iter().zip(&fates).map(input).collect(),
-            outputs: writes.into_iter().map(|fd| RelayOutput { fd, spill: spill.map(Path::to_owned) }).collect(),
+            outputs: writes
+                .into_iter()
+                .map(|fd| RelayOutput {
+                    fd,
+                    spill: spill.map(Path::to_owned),
+                })
+                .collect(),
             records: self.records.clone(),
             max_record: self.max_record,
             merge: self.merge,
@@ -98,7 +122,14 @@ impl Shape {
         };
         let relay = start(spec, relay_events).unwrap();
         let files = |fds: Vec<OwnedFd>| fds.into_iter().map(File::from).collect();
-        Rig { writers: files(writers), fates, readers: files(readers), relay, events, _wake: wake }
+        Rig {
+            writers: files(writers),
+            fates,
+            readers: files(readers),
+            relay,
+            events,
+            _wake: wake,
+        }
     }
 }
 
@@ -121,21 +152,32 @@ fn write_pieces(mut end: File, data: &[u8], pieces: &[usize]) {
 /// Reads to the end, or so many bytes and leaves.
 fn read_up_to(end: File, most: Option<u64>) -> Vec<u8> {
     let mut data = Vec::new();
-    end.take(most.unwrap_or(u64::MAX)).read_to_end(&mut data).unwrap();
+    end.take(most.unwrap_or(u64::MAX))
+        .read_to_end(&mut data)
+        .unwrap();
     data
 }
 
 fn cut(records: &Records, data: &[u8]) -> Vec<Vec<u8>> {
     let mut begin = 0;
     let mut cut = |end| data[std::mem::replace(&mut begin, end)..end].to_vec();
-    split(records, data).all_ends.into_iter().map(&mut cut).collect()
+    split(records, data)
+        .all_ends
+        .into_iter()
+        .map(&mut cut)
+        .collect()
 }
 
 /// Whether `output` is what a merge of `inputs` may be: each record whole, once, and in its writer's order; terminators
 /// added where they lack and something follows.
 fn is_merge(records: &Records, inputs: &[Vec<u8>], output: &[u8]) -> bool {
     let inputs: Vec<Vec<Vec<u8>>> = inputs.iter().map(|data| cut(records, data)).collect();
-    if inputs.iter().map(|input| input.len() + 1).product::<usize>() > 2000 {
+    if inputs
+        .iter()
+        .map(|input| input.len() + 1)
+        .product::<usize>()
+        > 2000
+    {
         // Too many ways to try: at least nothing is torn, lost or doubled.
         let whole = |mut record: Vec<u8>| {
             if split(records, &record).ends.is_empty() {
@@ -156,9 +198,14 @@ fn is_merge(records: &Records, inputs: &[Vec<u8>], output: &[u8]) -> bool {
         let mut next = BTreeSet::new();
         for (place, at) in &places {
             for (writer, input) in inputs.iter().enumerate() {
-                let Some(record) = input.get(place[writer]) else { continue };
+                let Some(record) = input.get(place[writer]) else {
+                    continue;
+                };
                 let mut text = record.clone();
-                if place[writer] + 1 == input.len() && done + 1 < total && split(records, record).ends.is_empty() {
+                if place[writer] + 1 == input.len()
+                    && done + 1 < total
+                    && split(records, record).ends.is_empty()
+                {
                     text.extend(missing(records, record));
                 }
                 if output[*at..].starts_with(&text) {
@@ -202,7 +249,17 @@ fn framings() -> impl Strategy<Value = Records> {
 /// Bytes of one writer that are records to their end: some long, most short, with much of what framings look for.
 fn writes(records: Records) -> impl Strategy<Value = Vec<u8>> {
     let long = (any::<u8>(), 0..70_000usize).prop_map(|(byte, size)| vec![byte; size]);
-    let short = vec(prop_oneof![Just(b'\n'), Just(0), Just(b'>'), Just(b'a'), Just(b'b'), any::<u8>()], 0..40);
+    let short = vec(
+        prop_oneof![
+            Just(b'\n'),
+            Just(0),
+            Just(b'>'),
+            Just(b'a'),
+            Just(b'b'),
+            any::<u8>()
+        ],
+        0..40,
+    );
     vec(prop_oneof![1 => long, 12 => short], 0..12).prop_map(move |pieces| {
         let mut data = Vec::new();
         for piece in pieces {
@@ -232,10 +289,10 @@ struct Case {
     one_by_one: bool,
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+fn cases(inputs: Range<usize>) -> impl Strategy<Value = Case> {
     let input = |records| (writes(records), vec(1..9000usize, 0..12));
     let leave = prop_oneof![3 => Just(None), 1 => (0..100_000u64).prop_map(Some)];
-    (framings(), 1..6usize, 1..5usize).prop_flat_map(move |(records, inputs, outputs)| {
+    (framings(), inputs, 1..5usize).prop_flat_map(move |(records, inputs, outputs)| {
         (
             vec(input(records.clone()), inputs),
             vec(leave.clone(), outputs),
@@ -245,22 +302,32 @@ fn cases() -> impl Strategy<Value = Case> {
             prop_oneof![Just(4096), Just(65536)],
             any::<(bool, bool)>(),
         )
-            .prop_map(move |(inputs, leaves, merge, on_writer_failure, capacity, pipe, (spill, one_by_one))| Case {
-                shape: Shape {
-                    inputs: inputs.len(),
-                    outputs: leaves.len(),
-                    records: records.clone(),
+            .prop_map(
+                move |(
+                    inputs,
+                    leaves,
                     merge,
                     on_writer_failure,
                     capacity,
                     pipe,
-                    ..Shape::default()
+                    (spill, one_by_one),
+                )| Case {
+                    shape: Shape {
+                        inputs: inputs.len(),
+                        outputs: leaves.len(),
+                        records: records.clone(),
+                        merge,
+                        on_writer_failure,
+                        capacity,
+                        pipe,
+                        ..Shape::default()
+                    },
+                    inputs,
+                    leaves,
+                    spill,
+                    one_by_one: spill && one_by_one,
                 },
-                inputs,
-                leaves,
-                spill,
-                one_by_one: spill && one_by_one,
-            })
+            )
     })
 }
 
@@ -274,17 +341,30 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
         }
         let readers = rig.readers.into_iter().zip(&case.leaves);
         if case.one_by_one {
-            return readers.map(|(reader, most)| read_up_to(reader, *most)).collect();
+            return readers
+                .map(|(reader, most)| read_up_to(reader, *most))
+                .collect();
         }
-        let readers: Vec<_> = readers.map(|(reader, most)| scope.spawn(move || read_up_to(reader, *most))).collect();
-        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+        let readers: Vec<_> = readers
+            .map(|(reader, most)| scope.spawn(move || read_up_to(reader, *most)))
+            .collect();
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .collect()
     });
     assert_eq!(next(&rig.events), RelayEvent::Ended);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     let counts = rig.relay.counts();
     if case.leaves.contains(&None) {
         let bytes: Vec<u64> = counts.inputs.iter().map(|count| count.bytes).collect();
-        assert_eq!(bytes, case.inputs.iter().map(|(data, _)| data.len() as u64).collect::<Vec<_>>());
+        assert_eq!(
+            bytes,
+            case.inputs
+                .iter()
+                .map(|(data, _)| data.len() as u64)
+                .collect::<Vec<_>>()
+        );
     }
     for ((count, output), most) in counts.outputs.iter().zip(&outputs).zip(&case.leaves) {
         if most.is_none() {
@@ -292,7 +372,13 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
             if let Some(records) = count.records
                 && case.shape.records != Records::Bytes
             {
-                assert_eq!(records, case.inputs.iter().map(|(data, _)| cut(&case.shape.records, data).len() as u64).sum());
+                assert_eq!(
+                    records,
+                    case.inputs
+                        .iter()
+                        .map(|(data, _)| cut(&case.shape.records, data).len() as u64)
+                        .sum()
+                );
             }
         }
     }
@@ -304,30 +390,54 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_torn_lost_doubled_or_reordered(case in cases()) {
-        let outputs = run(&case);
-        let inputs: Vec<Vec<u8>> = case.inputs.iter().map(|(data, _)| data.clone()).collect();
-        let records = &case.shape.records;
-        let whole = outputs.iter().zip(&case.leaves).find(|(_, most)| most.is_none()).map(|(output, _)| output);
-        let model = match (case.shape.merge, whole) {
-            (Merge::Sequence, _) => Some(in_sequence(records, &inputs)),
-            (Merge::Arrive, whole) => whole.cloned(),
-        };
-        if case.shape.merge == Merge::Arrive && *records != Records::Bytes && let Some(whole) = whole {
-            prop_assert!(is_merge(records, &inputs, whole), "{whole:?}");
-        }
-        if let Some(model) = model {
-            for (output, most) in outputs.iter().zip(&case.leaves) {
-                let most = most.map_or(model.len(), |most| model.len().min(usize::try_from(most).unwrap()));
-                prop_assert!(output == &model[..most]);
-            }
+    fn nothing_is_torn_lost_doubled_or_reordered(case in cases(1..6)) {
+        check(&case)?;
+    }
+
+    /// One writer's bytes go other ways (tee, or without a look at records).
+    #[test]
+    fn a_copy_of_one_writer_is_the_same(case in cases(1..2)) {
+        check(&case)?;
+    }
+}
+
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    let outputs = run(case);
+    let inputs: Vec<Vec<u8>> = case.inputs.iter().map(|(data, _)| data.clone()).collect();
+    let records = &case.shape.records;
+    let whole = outputs
+        .iter()
+        .zip(&case.leaves)
+        .find(|(_, most)| most.is_none())
+        .map(|(output, _)| output);
+    let model = match (case.shape.merge, whole) {
+        (Merge::Sequence, _) => Some(in_sequence(records, &inputs)),
+        (Merge::Arrive, whole) => whole.cloned(),
+    };
+    if case.shape.merge == Merge::Arrive
+        && *records != Records::Bytes
+        && let Some(whole) = whole
+    {
+        prop_assert!(is_merge(records, &inputs, whole), "{whole:?}");
+    }
+    if let Some(model) = model {
+        for (output, most) in outputs.iter().zip(&case.leaves) {
+            let most = most.map_or(model.len(), |most| {
+                model.len().min(usize::try_from(most).unwrap())
+            });
+            prop_assert!(output == &model[..most]);
         }
     }
+    Ok(())
 }
 
 #[test]
 fn a_torn_record_is_dropped_where_the_data_ends_all_the_same() {
-    let shape = Shape { inputs: 2, on_writer_failure: OnWriterFailure::Close, ..Shape::default() };
+    let shape = Shape {
+        inputs: 2,
+        on_writer_failure: OnWriterFailure::Close,
+        ..Shape::default()
+    };
     let mut rig = shape.build(None);
     rig.writers[0].write_all(b"one\ntw").unwrap();
     rig.fates[0].set(WriterEnd::Torn);
@@ -346,13 +456,19 @@ fn a_torn_record_is_dropped_where_the_data_ends_all_the_same() {
 #[test]
 fn a_record_too_long_is_its_writers_fault() {
     for on_writer_failure in [OnWriterFailure::Cancel, OnWriterFailure::Close] {
-        let shape = Shape { inputs: 2, max_record: 1024, on_writer_failure, ..Shape::default() };
+        let shape = Shape {
+            inputs: 2,
+            max_record: 1024,
+            on_writer_failure,
+            ..Shape::default()
+        };
         let mut rig = shape.build(None);
         rig.writers[0].write_all(b"fine\n").unwrap();
         let mut fine = [0; 5];
         rig.readers[0].read_exact(&mut fine).unwrap();
         rig.writers[0].write_all(&[b'x'; 1025]).unwrap();
-        let why = "a record of queue `q` is longer than max_record (1.0 KiB), after 5 bytes".to_owned();
+        let why =
+            "a record of queue `q` is longer than max_record (1.0 KiB), after 5 bytes".to_owned();
         assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
         // It is no end of data, neither for the other writer's records ...
         rig.writers[1].write_all(b"other\n").unwrap();
@@ -375,11 +491,17 @@ fn a_record_too_long_is_its_writers_fault() {
 #[test]
 fn an_end_within_a_record_of_known_length_is_a_fault() {
     for on_writer_failure in [OnWriterFailure::Cancel, OnWriterFailure::Close] {
-        let shape = Shape { records: Records::Size(4), on_writer_failure, ..Shape::default() };
+        let shape = Shape {
+            records: Records::Size(4),
+            on_writer_failure,
+            ..Shape::default()
+        };
         let mut rig = shape.build(None);
         rig.writers[0].write_all(b"onlyha").unwrap();
         rig.writers.clear();
-        let why = "the last record of queue `q` is cut off after 2 bytes of it, 4 bytes into the data".to_owned();
+        let why =
+            "the last record of queue `q` is cut off after 2 bytes of it, 4 bytes into the data"
+                .to_owned();
         assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
         let mut only = [0; 4];
         rig.readers[0].read_exact(&mut only).unwrap();
@@ -391,11 +513,39 @@ fn an_end_within_a_record_of_known_length_is_a_fault() {
     }
 }
 
+/// Where a queue must not block its writers it doesn't, not even those whose turn hasn't come.
+#[test]
+fn a_sequence_that_spills_holds_up_no_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Shape {
+        inputs: 3,
+        merge: Merge::Sequence,
+        capacity: 5000,
+        ..Shape::default()
+    }
+    .build(Some(dir.path()));
+    let first = rig.writers.remove(0);
+    let text = |name: &str| name.repeat(50_000);
+    for name in ["two\n", "three\n"] {
+        write_pieces(rig.writers.remove(0), text(name).as_bytes(), &[]);
+    }
+    write_pieces(first, text("one\n").as_bytes(), &[]);
+    let output = read_up_to(rig.readers.remove(0), None);
+    assert!(output == ["one\n", "two\n", "three\n"].map(text).concat().as_bytes());
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+}
+
 /// A writer that never ends and a reader that never reads: what has been taken in is bounded, and stopping works then.
 #[test]
 fn a_stuck_reader_bounds_what_is_held_and_does_not_hold_up_a_stop() {
     for (outputs, capacity) in [(1, 0), (1, 100_000), (3, 100_000)] {
-        let mut rig = Shape { inputs: 2, outputs, capacity, ..Shape::default() }.build(None);
+        let mut rig = Shape {
+            inputs: 2,
+            outputs,
+            capacity,
+            ..Shape::default()
+        }
+        .build(None);
         // All but the first read on: the stuck one holds them back.
         let stuck = rig.readers.remove(0);
         thread::scope(|scope| {
@@ -405,9 +555,18 @@ fn a_stuck_reader_bounds_what_is_held_and_does_not_hold_up_a_stop() {
             let writers: Vec<_> = rig
                 .writers
                 .drain(..)
-                .map(|writer| scope.spawn(move || write_pieces(writer, &b"line\n".repeat(1_000_000), &[])))
+                .map(|writer| {
+                    scope.spawn(move || write_pieces(writer, &b"line\n".repeat(1_000_000), &[]))
+                })
                 .collect();
-            let taken = || rig.relay.counts().inputs.iter().map(|count| count.bytes).sum::<u64>();
+            let taken = || {
+                rig.relay
+                    .counts()
+                    .inputs
+                    .iter()
+                    .map(|count| count.bytes)
+                    .sum::<u64>()
+            };
             let least = (4096 + capacity) as u64;
             while taken() < least {
                 thread::yield_now();
@@ -420,7 +579,10 @@ fn a_stuck_reader_bounds_what_is_held_and_does_not_hold_up_a_stop() {
             }
             let taken = taken();
             let blocks = 2 * crate::queue::BLOCK as u64;
-            assert!(taken <= least + blocks, "{taken} bytes for a capacity of {capacity}");
+            assert!(
+                taken <= least + blocks,
+                "{taken} bytes for a capacity of {capacity}"
+            );
             for writer in writers {
                 writer.join().unwrap();
             }
@@ -433,10 +595,19 @@ fn a_stuck_reader_bounds_what_is_held_and_does_not_hold_up_a_stop() {
 #[test]
 fn a_spill_that_cannot_be_written_breaks_the_run() {
     let gone = tempfile::tempdir().unwrap().path().to_owned();
-    let mut rig = Shape { capacity: 1, ..Shape::default() }.build(Some(&gone));
+    let mut rig = Shape {
+        capacity: 1,
+        ..Shape::default()
+    }
+    .build(Some(&gone));
     write_pieces(rig.writers.remove(0), &[b'\n'; 10_000], &[]);
-    let RelayEvent::Broken(why) = next(&rig.events) else { panic!("not broken") };
-    let place = format!("can't make a spill file of queue `q` in {}: No such file or directory", gone.display());
+    let RelayEvent::Broken(why) = next(&rig.events) else {
+        panic!("not broken")
+    };
+    let place = format!(
+        "can't make a spill file of queue `q` in {}: No such file or directory",
+        gone.display()
+    );
     assert!(why.starts_with(&place), "{why}");
     assert!(!rig.relay.is_finished());
     rig.relay.stop();
@@ -452,8 +623,14 @@ fn a_shared_output_keeps_its_flags() {
     let (relay_events, events, _wake) = events();
     let spec = RelaySpec {
         name: "q".into(),
-        inputs: vec![RelayInput { fd: input, fate: Arc::default() }],
-        outputs: vec![RelayOutput { fd: write, spill: None }],
+        inputs: vec![RelayInput {
+            fd: input,
+            fate: Arc::default(),
+        }],
+        outputs: vec![RelayOutput {
+            fd: write,
+            spill: None,
+        }],
         records: Records::Lines,
         max_record: 1 << 20,
         merge: Merge::Arrive,
@@ -461,7 +638,10 @@ fn a_shared_output_keeps_its_flags() {
         capacity: 0,
     };
     let relay = start(spec, relay_events).unwrap();
-    assert_eq!(fcntl(&ours, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits(), 0);
+    assert_eq!(
+        fcntl(&ours, FcntlArg::F_GETFL).unwrap() & OFlag::O_NONBLOCK.bits(),
+        0
+    );
     drop(ours);
     let data = b"many a line\n".repeat(10_000);
     let found = thread::scope(|scope| {
@@ -476,7 +656,11 @@ fn a_shared_output_keeps_its_flags() {
 /// When the last reader has gone the writer hears of it at its next write, as with a plain pipe.
 #[test]
 fn a_writer_without_readers_gets_a_broken_pipe() {
-    let mut rig = Shape { outputs: 2, ..Shape::default() }.build(None);
+    let mut rig = Shape {
+        outputs: 2,
+        ..Shape::default()
+    }
+    .build(None);
     rig.readers.clear();
     assert_eq!(next(&rig.events), RelayEvent::Ended);
     let error = rig.writers[0].write_all(b"x\n").unwrap_err();
