@@ -179,3 +179,77 @@ impl Spill {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use std::collections::VecDeque;
+    use std::os::unix::fs::MetadataExt;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use crate::queue::backlog::{Backlog, HOLE};
+
+    proptest! {
+        /// First in, first out, wherever it is held; memory up to its bound; the file empty when all has gone.
+        #[test]
+        fn a_backlog_is_a_queue(
+            capacity in 0..100usize,
+            spills: bool,
+            steps in vec((0..300usize, 0..300usize), 0..40),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut backlog = Backlog::new(capacity, spills.then(|| dir.path().to_owned()));
+            let mut model = VecDeque::new();
+            let mut next = 0..;
+            for (pushes, consumes) in steps {
+                let data: Vec<u8> = next.by_ref().take(pushes).map(|number: u32| number as u8).collect();
+                let taken = backlog.push(&data).unwrap();
+                prop_assert_eq!(taken, if spills { pushes } else { pushes.min(capacity - model.len()) });
+                model.extend(&data[..taken]);
+                let (first, second) = backlog.front();
+                let held = first.len() + second.len();
+                prop_assert!([first, second].concat().iter().eq(model.iter().take(held)));
+                let consumes = consumes.min(held);
+                model.drain(..consumes);
+                backlog.consume(consumes).unwrap();
+                prop_assert_eq!(backlog.is_empty(), model.is_empty());
+                if model.is_empty() && let Some(file) = backlog.spill.as_ref().and_then(|spill| spill.file.as_ref()) {
+                    prop_assert_eq!(file.metadata().unwrap().len(), 0);
+                }
+            }
+        }
+    }
+
+    /// A reader that follows at a distance: the file's front is given back.
+    #[test]
+    fn what_has_been_read_back_takes_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backlog = Backlog::new(1, Some(dir.path().to_owned()));
+        let block = vec![7; 1 << 20];
+        for _ in 0..4 {
+            backlog.push(&block).unwrap();
+        }
+        for _ in 0..2 * HOLE >> 20 {
+            backlog.push(&block).unwrap();
+            let mut left = block.len();
+            while left > 0 {
+                let count = backlog.front().0.len().min(left);
+                backlog.consume(count).unwrap();
+                left -= count;
+            }
+        }
+        let file = backlog
+            .spill
+            .as_ref()
+            .and_then(|spill| spill.file.as_ref())
+            .unwrap();
+        let disk = file.metadata().unwrap().blocks() * 512;
+        assert!(
+            disk < HOLE + (8 << 20),
+            "{disk} bytes on disk for 4 MiB held"
+        );
+    }
+}

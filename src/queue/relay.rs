@@ -38,7 +38,8 @@ pub struct RelaySpec {
     pub outputs: Vec<RelayOutput>,
     /// How the bytes are cut into records.
     pub records: Records,
-    /// Bytes of the longest record, terminator included.
+    /// Bytes of the longest record, terminator included. Where one writer's bytes go on as they come, as through a plain
+    /// pipe, nobody looks for records, and there is no bound.
     pub max_record: u64,
     /// How several writers are put together.
     pub merge: Merge,
@@ -538,13 +539,21 @@ impl Relay {
                 self.offer(at, end, 1, missing);
             }
             Next::TooLong => {
-                let (most, after) = (bytesize::ByteSize(self.max_record), source.passed());
-                let name = &self.name;
-                self.fault(at, format!("a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"));
+                let most = bytesize::ByteSize(self.max_record)
+                    .to_string()
+                    .replace(".0 ", " ");
+                let (name, after) = (&self.name, source.passed());
+                let why = format!(
+                    "a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"
+                );
+                self.fault(at, why);
             }
             Next::Torn { held } => {
                 let (name, after) = (&self.name, source.passed());
-                self.fault(at, format!("the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"));
+                let why = format!(
+                    "the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"
+                );
+                self.fault(at, why);
             }
         }
     }

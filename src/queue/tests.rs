@@ -49,9 +49,7 @@ fn events() -> (RelayEvents, mpsc::Receiver<(u64, RelayEvent)>, Arc<OwnedFd>) {
 }
 
 fn next(events: &mpsc::Receiver<(u64, RelayEvent)>) -> RelayEvent {
-    let (id, event) = events
-        .recv_timeout(HANGS)
-        .expect("the relay says something");
+    let (id, event) = events.recv_timeout(HANGS).unwrap();
     assert_eq!(id, 7);
     event
 }
@@ -468,7 +466,7 @@ fn a_record_too_long_is_its_writers_fault() {
         rig.readers[0].read_exact(&mut fine).unwrap();
         rig.writers[0].write_all(&[b'x'; 1025]).unwrap();
         let why =
-            "a record of queue `q` is longer than max_record (1.0 KiB), after 5 bytes".to_owned();
+            "a record of queue `q` is longer than max_record (1 KiB), after 5 bytes".to_owned();
         assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
         // It is no end of data, neither for the other writer's records ...
         rig.writers[1].write_all(b"other\n").unwrap();
