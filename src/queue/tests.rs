@@ -664,3 +664,67 @@ fn a_writer_without_readers_gets_a_broken_pipe() {
     let error = rig.writers[0].write_all(b"x\n").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
 }
+
+/// Copies by tee where each output takes other amounts at other times, and one leaves on the way.
+#[test]
+fn a_copy_to_readers_of_any_pace_is_the_same() {
+    let mut random = fastrand::Rng::with_seed(2);
+    for outputs in 2..5 {
+        for leaver in 0..=outputs {
+            let rig = Shape {
+                outputs,
+                pipe: 65536,
+                ..Shape::default()
+            }
+            .build(None);
+            let data: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
+                .take(400_000)
+                .collect();
+            let pieces: Vec<usize> = (0..200).map(|_| random.usize(1..3000)).collect();
+            let readers: Vec<(File, usize)> = rig
+                .readers
+                .into_iter()
+                .enumerate()
+                .map(|(at, reader)| {
+                    // Wide and narrow ones in turn: what one takes at once the next takes in parts.
+                    fcntl(
+                        &reader,
+                        FcntlArg::F_SETPIPE_SZ([65536, 4096][(at + outputs) % 2]),
+                    )
+                    .unwrap();
+                    (reader, random.usize(1..9000))
+                })
+                .collect();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    write_pieces(rig.writers.into_iter().next().unwrap(), &data, &pieces)
+                });
+                for (at, (mut reader, step)) in readers.into_iter().enumerate() {
+                    let data = &data;
+                    scope.spawn(move || {
+                        let mut found = Vec::new();
+                        let most = if at == leaver { 100_000 } else { usize::MAX };
+                        while found.len() < most {
+                            let begin = found.len();
+                            found.resize(begin + step, 0);
+                            let count = reader.read(&mut found[begin..]).unwrap();
+                            found.truncate(begin + count);
+                            if count == 0 {
+                                break;
+                            }
+                        }
+                        let whole = if at == leaver {
+                            found.len()
+                        } else {
+                            data.len()
+                        };
+                        assert!(found == data[..whole], "reader {at} of {outputs}");
+                    });
+                }
+            });
+            assert_eq!(next(&rig.events), RelayEvent::Ended);
+            let counts = rig.relay.counts();
+            assert_eq!(counts.inputs[0].bytes, data.len() as u64);
+        }
+    }
+}
