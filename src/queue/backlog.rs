@@ -232,7 +232,7 @@ mod tests {
         for _ in 0..4 {
             backlog.push(&block).unwrap();
         }
-        for _ in 0..2 * HOLE >> 20 {
+        for _ in 0..(2 * HOLE) >> 20 {
             backlog.push(&block).unwrap();
             let mut left = block.len();
             while left > 0 {
