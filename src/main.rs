@@ -3,27 +3,28 @@
 use std::io::{self, BufWriter};
 use std::process;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use procflow::cli::{self, Cli};
 use procflow::exit::ExitCode;
+use procflow::report::Terminal;
 use procflow::sys::process::Origin;
 use procflow::sys::signals::die_by;
 
 fn main() {
-    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    cli::completions::answer();
     let code = match Origin::capture() {
         Ok(origin) => {
             let cli = Cli::parse();
             let mut out = BufWriter::new(io::stdout());
-            cli::dispatch(cli, origin, &mut out).unwrap_or_else(|error| {
+            cli::dispatch(cli.command, origin, &mut out).unwrap_or_else(|error| {
                 if let Some(message) = error.message() {
-                    cli::run::terminal().say(&format!("procflow: {message}\n"));
+                    Terminal::of_stderr().say(&format!("procflow: {message}\n"));
                 }
                 error.exit_code()
             })
         }
         Err(error) => {
-            cli::run::terminal().say(&format!("procflow: cannot set up this process: {error}\n"));
+            Terminal::of_stderr().say(&format!("procflow: cannot set up this process: {error}\n"));
             ExitCode::Broken
         }
     };

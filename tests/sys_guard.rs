@@ -418,7 +418,7 @@ fn others_children_are_spared() {
     // It lives.
     kill(sleep, 0);
     kill(sleep, libc::SIGKILL);
-    assert_eq!(marked(&mark), []);
+    assert_eq!(marked(&mark), [] as [i32; 0]);
 }
 
 /// Waits until a child of ours stops.

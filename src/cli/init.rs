@@ -15,7 +15,14 @@ use crate::exit::ExitCode;
 pub const START: &str = include_str!("init.toml");
 
 /// The pipelines that come with procflow: name and text.
-const EXAMPLES: &[(&str, &str)] = &[];
+const EXAMPLES: &[(&str, &str)] = &[
+    ("hello", include_str!("../../pipelines/hello.toml")),
+    ("fork", include_str!("../../pipelines/fork.toml")),
+    ("process", include_str!("../../pipelines/process.toml")),
+    ("subprocess", include_str!("../../pipelines/subprocess.toml")),
+    ("queue", include_str!("../../pipelines/queue.toml")),
+    ("word-count", include_str!("../../pipelines/word-count.toml")),
+];
 
 /// What `--example` takes.
 pub(crate) fn example_names() -> PossibleValuesParser {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::exit::ExitCode;
+use crate::report::Terminal;
 use crate::sys::process::Origin;
 
 pub mod args;
@@ -12,7 +13,6 @@ pub mod dry_run;
 pub mod explain;
 pub mod graph;
 pub mod init;
-pub mod load;
 pub mod man;
 pub mod pipeline;
 pub mod plan;
@@ -63,19 +63,158 @@ impl Error {
     }
 }
 
-/// Runs the subcommand that the command line names.
+/// Runs the subcommand that the command line names. What it prints goes to `out`.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn dispatch(cli: Cli, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let code = match cli.command {
-        Command::Run(args) => run::run(&args, origin, out)?,
-        Command::Schema(args) => schema::run(&args, out)?,
-        Command::Init(args) => init::run(&args, out)?,
-        Command::Completions(args) => completions::run(&args, out)?,
-        Command::Man => man::run(out)?,
-        _ => return Err(Error::Usage("not there yet".to_owned())),
+pub fn dispatch(command: Command, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    match command {
+        Command::Run(args) => run::run(&args, origin, out),
+        // It was opened to /dev/null, where what is printed would vanish.
+        _ if origin.was_closed(1) => Err(Error::Stdout(io::Error::from_raw_os_error(libc::EBADF))),
+        printing => print(printing, out),
+    }
+}
+
+/// Runs a subcommand that prints. Problems of a pipeline go to standard error, but for those of `check`, whose purpose they
+/// are.
+fn print(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let terminal = Terminal::of_stderr();
+    let styled = terminal.look().colour;
+    let mut problems = Vec::new();
+    let code = match command {
+        Command::Run(_) => panic!("BUG: a run is no command that prints"),
+        Command::Check(args) => check::run(&args, out, Terminal::stdout_look().colour),
+        Command::Plan(args) => plan::run(&args, out, &mut problems, styled),
+        Command::Explain(args) => explain::run(&args, out, &mut problems, styled),
+        Command::Graph(args) => graph::run(&args, out, &mut problems, styled),
+        Command::Schema(args) => schema::run(&args, out),
+        Command::Init(args) => init::run(&args, out),
+        Command::Completions(args) => completions::run(&args, out),
+        Command::Man => man::run(out),
     };
+    terminal.say(&String::from_utf8_lossy(&problems));
+    let code = code?;
     out.flush()?;
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::{self, Write};
+
+    use clap::{CommandFactory, Parser};
+
+    use crate::cli::{Cli, Error, print};
+    use crate::exit::ExitCode;
+
+    /// Standard output that cannot be written to.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    fn run(line: &str, out: &mut dyn Write) -> Result<ExitCode, Error> {
+        print(Cli::try_parse_from(line.split_whitespace()).unwrap().command, out)
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_exit_with_2_and_help_with_0() {
+        let code = |line: &str| {
+            Cli::try_parse_from(line.split_whitespace())
+                .map_or_else(|error| error.exit_code(), |_| -1)
+        };
+        for line in [
+            "procflow",
+            "procflow rum p",
+            "procflow run",
+            "procflow run p --jobs 0",
+            "procflow run p --set x",
+            "procflow run p --set =x",
+            "procflow run p --timeout 5",
+            "procflow run p -k --on-failure stop",
+            "procflow explain p",
+            "procflow check",
+            "procflow schema all",
+        ] {
+            assert_eq!(code(line), 2, "{line}");
+        }
+        for line in [
+            "procflow --help",
+            "procflow run --help",
+            "procflow --version",
+        ] {
+            assert_eq!(code(line), 0, "{line}");
+        }
+        for line in [
+            "procflow run - --set a=b=c --set d= --only x --only @y --skip z -j 3 -n --timeout 1h --on-failure kill",
+            "procflow run p -k --json r --events - --progress plain --output grouped --exit-code-from x --state-dir d",
+            "procflow check a b --format github --set a=b",
+            "procflow plan p --format json --only x",
+            "procflow graph p --format dot --skip x",
+        ] {
+            assert_eq!(code(line), -1, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure_a_full_disk_is() {
+        for line in [
+            "procflow schema pipeline",
+            "procflow man",
+            "procflow completions bash",
+            "procflow init -",
+        ] {
+            let error = run(line, &mut Broken(io::ErrorKind::BrokenPipe)).unwrap_err();
+            assert_eq!(
+                (error.exit_code(), error.message()),
+                (ExitCode::Success, None),
+                "{line}"
+            );
+            let error = run(line, &mut Broken(io::ErrorKind::StorageFull)).unwrap_err();
+            let message = Some("cannot write to standard output: no storage space".to_owned());
+            assert_eq!(
+                (error.exit_code(), error.message()),
+                (ExitCode::Broken, message),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn init_writes_a_pipeline_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        let line = format!("procflow init {}", path.display());
+        let mut out = Vec::new();
+        assert!(matches!(
+            run(&line, &mut out),
+            Ok(ExitCode::Success)
+        ));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            format!("wrote {0}; next: procflow run {0}\n", path.display())
+        );
+        std::fs::write(&path, "mine").unwrap();
+        let error = run(&line, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Usage);
+        assert_eq!(
+            error.message().unwrap(),
+            format!("{} exists already, and is not overwritten", path.display())
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::cli::args::{NodeOutput, Progress, RunArgs};
-use crate::cli::load::{Changes, Loaded, load};
+use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::{Error, dry_run};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, render};
 use crate::event::{Exit, RunEvent, What};
@@ -20,7 +20,6 @@ use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan};
 use crate::report;
-use crate::report::terminal::Wishes;
 use crate::report::{
     Console, EventLog, Observers, Output, Redactor, Terminal, check_target, write_target,
 };
@@ -50,65 +49,47 @@ const SIGNALS: [i32; 6] = [
 /// See [`Error`].
 pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
     if args.dry_run {
-        let loaded = read(args)?;
-        return with_plan(args, loaded, |plan, _| {
+        let pipeline = read(args)?;
+        return with_plan(args, pipeline, |plan, _| {
             dry_run::print(&plan, jobs(args, &plan), out)
         });
     }
     let guard = guard::start(&origin)
         .map_err(|e| Error::Broken(format!("cannot start the guard process: {e}")))?;
-    let loaded = read(args)?;
-    with_plan(args, loaded, |plan, text| {
+    let pipeline = read(args)?;
+    with_plan(args, pipeline, |plan, text| {
         run_plan(args, &plan, &text, origin, guard)
     })
 }
 
-fn read(args: &RunArgs) -> Result<Loaded, Error> {
-    let changes = Changes {
-        set: &args.pipeline.set.set,
-        only: &args.select.only,
-        skip: &args.select.skip,
-    };
-    load(&args.pipeline.file, changes)
+fn read(args: &RunArgs) -> Result<Pipeline, Error> {
+    let (set, only, skip) = (args.pipeline.set.set.clone(), args.select.only.clone(), args.select.skip.clone());
+    Pipeline::load(&args.pipeline.file, Asked { set, only, skip, keep_spec: false })
 }
 
 /// Says what is wrong with the file, or goes on with its plan.
 fn with_plan(
     args: &RunArgs,
-    loaded: Loaded,
+    pipeline: Pipeline,
     then: impl FnOnce(Plan, String) -> Result<ExitCode, Error>,
 ) -> Result<ExitCode, Error> {
-    let (plan, source, diagnostics) = match loaded.into_plan() {
-        Ok(planned) => planned,
-        Err((source, diagnostics)) => {
-            say(&diagnostics, &source.name, &source.text, Severity::Warning);
-            return Ok(ExitCode::Usage);
-        }
-    };
-    say(&diagnostics, &source.name, &source.text, Severity::Warning);
+    say(&pipeline);
+    let Some(plan) = pipeline.plan else { return Ok(ExitCode::Usage) };
     if let Some(name) = &args.exit_code_from {
         node_named(&plan, name)?;
     }
-    then(plan, source.text)
+    then(plan, pipeline.source.text)
 }
 
-fn say(diagnostics: &[Diagnostic], name: &str, text: &str, least: Severity) {
-    let shown: Vec<Diagnostic> = diagnostics
-        .iter()
-        .filter(|d| d.severity >= least)
-        .cloned()
-        .collect();
+/// Errors and warnings. Notes are `check`'s: they would be said at every run.
+fn say(pipeline: &Pipeline) {
+    let shown: Vec<Diagnostic> =
+        pipeline.problems.iter().filter(|problem| problem.severity > Severity::Note).cloned().collect();
     if !shown.is_empty() {
-        let terminal = terminal();
+        let terminal = Terminal::of_stderr();
         let colour = terminal.look().colour;
-        terminal.say(&render(&shown, name, text, colour));
+        terminal.say(&render(&shown, &pipeline.source.name, &pipeline.source.text, colour));
     }
-}
-
-/// Where procflow speaks.
-pub fn terminal() -> Terminal {
-    let wishes = Wishes::from_env(|name| std::env::var(name).ok());
-    Terminal::new(io::stderr(), &wishes).unwrap_or_else(|_| Terminal::gone())
 }
 
 fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
@@ -210,7 +191,7 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
     if let Some(path) = &args.events {
         watch.add_event_file(event_file(path)?);
     }
-    let terminal = terminal();
+    let terminal = Terminal::of_stderr();
     let (progress, output) = display(args, terminal.look().size.is_some(), in_ci());
     watch.add_reporter(Box::new(Console::new(
         terminal,
@@ -309,7 +290,7 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
     }
     dir.prune();
     if !faults.is_empty() {
-        let terminal = terminal();
+        let terminal = Terminal::of_stderr();
         for fault in &faults {
             terminal.say(&format!("procflow: {}\n", harmless(fault)));
         }

@@ -21,30 +21,37 @@ pub(super) trait Words {
     fn wait(&self, unit: u32, before: u32) -> Mark;
 }
 
-/// How many starting points are tried for the shortest cycle of a component.
+/// So many problems of a kind are told at most.
+const MOST: usize = 100;
+/// So many starting points are tried at most for the shortest cycle of a component, fewer in a large one.
 const STARTS: usize = 100;
+/// So many steps that search may take, roughly.
+const STEPS: usize = 100_000;
 
 /// Says why there is no order.
 pub(super) fn explain(graph: &Graph, joined: &[u32], words: &dyn Words, problems: &mut Problems) {
     let edges = node_edges(graph);
     let components = components(graph.units, &edges);
     let before = problems.0.len();
-    let mut in_cycle: HashSet<(u32, u32)> = HashSet::new();
-    for component in &components {
-        let members: HashSet<u32> = component.iter().copied().collect();
-        in_cycle.extend(
-            edges
-                .keys()
-                .filter(|(a, b)| members.contains(a) && members.contains(b)),
-        );
+    // For each unit the component that it is in.
+    let mut component_of: BTreeMap<u32, usize> = BTreeMap::new();
+    for (number, component) in components.iter().enumerate() {
+        component_of.extend(component.iter().map(|&unit| (unit, number)));
+    }
+    for component in components.iter().take(MOST) {
         if let Some(cycle) = shortest(component, &edges) {
             problems.push(cycle_problem(&cycle, &edges, words));
         }
     }
-    for &(a, b) in &graph.waits {
-        if joined[a as usize] == joined[b as usize] && !in_cycle.contains(&(a, b)) {
-            problems.push(wait_inside_group(graph, a, b, words));
-        }
+    let in_cycle = |a: u32, b: u32| {
+        component_of.contains_key(&a) && component_of.get(&a) == component_of.get(&b)
+    };
+    let inside = graph
+        .waits
+        .iter()
+        .filter(|(a, b)| joined[*a as usize] == joined[*b as usize] && !in_cycle(*a, *b));
+    for &(a, b) in inside.take(MOST) {
+        problems.push(wait_inside_group(graph, a, b, words));
     }
     if problems.0.len() == before {
         groups_in_a_circle(graph, joined, words, problems);
@@ -113,7 +120,10 @@ fn components(units: usize, edges: &BTreeMap<(u32, u32), Why>) -> Vec<Vec<u32>> 
 fn shortest(component: &[u32], edges: &BTreeMap<(u32, u32), Why>) -> Option<Vec<u32>> {
     let members: HashSet<u32> = component.iter().copied().collect();
     let mut best: Option<Vec<u32>> = None;
-    for &start in component.iter().take(STARTS) {
+    for &start in component
+        .iter()
+        .take((STEPS / component.len().max(1)).clamp(1, STARTS))
+    {
         let bound = best.as_ref().map_or(usize::MAX, Vec::len);
         if let Some(cycle) = round(start, &members, edges).filter(|cycle| cycle.len() < bound) {
             best = Some(cycle);

@@ -559,6 +559,40 @@ fn only_keeps_what_is_needed_and_numbers_it_anew() {
     );
 }
 
+/// Nothing about a wrong file of any size may take long: not one big cycle, not many small ones, not many typos.
+#[test]
+fn large_wrong_files_are_answered_too() {
+    let wait = |node: String| {
+        vec![crate::spec::After {
+            node,
+            state: crate::spec::AfterState::Succeeded,
+        }]
+    };
+    let problems = |wait_of: &dyn Fn(u32) -> String| {
+        let mut spec = wide(5000);
+        for (index, process) in (0..).zip(spec.process.values_mut()) {
+            process.after = wait(wait_of(index));
+        }
+        build(
+            spec,
+            &Origin {
+                dir: "/p".into(),
+                name: "x".to_owned(),
+            },
+            &Overrides::none(),
+        )
+        .1
+    };
+    let circle = problems(&|index| format!("n{}", (index + 1) % 5000));
+    assert_eq!(circle.len(), 1);
+    assert_eq!(
+        circle[0].message,
+        "cycle: n0 → n4999 → n4998 → n4997 → n4996 → n4995 → n4994 → ... (4991 more) → n2 → n1 → n0"
+    );
+    assert_eq!(problems(&|index| format!("n{}", index ^ 1)).len(), 100);
+    assert_eq!(problems(&|index| format!("m{index}")).len(), 5000);
+}
+
 #[test]
 fn a_skipped_node_stays_and_holds_nothing() {
     let (plan, _) = plan_with(SELECT, &[], &[], &["first", "reader"]);

@@ -202,7 +202,7 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let mut backlog = Backlog::new(capacity, spills.then(|| dir.path().to_owned()));
-            let mut model = VecDeque::new();
+            let mut model: VecDeque<u8> = VecDeque::new();
             let mut next = 0..;
             for (pushes, consumes) in steps {
                 let data: Vec<u8> = next.by_ref().take(pushes).map(|number: u32| number as u8).collect();

@@ -375,7 +375,7 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
                     case.inputs
                         .iter()
                         .map(|(data, _)| cut(&case.shape.records, data).len() as u64)
-                        .sum()
+                        .sum::<u64>()
                 );
             }
         }

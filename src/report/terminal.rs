@@ -97,6 +97,17 @@ impl Terminal {
         Ok(Terminal::with(Out::Fd(File::from(fd)), look))
     }
 
+    /// Speaks to standard error, as the environment wishes; to nobody where that is closed.
+    pub fn of_stderr() -> Self {
+        Terminal::new(io::stderr(), &Wishes::from_env(|name| std::env::var(name).ok())).unwrap_or_else(|_| Terminal::gone())
+    }
+
+    /// How standard output looks, for commands whose purpose is to print.
+    pub fn stdout_look() -> Look {
+        let wishes = Wishes::from_env(|name| std::env::var(name).ok());
+        Terminal::new(io::stdout(), &wishes).unwrap_or_else(|_| Terminal::gone()).look()
+    }
+
     /// Speaks to nobody.
     pub fn gone() -> Self {
         Terminal::with(
