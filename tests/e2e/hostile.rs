@@ -223,7 +223,7 @@ fn a_full_disk_under_the_run_directory_is_a_clear_error() {
         "--mount",
         "sh",
         "-ec",
-        "mkdir small; mount -t tmpfs -o size=128k none small; exec \"$@\"",
+        "mkdir small; mount -t tmpfs -o size=128k,mode=700 none small; exec \"$@\"",
         "sh",
     ])
     .run()

@@ -51,16 +51,17 @@ fn a_broken_writer_gives_no_end_of_data_through_a_merge() {
     Pipeline::new(
         r#"
         [process.good]
-        command = ["echo", "good"]
+        script = "echo good; echo $$ > gate"
         stdout = "q"
         [process.bad]
-        script = "echo bad; exit 1"
+        script = "echo bad; read good < gate; while kill -0 $good; do sleep 0.01; done; exit 1"
         stdout = "q"
         [process.read]
         script = "cat > partial; mv partial result"
         stdin = "q"
         "#,
     )
+    .with_fifo("gate")
     .run()
     .nodes([
         ("good", "succeeded"),
@@ -333,7 +334,7 @@ fn the_records_of_two_writers_are_never_torn() {
         format!(
             r#"
             [process.{name}]
-            command = ["awk", "BEGIN {{ s = sprintf(\"%20000s\", \"\"); gsub(/ /, \"{letter}\", s); for (i = 0; i < 500; i++) print s }}"]
+            command = ["awk", "BEGIN {{ s = \"{letter}\"; while (length(s) < 20000) s = s s; s = substr(s, 1, 20000); for (i = 0; i < 500; i++) print s }}"]
             stdout = "q"
             "#
         )
@@ -732,17 +733,23 @@ fn a_value_of_more_than_64_kib_fails_its_node() {
     Pipeline::new(
         r#"
         [process.fits]
-        command = ["head", "-c", "65536", "/dev/zero"]
+        script = "yes | tr -d '\\n' | head -c 65536"
         stdout = "value"
         [process.long]
-        command = ["head", "-c", "65537", "/dev/zero"]
+        script = "yes | tr -d '\\n' | head -c 65537"
         stdout = "value"
         [run]
         on_failure = "continue"
         "#,
     )
     .run()
-    .node("fits", "succeeded")
+    .nodes([
+        ("fits", "succeeded"),
+        (
+            "long",
+            "failed: its value is longer than 64 KiB; write it to a file instead",
+        ),
+    ])
     .exit(1);
 }
 

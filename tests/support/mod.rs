@@ -33,7 +33,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// What would take longer has hung.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub const PROCFLOW: &str = env!("CARGO_BIN_EXE_procflow");
