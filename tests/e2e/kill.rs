@@ -25,6 +25,12 @@ fn twenty_processes() -> Live {
         .args(["--jobs", "20"])
         .start();
     live.lines("ready", 20);
+    // The search for survivors sees them now, so that it means something when it sees none.
+    let there = live.processes();
+    assert!(
+        there.len() >= 22,
+        "twenty nodes, the guard and the runner: {there:#?}"
+    );
     live
 }
 
