@@ -184,6 +184,8 @@ fn wrong_files_are_refused() {
             "[queue.q]\ncapacity = \"1KiB\"\n[process.a]\ncommand = [\"true\"]\n",
             "q",
         ),
+        ("[process.\"../a\"]\ncommand = [\"true\"]\n", "../a"),
+        ("[process.\"\"]\ncommand = [\"true\"]\n", "name"),
         (
             "[process.a]\ncommand = [\"true\"]\nstop_signal = \"TREM\"\n",
             "did you mean",

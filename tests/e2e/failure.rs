@@ -524,3 +524,19 @@ fn a_node_larger_than_the_machine_still_runs() {
     )
     .run();
 }
+
+#[test]
+fn the_runs_own_timeout_ends_the_wait_for_a_retry() {
+    let ran = Pipeline::new(
+        r#"
+        [process.flaky]
+        script = "exit 1"
+        retries = { max = 1, delay = "1000s" }
+        "#,
+    )
+    .args(["--timeout", "200ms"])
+    .run()
+    .exit(124);
+    let (_, end) = ran.ends()[0].clone();
+    drop(ran.node("flaky", &end));
+}

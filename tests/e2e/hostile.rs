@@ -275,3 +275,53 @@ fn a_locale_changes_nothing() {
         .run()
         .file("out", "3\n2\n1\n");
 }
+
+/// As a container's first process procflow has no default dispositions, and every orphan comes to it.
+#[test]
+fn procflow_runs_as_the_first_process_of_a_container() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let mut text = String::new();
+    for node in 0..20 {
+        text.push_str(&format!("[process.n{node}]\nscript = \"(true & true &) ; (setsid sleep 1000 > /dev/null 2>&1 &)\"\n"));
+    }
+    Pipeline::new(&text)
+        .under(["unshare", "--fork", "--pid", "--mount-proc"])
+        .run();
+}
+
+#[test]
+fn the_umask_holds_for_results_and_not_for_the_run_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    for (umask, mode) in [("000", 0o666), ("027", 0o640), ("077", 0o600)] {
+        let ran = Pipeline::new(
+            "[process.a]\ncommand = [\"echo\", \"x\"]\nstdout = { file = \"out\" }\n",
+        )
+        .under(["sh", "-c", &format!("umask {umask}; exec \"$@\""), "sh"])
+        .run();
+        let mode_of = |name: &str| {
+            std::fs::metadata(ran.pipeline.path(name))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        assert_eq!(mode_of("out"), mode, "umask {umask}");
+        assert_eq!(mode_of(".procflow"), 0o700, "umask {umask}");
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let pipeline =
+        Pipeline::new("[process.a]\ncommand = [\"echo\", \"x\"]\nstdout = { file = \"out\" }\n")
+            .with_program("out", "old\n");
+    let ran = pipeline.run();
+    let mode = std::fs::metadata(ran.pipeline.path("out"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o755);
+}

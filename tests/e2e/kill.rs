@@ -110,3 +110,24 @@ fn after_kill_9_the_same_pipeline_runs_again() {
     live.release("go", "go\n");
     drop(live.finish().file("out", ""));
 }
+
+#[test]
+fn kill_9_of_a_procflow_leaves_nothing_of_the_one_within_it() {
+    let live = Pipeline::new(
+        r#"
+        [process.outer]
+        command = ["${{ env.PROCFLOW_PROGRAM }}", "run", "inner.toml"]
+        "#,
+    )
+    .env("PROCFLOW_PROGRAM", crate::support::PROCFLOW)
+    .with_file(
+        "inner.toml",
+        "[process.inner]\nscript = \"trap '' TERM; setsid sleep 1000 & echo ready > ready; sleep 1000\"\n",
+    )
+    .with_fifo("ready")
+    .start();
+    live.lines("ready", 1);
+    let victim = live.pid();
+    let took = live.kill_and_time(victim);
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+}

@@ -176,23 +176,100 @@ fn ctrl_c_in_a_terminal_ends_the_run() {
         .with_fifo("ready");
     let mut terminal = Terminal::start(
         &pipeline,
+        &[PROCFLOW, "run", "pipeline.toml", "--json", "report.json"],
+    );
+    read_fifo(&pipeline.path("ready"), 1);
+    terminal.type_keys(b"\x03");
+    let (shown, status) = terminal.finish();
+    assert_eq!(status.signal(), Some(Signal::SIGINT as i32), "{shown}");
+    let report = std::fs::read(pipeline.path("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["nodes"][0]["state"], "cancelled");
+    assert_eq!(report["nodes"][0]["reason"], "interrupted by SIGINT");
+    assert_eq!(crate::support::marked(&mark(&pipeline)), vec![]);
+}
+
+/// With `stty tostop` whoever writes to the terminal from the background is stopped. The runner does, all the time.
+#[test]
+fn bars_are_drawn_where_background_output_is_not_welcome() {
+    let pipeline = Pipeline::new("[process.a]\nscript = \"echo shown\"\n");
+    let terminal = Terminal::start(
+        &pipeline,
         &[
             "sh",
             "-c",
-            "\"$PROCFLOW\" run pipeline.toml --json report.json; echo ended=$?",
+            "stty tostop; \"$PROCFLOW\" run pipeline.toml; echo ended=$?",
         ],
     );
-    read_fifo(&pipeline.path("ready"), 1);
-    // The shell in between is in the same foreground group; it waits for its child and goes on, unless that was ended by
-    // the signal, which ends a non-interactive shell too. So it is `trap`ped away by being the leader of nothing.
-    terminal.type_keys(b"\x03");
-    let (_, _) = terminal.finish();
-    let report = wait_for("the report", || {
-        std::fs::read(pipeline.path("report.json")).ok()
+    let (shown, _) = terminal.finish();
+    assert!(
+        shown.contains("shown") && shown.contains("ended=0"),
+        "{shown}"
+    );
+}
+
+/// What a node prints can neither clear the screen nor name the window.
+#[test]
+fn control_sequences_of_a_node_do_nothing_to_the_terminal() {
+    let pipeline = Pipeline::new(
+        r#"
+        [process.a]
+        script = 'printf "be\033[2Jfore\033]0;title\007 \033[10Aafter\n"'
+        "#,
+    );
+    let (shown, status) = Terminal::start(&pipeline, &[PROCFLOW, "run", "pipeline.toml"]).finish();
+    assert!(status.success(), "{shown}");
+    for sequence in ["\x1b[2J", "\x1b]0;", "\x1b[10A", "\x07"] {
+        assert!(!shown.contains(sequence), "{sequence:?} in {shown:?}");
+    }
+    assert!(shown.contains("be") && shown.contains("after"), "{shown:?}");
+}
+
+/// The delay is far longer than the test's limit.
+#[test]
+fn a_signal_ends_the_wait_for_a_retry() {
+    let live = Pipeline::new(
+        r#"
+        [process.flaky]
+        script = "exit 1"
+        retries = { max = 1, delay = "1000s" }
+        "#,
+    )
+    .args(["--events", "events"])
+    .start();
+    let events = live.pipeline.path("events");
+    wait_for("the retry", || {
+        std::fs::read_to_string(&events)
+            .is_ok_and(|text| text.contains("retrying"))
+            .then_some(())
     });
-    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
-    assert_eq!(report["nodes"][0]["state"], "cancelled");
-    assert_eq!(crate::support::marked(&mark(&pipeline)), vec![]);
+    live.signal(Signal::SIGTERM);
+    let ran = live.finish().signal(Signal::SIGTERM);
+    let (_, end) = ran.ends()[0].clone();
+    drop(ran.node("flaky", &end));
+}
+
+/// procflow inside procflow: the inner one has its own guard, and none of the outer one's.
+#[test]
+fn a_signal_goes_through_a_procflow_within_a_procflow() {
+    let live = Pipeline::new(
+        r#"
+        [process.outer]
+        command = ["${{ env.PROCFLOW_PROGRAM }}", "run", "inner.toml"]
+        "#,
+    )
+    .env("PROCFLOW_PROGRAM", PROCFLOW)
+    .with_file(
+        "inner.toml",
+        "[process.inner]\nscript = \"echo ready > ready; sleep 1000\"\n",
+    )
+    .with_fifo("ready")
+    .start();
+    live.lines("ready", 1);
+    live.signal(Signal::SIGTERM);
+    live.finish()
+        .node("outer", "cancelled: interrupted by SIGTERM")
+        .signal(Signal::SIGTERM);
 }
 
 #[test]

@@ -841,3 +841,55 @@ fn a_queue_can_lead_through_many_processes() {
     );
     Pipeline::new(&text).run().stdout("1000\n");
 }
+
+#[test]
+fn a_writer_that_ends_within_a_record_has_failed() {
+    for (records, written) in [
+        ("{ size = 4 }", "abcdef"),
+        ("\"length32\"", "\\000\\000\\000\\005abc"),
+    ] {
+        let ran = Pipeline::new(&format!(
+            r#"
+            [process.torn]
+            command = ["printf", '{written}']
+            stdout = "q"
+            [process.whole]
+            command = ["printf", '']
+            stdout = "q"
+            [process.read]
+            script = "cat > partial; mv partial result"
+            stdin = "q"
+            [queue.q]
+            records = {records}
+            "#
+        ))
+        .run()
+        .node("read", "cancelled: writer torn failed")
+        .no_file("result")
+        .exit(1);
+        assert_eq!(ran.field("torn", "state"), "failed");
+    }
+}
+
+#[test]
+fn records_may_end_with_other_bytes_than_a_newline() {
+    Pipeline::new(
+        r#"
+        [process.a]
+        command = ["printf", 'one\000two']
+        stdout = "q"
+        [process.b]
+        command = ["printf", 'three\nlines\000']
+        stdout = "q"
+        [process.read]
+        command = ["tr", '\000', "|"]
+        stdin = "q"
+        stdout = "inherit"
+        [queue.q]
+        records = "nul"
+        merge = "sequence"
+        "#,
+    )
+    .run()
+    .stdout("one|two|three\nlines|");
+}
