@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -45,7 +46,7 @@ pub struct RelaySpec {
     pub merge: Merge,
     /// Whether a writer's failure lets the data end, so that what a writer leaves unfinished must be held back.
     pub on_writer_failure: OnWriterFailure,
-    /// Bytes held in memory for each output, beyond what its pipe holds.
+    /// Bytes held in memory for each output, its pipe included.
     pub capacity: usize,
 }
 
@@ -276,8 +277,15 @@ impl Relay {
                 None => source,
             })
         };
-        let sink =
-            |output: RelayOutput| Sink::new(output.fd, Backlog::new(spec.capacity, output.spill));
+        // The reader's pipe holds its part: a backlog behind one that is large enough would only cost a copy.
+        let sink = |output: RelayOutput| {
+            let pipe = fcntl(&output.fd, FcntlArg::F_GETPIPE_SZ).ok();
+            let pipe = pipe
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(0);
+            let backlog = Backlog::new(spec.capacity.saturating_sub(pipe), output.spill);
+            Sink::new(output.fd, backlog)
+        };
         Ok(Relay {
             name: spec.name,
             sources: spec
