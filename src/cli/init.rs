@@ -19,9 +19,15 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("hello", include_str!("../../pipelines/hello.toml")),
     ("fork", include_str!("../../pipelines/fork.toml")),
     ("process", include_str!("../../pipelines/process.toml")),
-    ("subprocess", include_str!("../../pipelines/subprocess.toml")),
+    (
+        "subprocess",
+        include_str!("../../pipelines/subprocess.toml"),
+    ),
     ("queue", include_str!("../../pipelines/queue.toml")),
-    ("word-count", include_str!("../../pipelines/word-count.toml")),
+    (
+        "word-count",
+        include_str!("../../pipelines/word-count.toml"),
+    ),
 ];
 
 /// What `--example` takes.

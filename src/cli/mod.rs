@@ -123,7 +123,12 @@ mod tests {
     }
 
     fn run(line: &str, out: &mut dyn Write) -> Result<ExitCode, Error> {
-        print(Cli::try_parse_from(line.split_whitespace()).unwrap().command, out)
+        print(
+            Cli::try_parse_from(line.split_whitespace())
+                .unwrap()
+                .command,
+            out,
+        )
     }
 
     #[test]
@@ -200,10 +205,7 @@ mod tests {
         let path = dir.path().join("p.toml");
         let line = format!("procflow init {}", path.display());
         let mut out = Vec::new();
-        assert!(matches!(
-            run(&line, &mut out),
-            Ok(ExitCode::Success)
-        ));
+        assert!(matches!(run(&line, &mut out), Ok(ExitCode::Success)));
         assert_eq!(
             String::from_utf8(out).unwrap(),
             format!("wrote {0}; next: procflow run {0}\n", path.display())

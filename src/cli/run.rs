@@ -63,8 +63,20 @@ pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCo
 }
 
 fn read(args: &RunArgs) -> Result<Pipeline, Error> {
-    let (set, only, skip) = (args.pipeline.set.set.clone(), args.select.only.clone(), args.select.skip.clone());
-    Pipeline::load(&args.pipeline.file, Asked { set, only, skip, keep_spec: false })
+    let (set, only, skip) = (
+        args.pipeline.set.set.clone(),
+        args.select.only.clone(),
+        args.select.skip.clone(),
+    );
+    Pipeline::load(
+        &args.pipeline.file,
+        Asked {
+            set,
+            only,
+            skip,
+            keep_spec: false,
+        },
+    )
 }
 
 /// Says what is wrong with the file, or goes on with its plan.
@@ -74,7 +86,9 @@ fn with_plan(
     then: impl FnOnce(Plan, String) -> Result<ExitCode, Error>,
 ) -> Result<ExitCode, Error> {
     say(&pipeline);
-    let Some(plan) = pipeline.plan else { return Ok(ExitCode::Usage) };
+    let Some(plan) = pipeline.plan else {
+        return Ok(ExitCode::Usage);
+    };
     if let Some(name) = &args.exit_code_from {
         node_named(&plan, name)?;
     }
@@ -83,12 +97,21 @@ fn with_plan(
 
 /// Errors and warnings. Notes are `check`'s: they would be said at every run.
 fn say(pipeline: &Pipeline) {
-    let shown: Vec<Diagnostic> =
-        pipeline.problems.iter().filter(|problem| problem.severity > Severity::Note).cloned().collect();
+    let shown: Vec<Diagnostic> = pipeline
+        .problems
+        .iter()
+        .filter(|problem| problem.severity > Severity::Note)
+        .cloned()
+        .collect();
     if !shown.is_empty() {
         let terminal = Terminal::of_stderr();
         let colour = terminal.look().colour;
-        terminal.say(&render(&shown, &pipeline.source.name, &pipeline.source.text, colour));
+        terminal.say(&render(
+            &shown,
+            &pipeline.source.name,
+            &pipeline.source.text,
+            colour,
+        ));
     }
 }
 

@@ -99,13 +99,19 @@ impl Terminal {
 
     /// Speaks to standard error, as the environment wishes; to nobody where that is closed.
     pub fn of_stderr() -> Self {
-        Terminal::new(io::stderr(), &Wishes::from_env(|name| std::env::var(name).ok())).unwrap_or_else(|_| Terminal::gone())
+        Terminal::new(
+            io::stderr(),
+            &Wishes::from_env(|name| std::env::var(name).ok()),
+        )
+        .unwrap_or_else(|_| Terminal::gone())
     }
 
     /// How standard output looks, for commands whose purpose is to print.
     pub fn stdout_look() -> Look {
         let wishes = Wishes::from_env(|name| std::env::var(name).ok());
-        Terminal::new(io::stdout(), &wishes).unwrap_or_else(|_| Terminal::gone()).look()
+        Terminal::new(io::stdout(), &wishes)
+            .unwrap_or_else(|_| Terminal::gone())
+            .look()
     }
 
     /// Speaks to nobody.
