@@ -60,7 +60,8 @@ impl Runner<'_> {
     }
 
     fn signal_all(&mut self, signal: i32) {
-        let units: Vec<UnitId> = self.live.keys().copied().collect();
+        let running = self.live.iter().filter(|(_, live)| live.reaped.is_none());
+        let units: Vec<UnitId> = running.map(|(&unit, _)| unit).collect();
         for unit in units {
             self.signal(unit, signal);
         }
@@ -68,6 +69,9 @@ impl Runner<'_> {
 
     /// Asks a unit to end. CONT, since a stopped process sees no other signal before.
     pub(super) fn stop(&mut self, unit: UnitId) {
+        if self.has_ended(unit) {
+            return self.exited(unit);
+        }
         let signal = self.plan.unit(unit).settings.stop_signal;
         self.signal(unit, signal);
         self.signal(unit, libc::SIGCONT);
@@ -76,9 +80,14 @@ impl Runner<'_> {
 
     /// Sends a signal to a unit's process group. One that has ended in the meantime gets none.
     pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
-        let Some(live) = self.live.get(&unit) else {
+        let Some(live) = self.live.get_mut(&unit) else {
             return;
         };
+        if live.reaped.is_some() {
+            // Only relays were waited for, and are no longer.
+            return self.exited(unit);
+        }
+        live.signalled |= !matches!(signal, libc::SIGSTOP | libc::SIGCONT);
         if let Err(e) = live.child.signal_group(signal) {
             let node = &self.plan.node(self.plan.unit(unit).node).name;
             self.fail(Error::new(format!("send signal {signal} to `{node}`"), e));

@@ -13,8 +13,8 @@ use crate::sched::Timer;
 pub enum Due {
     /// A timer of the scheduler.
     Sched(Timer),
-    /// A unit's end is not held up any longer by tees that still hand on what it wrote.
-    Tees(UnitId),
+    /// A unit's end is not held up any longer by relays that still hand on what it wrote.
+    Relays(UnitId),
     /// The relay of this number is not waited for any longer: its group has ended.
     Relay(u64),
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     const A: Due = Due::Sched(Timer::Timeout(UnitId(0)));
-    const B: Due = Due::Tees(UnitId(0));
+    const B: Due = Due::Relays(UnitId(0));
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)

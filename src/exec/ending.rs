@@ -26,7 +26,8 @@ impl Runner<'_> {
             Ok(None) => return,
             Err(e) => return self.fail(Error::new("learn how a process ended", e)),
         };
-        let leaked = live.child.kill_leftovers();
+        // Of a group that we have signalled the last may still be dying: that is no leak.
+        let leaked = live.child.kill_leftovers() && !live.signalled;
         let wall = self.clock.now().saturating_sub(live.started);
         let usage = Usage {
             wall,
@@ -34,23 +35,77 @@ impl Runner<'_> {
             system: used.system,
             max_rss: used.max_rss,
         };
+        let exit = exit_of(status);
         live.reaped = Some(Reaped {
-            exit: exit_of(status),
+            exit,
             usage,
             leaked,
         });
-        live.tee_holds.clear();
-        // What it wrote before its end is in the pipes now. What a daemon of its may still write is not waited for.
-        for number in std::mem::take(&mut live.captures) {
-            self.read_capture(number);
-            self.captures.remove(&number);
+        self.settle_outputs(unit, exit);
+    }
+
+    /// Ends a unit at once, or when its relays have taken in what it wrote before its end: a fault in that (a record cut
+    /// off, or too long) must be known before the unit counts as succeeded, and copies must be whole before a file among
+    /// them is put in place.
+    ///
+    /// A failure is not kept waiting for the first, since its readers are to be stopped, nor long for the second.
+    fn settle_outputs(&mut self, unit: UnitId, exit: Exit) {
+        let plan_unit = self.plan.unit(unit);
+        let counts_as_success = self.plan.node(plan_unit.node).allow_failure
+            || matches!(exit, Exit::Code(code) if plan_unit.settings.success_codes.contains(&code));
+        let has_tees = self.relays.has_tees(unit);
+        let Some(live) = self.live.get_mut(&unit) else {
+            return;
+        };
+        if has_tees {
+            live.tee_holds.clear();
+            self.relays
+                .look(|carries| matches!(carries, Carries::Tee(owner) if *owner == unit));
         }
-        if self.relays.has_tees(unit) {
+        if counts_as_success && let Some(wiring) = self.groups.get(&plan_unit.group) {
+            live.unsettled = self.relays.written_by(unit);
+            if !live.unsettled.is_empty() {
+                wiring.exited(self.plan, unit);
+                let writes = |carries: &Carries| matches!(carries, Carries::Queue(_, writers) if writers.contains(&unit));
+                self.relays.look(writes);
+            }
+        }
+        if !has_tees && live.unsettled.is_empty() {
+            return self.exited(unit);
+        }
+        // Readable from now on, it would wake the loop for nothing.
+        if let Err(e) = self.poller.remove(&live.child) {
+            self.fail(Error::new("watch a process", e));
+        }
+        if !counts_as_success {
             self.deadlines
-                .arm(Due::Tees(unit), self.clock.now() + PATIENCE);
-        } else {
+                .arm(Due::Relays(unit), self.clock.now() + PATIENCE);
+        }
+    }
+
+    /// A relay has taken in all that `unit` wrote, or will not.
+    fn settled(&mut self, unit: UnitId, number: u64) {
+        if let Some(live) = self.live.get_mut(&unit) {
+            live.unsettled.remove(&number);
+        }
+        self.exited_if_settled(unit);
+    }
+
+    fn exited_if_settled(&mut self, unit: UnitId) {
+        let is_waiting = self
+            .live
+            .get(&unit)
+            .is_some_and(|live| live.reaped.is_some() && live.unsettled.is_empty());
+        if is_waiting && !self.relays.has_tees(unit) {
             self.exited(unit);
         }
+    }
+
+    /// A unit's process has ended; it is only waited for relays.
+    pub(super) fn has_ended(&self, unit: UnitId) -> bool {
+        self.live
+            .get(&unit)
+            .is_some_and(|live| live.reaped.is_some())
     }
 
     /// Tells the scheduler of a unit's exit.
@@ -61,7 +116,12 @@ impl Runner<'_> {
         let Some(reaped) = live.reaped else {
             panic!("BUG: {unit:?} is said to have ended, and is not reaped");
         };
-        self.deadlines.disarm(Due::Tees(unit));
+        self.deadlines.disarm(Due::Relays(unit));
+        // What it wrote before its end is in the pipes now. What a daemon of its may still write is not waited for.
+        for number in live.captures {
+            self.read_capture(number);
+            self.captures.remove(&number);
+        }
         self.last.insert(
             unit,
             LastTry {
@@ -120,11 +180,15 @@ impl Runner<'_> {
         while let Some((number, event)) = self.relays.next_event() {
             match event {
                 RelayEvent::Ended => self.end_relay(number),
+                RelayEvent::Settled { input } => {
+                    if let Some(writer) = self.relays.writer(number, input) {
+                        self.settled(writer, number);
+                    }
+                }
                 RelayEvent::Fault { input, why } => {
-                    if let Some(Carries::Queue(_, writers)) = self.relays.carries(number)
-                        && let Some(&writer) = writers.get(input)
-                    {
+                    if let Some(writer) = self.relays.writer(number, input) {
                         self.inbox.push_back(Event::QueueFault { writer, why });
+                        self.settled(writer, number);
                     }
                 }
                 RelayEvent::Broken(why) => {
@@ -141,23 +205,20 @@ impl Runner<'_> {
         };
         self.deadlines.disarm(Due::Relay(number));
         match carries {
-            Carries::Queue(queue, _) => {
-                let bytes = counts.outputs.iter().map(|count| count.bytes).sum();
-                let records = counts.outputs.iter().map(|count| count.records).sum();
+            Carries::Queue(queue, writers) => {
+                let bytes = counts.inputs.iter().map(|count| count.bytes).sum();
+                let records = counts.inputs.iter().map(|count| count.records).sum();
                 self.tell(What::QueueEnded {
                     queue,
                     bytes: Some(bytes),
                     records,
                 });
+                for writer in writers {
+                    self.settled(writer, number);
+                }
             }
             Carries::Tee(unit) if !self.relays.has_tees(unit) => {
-                if self
-                    .live
-                    .get(&unit)
-                    .is_some_and(|live| live.reaped.is_some())
-                {
-                    self.exited(unit);
-                }
+                self.exited_if_settled(unit);
                 if self.committing.remove(&unit) {
                     self.commit(unit);
                 }
@@ -166,15 +227,19 @@ impl Runner<'_> {
         }
     }
 
-    /// Nothing of this attempt of the group runs any more. Its relays end by themselves, now that nobody is left to write or
-    /// read, but where a daemon has kept an end.
+    /// Nothing of this attempt of the group runs any more. Nobody is left to read its queues. A tee may still have to write a
+    /// log or a file, which takes long only where a daemon has kept an end.
     pub(super) fn end_group(&mut self, group: GroupId) {
-        // With it go the holds.
-        self.groups.remove(&group);
-        let patience = self.clock.now() + PATIENCE;
         for number in self.relays.of_group(group) {
-            self.deadlines.arm(Due::Relay(number), patience);
+            match self.relays.carries(number) {
+                Some(Carries::Tee(_)) => self
+                    .deadlines
+                    .arm(Due::Relay(number), self.clock.now() + PATIENCE),
+                _ => self.end_relay(number),
+            }
         }
+        // With it go the holds; not before the relays, which would take that for the end of data.
+        self.groups.remove(&group);
         let plan = self.plan;
         for &queue in &plan.group(group).queues {
             if plan.queue(queue).kind == QueueKind::Direct {

@@ -1,6 +1,6 @@
 //! The relays that run, by number: whose they are, and what they have to say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -102,6 +102,14 @@ impl Relays {
         self.running.get(&number).map(|relay| &relay.carries)
     }
 
+    /// Who writes this input of it; nobody where it is gone, or no queue's.
+    pub fn writer(&self, number: u64, input: usize) -> Option<UnitId> {
+        match self.carries(number)? {
+            Carries::Queue(_, writers) => writers.get(input).copied(),
+            Carries::Tee(_) => None,
+        }
+    }
+
     /// Waits until its thread, which has said that it ends or is stopped by this, is gone. Nothing where it was gone already.
     pub fn end(&mut self, number: u64) -> Option<(Carries, Counts)> {
         let relay = self.running.remove(&number)?;
@@ -109,6 +117,23 @@ impl Relays {
         let counts = relay.handle.counts();
         relay.handle.join();
         Some((relay.carries, counts))
+    }
+
+    /// Tells those that carry this queue, or copy an output of this unit, to look at what has become of their writers.
+    pub fn look(&self, wanted: impl Fn(&Carries) -> bool) {
+        for relay in self.running.values().filter(|relay| wanted(&relay.carries)) {
+            relay.handle.look();
+        }
+    }
+
+    /// The numbers of those that carry a queue which this unit writes.
+    pub fn written_by(&self, unit: UnitId) -> HashSet<u64> {
+        let is_written = |carries: &Carries| matches!(carries, Carries::Queue(_, writers) if writers.contains(&unit));
+        self.running
+            .iter()
+            .filter(|(_, relay)| is_written(&relay.carries))
+            .map(|(&number, _)| number)
+            .collect()
     }
 
     /// Whether an output of this unit still is being copied.

@@ -16,11 +16,11 @@ use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
 use crate::exec::launch::Launcher;
-use crate::exec::relays::Relays;
-use crate::exec::wiring::{Captured, Wiring};
+use crate::exec::relays::{Carries, Relays};
+use crate::exec::wiring::{Captured, TeeHold, Wiring};
 use crate::plan::{GroupId, NodeId, Plan, UnitId};
 use crate::report::Observers;
-use crate::sched::{Action, Event, Scheduler, Verdict};
+use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::sys::guard::Link;
 use crate::sys::poller::{Interest, Poller};
 use crate::sys::process::{Child, reap_orphans};
@@ -80,9 +80,13 @@ pub(super) struct Live {
     /// Its captures that are still open.
     pub(super) captures: Vec<u64>,
     /// The holds before its tees: dropped when the process has ended, so that the tees end.
-    pub(super) tee_holds: Vec<OwnedFd>,
-    /// How the process ended, once it is reaped and only tees are waited for.
+    pub(super) tee_holds: Vec<TeeHold>,
+    /// procflow has signalled it: what is left of its group then has not leaked, it is dying.
+    pub(super) signalled: bool,
+    /// How the process ended, once it is reaped and only relays are waited for.
     pub(super) reaped: Option<Reaped>,
+    /// Relays that have not taken in all that it wrote.
+    pub(super) unsettled: HashSet<u64>,
 }
 
 /// What the kernel said of an ended process.
@@ -300,8 +304,10 @@ impl<'a> Runner<'a> {
         let now = self.clock.now();
         while let Some(due) = self.deadlines.pop(now) {
             match due {
+                // Its process has ended in time; only what it wrote is still on its way.
+                Due::Sched(Timer::Timeout(unit)) if self.has_ended(unit) => {}
                 Due::Sched(timer) => self.inbox.push_back(Event::Fired(timer)),
-                Due::Tees(unit) => self.exited(unit),
+                Due::Relays(unit) => self.exited(unit),
                 Due::Relay(number) => self.end_relay(number),
             }
         }
@@ -336,6 +342,8 @@ impl<'a> Runner<'a> {
                 let group = self.plan.unit(writer).group;
                 if let Some(wiring) = self.groups.get_mut(&group) {
                     wiring.release(queue, writer, torn);
+                    self.relays
+                        .look(|carries| matches!(carries, Carries::Queue(id, _) if *id == queue));
                 }
             }
             Action::Commit(unit) => self.commit(unit),

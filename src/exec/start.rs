@@ -1,5 +1,6 @@
 //! Starting a group: its queues, then its units in order, all or none.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use crate::event::{Failure, What};
@@ -130,7 +131,9 @@ impl Runner<'_> {
             started,
             captures,
             tee_holds: wiring.tee_holds,
+            signalled: false,
             reaped: None,
+            unsettled: HashSet::new(),
         };
         self.live.insert(unit, live);
         self.tell(What::Started { unit, attempt, pid });

@@ -25,7 +25,7 @@ use crate::exec::files::{PendingFile, open_output};
 use crate::exec::relays::Carries;
 use crate::plan::template::Template;
 use crate::plan::{GroupId, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId};
-use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterEnd};
+use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
 use crate::sys::pipe::{Pipe, is_broken, set_nonblocking};
 
@@ -63,11 +63,26 @@ impl Wiring {
         let Some(hold) = self.holds.remove(&(queue, writer)) else {
             return;
         };
-        if torn && let Some(fate) = &hold.fate {
-            fate.set(WriterEnd::Torn);
+        if let Some(fate) = &hold.fate {
+            fate.set(if torn {
+                WriterState::Torn
+            } else {
+                WriterState::Ended
+            });
         }
         // Only now, so that the relay knows of it when it sees the end of data.
         drop(hold.end);
+    }
+
+    /// The process of `writer` has ended; its relays are to be told to look.
+    pub fn exited(&self, plan: &Plan, writer: UnitId) {
+        for queue in output_queues(plan.unit(writer)) {
+            if let Some(hold) = self.holds.get(&(queue, writer))
+                && let Some(fate) = &hold.fate
+            {
+                fate.set(WriterState::Exited);
+            }
+        }
     }
 
     /// Those queues of `writer` that nobody can read from any more.
@@ -104,7 +119,20 @@ pub struct UnitWiring {
     /// Its files.
     pub files: Vec<PendingFile>,
     /// For each of its outputs with several sinks, a hold on the pipe before the tee, to be dropped when the unit has ended.
-    pub tee_holds: Vec<OwnedFd>,
+    pub tee_holds: Vec<TeeHold>,
+}
+
+/// A hold on the pipe before a tee. Dropped, it lets the tee end, whoever else may hold that pipe open.
+#[derive(Debug)]
+pub struct TeeHold {
+    _end: OwnedFd,
+    fate: Arc<Fate>,
+}
+
+impl Drop for TeeHold {
+    fn drop(&mut self) {
+        self.fate.set(WriterState::Ended);
+    }
 }
 
 /// A descriptor to hand to a child.
@@ -429,14 +457,15 @@ fn wire_tee(
         .max()
         .unwrap_or(TEE_CAPACITY);
     let Pipe { read, write } = Pipe::new(capacity).map_err(broken)?;
-    wired.tee_holds.push(write.try_clone().map_err(broken)?);
+    let fate = Arc::new(Fate::default());
+    wired.tee_holds.push(TeeHold {
+        _end: write.try_clone().map_err(broken)?,
+        fate: Arc::clone(&fate),
+    });
     let name = format!("{}.{}", cx.plan.node(cx.plan.unit(id).node).name, fd);
     let spec = RelaySpec {
         name,
-        inputs: vec![RelayInput {
-            fd: read,
-            fate: Arc::new(Fate::default()),
-        }],
+        inputs: vec![RelayInput { fd: read, fate }],
         outputs,
         records: Records::Bytes,
         max_record: u64::MAX,

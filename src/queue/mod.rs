@@ -28,7 +28,7 @@ mod tests;
 
 pub use counts::{Count, Counts};
 pub use relay::{
-    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd,
+    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
     start,
 };
 

@@ -6,11 +6,11 @@
 //! unfinished record, for each input and one backlog for each output.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::counts::{Counters, Counts};
 use crate::queue::framer::Framer;
 use crate::queue::sink::{Sink, SinkError};
-use crate::queue::source::{Next, Source, SourceError};
+use crate::queue::source::{Next, Settle, Source, SourceError};
 use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
@@ -68,34 +68,41 @@ pub struct RelayOutput {
     pub spill: Option<PathBuf>,
 }
 
-/// How a writer ended, told by who knows. It counts when the writer's pipe ends.
+/// What is known of a writer, told by who knows it. [`RelayHandle::look`] makes the relay see it.
 #[derive(Debug, Default)]
-pub struct Fate {
-    torn: AtomicBool,
-}
+pub struct Fate(AtomicU8);
 
-/// How a writer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WriterEnd {
-    /// Well. A last record without a terminator is a record.
+/// How far a writer has come, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum WriterState {
+    /// It runs. The end of its pipe is the end of its data all the same.
     #[default]
+    Runs,
+    /// Its process has ended: what is in its pipe now is all that it wrote. Once that has been taken in, the relay says
+    /// whether it is in order ([`RelayEvent::Settled`]); readers see no end before more is known.
+    Exited,
+    /// It has done its part. When its pipe is empty, its data has ended, whoever else may still hold the pipe open. A last
+    /// record without a terminator is a record.
     Ended,
-    /// Not well: a last record that isn't complete is dropped.
+    /// The same, but not well: a last record that isn't complete is dropped.
     Torn,
 }
 
 impl Fate {
-    /// Says how.
-    pub fn set(&self, end: WriterEnd) {
-        self.torn.store(end == WriterEnd::Torn, Ordering::Release);
+    /// Says how far.
+    pub fn set(&self, end: WriterState) {
+        self.0.store(end as u8, Ordering::Release);
     }
 
-    /// What was said last; [`WriterEnd::Ended`] where nothing was.
-    pub fn get(&self) -> WriterEnd {
-        if self.torn.load(Ordering::Acquire) {
-            WriterEnd::Torn
-        } else {
-            WriterEnd::Ended
+    /// What was said last.
+    pub fn get(&self) -> WriterState {
+        match self.0.load(Ordering::Acquire) {
+            0 => WriterState::Runs,
+            1 => WriterState::Exited,
+            2 => WriterState::Ended,
+            3 => WriterState::Torn,
+            other => panic!("BUG: a fate of {other}"),
         }
     }
 }
@@ -105,6 +112,12 @@ impl Fate {
 pub enum RelayEvent {
     /// Everything has been handed on, or all readers have gone. All its ends are closed.
     Ended,
+    /// All that this writer wrote before it [exited](WriterState::Exited) has been taken in, and is in order. Where it is not,
+    /// there is a `Fault` instead.
+    Settled {
+        /// Which, as an index of [`RelaySpec::inputs`].
+        input: usize,
+    },
     /// A writer broke a rule. What it wrote before has been handed on. With [`OnWriterFailure::Cancel`] the readers will not see
     /// an end of data before [`RelayHandle::stop`]; with `Close` the writer counts as ended, once it has.
     Fault {
@@ -139,7 +152,7 @@ impl RelayEvents {
 /// A running relay. Dropping it stops it.
 #[derive(Debug)]
 pub struct RelayHandle {
-    stop: Arc<EventFd>,
+    control: Arc<Control>,
     counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
 }
@@ -148,8 +161,14 @@ impl RelayHandle {
     /// Lets the thread end at once, whatever it waits for. Its ends are closed, and what it holds is lost: readers that are
     /// not to take that for the end of data must have ended before.
     pub fn stop(&self) {
+        self.control.stop.store(true, Ordering::Release);
+        self.look();
+    }
+
+    /// Lets the thread look at what has become of its writers ([`Fate`]).
+    pub fn look(&self) {
         // Fails only where it has been written u64::MAX - 1 times.
-        let _ = self.stop.write(1);
+        let _ = self.control.wake.write(1);
     }
 
     /// What has been moved so far. The last counts stand when the thread has ended.
@@ -182,22 +201,51 @@ impl Drop for RelayHandle {
     }
 }
 
+/// What the thread is told from outside.
+#[derive(Debug)]
+pub(crate) struct Control {
+    /// Readable when there is something to look at.
+    wake: EventFd,
+    stop: AtomicBool,
+}
+
+impl Control {
+    /// Told nothing yet.
+    pub fn new() -> io::Result<Control> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Control {
+            wake,
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    /// The end to wait on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Takes the wake-up; whether it says to stop.
+    pub fn is_stop(&self) -> bool {
+        // EAGAIN: there was none.
+        let _ = self.wake.read();
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
 /// Starts a relay's thread.
 ///
 /// # Errors
 /// A setting that makes no sense (`InvalidInput`), no descriptor or thread to be had.
 pub fn start(spec: RelaySpec, events: RelayEvents) -> io::Result<RelayHandle> {
-    let stop = Arc::new(EventFd::from_flags(
-        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
-    )?);
+    let control = Arc::new(Control::new()?);
     let name = format!("queue {}", spec.name.replace('\0', "?"));
-    let mut relay = Relay::new(spec, events, Arc::clone(&stop))?;
+    let mut relay = Relay::new(spec, events, Arc::clone(&control))?;
     let counters = Arc::clone(&relay.counters);
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || relay.live())?;
     Ok(RelayHandle {
-        stop,
+        control,
         counters,
         thread: Some(thread),
     })
@@ -217,7 +265,7 @@ struct Relay {
     missing: Vec<u8>,
     /// The source to begin with next time, so that a busy one doesn't starve the others.
     turn: usize,
-    stop: Arc<EventFd>,
+    control: Arc<Control>,
     counters: Arc<Counters>,
     events: RelayEvents,
 }
@@ -232,6 +280,9 @@ struct Offer {
     records: u64,
 }
 
+/// What the only writer of a tee has written is always in order.
+const SETTLED: RelayEvent = RelayEvent::Settled { input: 0 };
+
 /// Why a relay's loop came to its end.
 enum Over {
     Ended,
@@ -243,7 +294,7 @@ struct Broken(String);
 
 /// What poll(2) said about an end.
 enum Polled {
-    Stop,
+    Wake,
     Source(usize),
     /// A source whose turn has not come.
     Ahead(usize),
@@ -252,7 +303,7 @@ enum Polled {
 }
 
 impl Relay {
-    fn new(spec: RelaySpec, events: RelayEvents, stop: Arc<EventFd>) -> io::Result<Relay> {
+    fn new(spec: RelaySpec, events: RelayEvents, control: Arc<Control>) -> io::Result<Relay> {
         // Bytes of one writer that no failure can leave half delivered go on as they come, like through a plain pipe.
         let framer = Framer::new(&spec.records, spec.max_record)
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
@@ -304,7 +355,7 @@ impl Relay {
             offer: None,
             missing: Vec::new(),
             turn: 0,
-            stop,
+            control,
             counters: Arc::new(counters),
             events,
         })
@@ -331,11 +382,11 @@ impl Relay {
             }
         };
         self.events.send(RelayEvent::Broken(broken));
-        while poll(
-            &mut [PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::NONE,
-        ) == Err(Errno::EINTR)
-        {}
+        while !self.control.is_stop() {
+            let mut wake = [PollFd::new(self.control.fd(), PollFlags::POLLIN)];
+            // An error is EINTR.
+            let _ = poll(&mut wake, PollTimeout::NONE);
+        }
     }
 
     fn run(&mut self) -> Result<Over, Broken> {
@@ -344,9 +395,8 @@ impl Relay {
             && self.sinks.len() > 1
             && self.sinks.iter().all(Sink::is_bare_pipe)
         {
-            let stop = self.stop.as_fd();
-            let ended = Tee::new(input, &mut self.sinks, stop, &self.counters)
-                .and_then(|mut tee| tee.run());
+            let ended = Tee::new(input, &mut self.sinks, &self.control, &self.counters)
+                .and_then(|mut tee| tee.run(source.fate(), || self.events.send(SETTLED)));
             let failed = |error| Broken(format!("can't copy queue `{}`: {error}", self.name));
             return ended
                 .map(|ended| if ended { Over::Ended } else { Over::Stopped })
@@ -364,8 +414,16 @@ impl Relay {
                 return Ok(Over::Ended);
             }
             let polled = self.wait()?;
-            if polled.iter().any(|end| matches!(end, Polled::Stop)) {
+            let is_woken = polled.iter().any(|end| matches!(end, Polled::Wake));
+            if is_woken && self.control.is_stop() {
                 return Ok(Over::Stopped);
+            }
+            if is_woken {
+                // Readers are to go on without what a faulty writer has left.
+                self.sources
+                    .iter_mut()
+                    .filter(|source| source.is_forgiven())
+                    .for_each(Source::close);
             }
             for end in &polled {
                 if let Polled::Sink(sink, events) = end {
@@ -392,8 +450,8 @@ impl Relay {
     /// Waits until something can be done.
     fn wait(&self) -> Result<Vec<Polled>, Broken> {
         let mut ends = vec![(
-            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
-            Polled::Stop,
+            PollFd::new(self.control.fd(), PollFlags::POLLIN),
+            Polled::Wake,
         )];
         let offered = self.offer.as_ref().map_or(0, Offer::len);
         for (at, sink) in self.sinks.iter().enumerate() {
@@ -416,7 +474,7 @@ impl Relay {
             if at > last {
                 let fd = source.readable_ahead();
                 ends.extend(fd.map(|fd| (PollFd::new(fd, PollFlags::POLLIN), Polled::Ahead(at))));
-            } else if self.offer.is_none() && source.has_ahead() {
+            } else if self.offer.is_none() && (source.has_ahead() || source.is_due()) {
                 at_once = Some(Polled::Source(at));
             } else if let Some(fd) = source.readable()
                 && self.offer.is_none()
@@ -494,7 +552,22 @@ impl Relay {
             Err(error) => return Err(unreadable(&self.name, error)),
         }
         self.advance(at);
-        self.hand_out()
+        self.hand_out()?;
+        self.settle(at);
+        Ok(())
+    }
+
+    /// Says whether all is in order that a source's writer has written, once it has ended and all of that is here.
+    fn settle(&mut self, at: usize) {
+        // What is offered has not been taken in yet.
+        if self.offer.is_some() {
+            return;
+        }
+        match self.sources[at].settle() {
+            None => {}
+            Some(Settle::Well) => self.events.send(RelayEvent::Settled { input: at }),
+            Some(Settle::Torn { held }) => self.torn(at, held),
+        }
     }
 
     /// A source has something to read, but it isn't its turn.
@@ -556,14 +629,16 @@ impl Relay {
                 );
                 self.fault(at, why);
             }
-            Next::Torn { held } => {
-                let (name, after) = (&self.name, source.passed());
-                let why = format!(
-                    "the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"
-                );
-                self.fault(at, why);
-            }
+            Next::Torn { held } => self.torn(at, held),
         }
+    }
+
+    fn torn(&mut self, at: usize, held: usize) {
+        let (name, after) = (&self.name, self.sources[at].passed());
+        let why = format!(
+            "the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"
+        );
+        self.fault(at, why);
     }
 
     fn offer(&mut self, source: usize, end: usize, records: u64, missing: Vec<u8>) {

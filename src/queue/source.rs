@@ -12,7 +12,7 @@ use nix::unistd::read;
 use crate::queue::BLOCK;
 use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::framer::{Framer, Rest};
-use crate::queue::relay::{Fate, WriterEnd};
+use crate::queue::relay::{Fate, WriterState};
 
 /// A writer's pipe and what has been read of it and not handed on.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ pub(crate) struct Source {
     /// Bytes handed on so far.
     passed: u64,
     ahead: Option<Ahead>,
+    /// Its pipe was found empty after the writer's process had ended, and that has been told.
+    settled: bool,
+    /// The last read found nothing, and had begun after the writer's process had ended: nothing more comes from that.
+    dry: bool,
 }
 
 /// What was read before the source's turn: where writers come in sequence and none may be held up.
@@ -86,6 +90,15 @@ pub(crate) enum Next {
     Torn { held: usize },
 }
 
+/// What a writer whose process has ended leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// Nothing is wrong with it.
+    Well,
+    /// It ended `held` bytes after a record's begin, and that is no record.
+    Torn { held: usize },
+}
+
 impl Source {
     /// Takes the read end of a pipe that nobody else reads. It is made non-blocking: a pipe's two ends don't share that.
     pub fn new(fd: OwnedFd, fate: Arc<Fate>, framer: Framer) -> io::Result<Source> {
@@ -102,6 +115,8 @@ impl Source {
             seen: 0,
             passed: 0,
             ahead: None,
+            settled: false,
+            dry: false,
         })
     }
 
@@ -136,7 +151,12 @@ impl Source {
             return Ok(0);
         };
         self.buffer.resize(BLOCK, 0);
+        let fate = self.fate.get();
         match get(fd, &mut self.buffer)? {
+            None if fate >= WriterState::Ended => {
+                ahead.ended = true;
+                Ok(0)
+            }
             None => Ok(0),
             Some(0) => {
                 ahead.ended = true;
@@ -167,6 +187,50 @@ impl Source {
 
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// How far its writer has come.
+    pub fn fate(&self) -> &Fate {
+        &self.fate
+    }
+
+    /// It is to be read although its pipe may be empty: something is to be told of that.
+    pub fn is_due(&self) -> bool {
+        let is_open = matches!(self.state, State::Open(_));
+        is_open
+            && match self.fate.get() {
+                WriterState::Runs => false,
+                WriterState::Exited => !self.settled,
+                WriterState::Ended | WriterState::Torn => true,
+            }
+    }
+
+    /// It broke a rule, and is to count as ended all the same.
+    pub fn is_forgiven(&self) -> bool {
+        matches!(self.state, State::Faulty(_) | State::FaultyAtEnd)
+            && self.fate.get() >= WriterState::Ended
+    }
+
+    /// What is to be told of a writer that has exited, once its pipe is empty; told once.
+    pub fn settle(&mut self) -> Option<Settle> {
+        if self.settled || self.fate.get() != WriterState::Exited {
+            return None;
+        }
+        let held = self.end - self.start;
+        match &self.state {
+            // `dry` says that the last read, begun after the writer's end, found nothing.
+            State::Open(_) if !self.dry => None,
+            State::Open(_) if held > 0 && self.framer.rest() == Rest::Torn => {
+                self.settled = true;
+                Some(Settle::Torn { held })
+            }
+            State::Open(_) | State::AtEnd | State::Done => {
+                self.settled = true;
+                Some(Settle::Well)
+            }
+            // The fault has been told.
+            State::Faulty(_) | State::FaultyAtEnd => None,
+        }
     }
 
     /// Its pipe, where bytes may be moved from it by other ways than through this source.
@@ -220,8 +284,17 @@ impl Source {
                 return Ok(0);
             }
         }
+        // Before the read: what is said while it runs may be said of bytes that it did not see.
+        let fate = self.fate.get();
         match get(fd, &mut self.buffer[self.end..])? {
-            None => Ok(0),
+            None if fate >= WriterState::Ended => {
+                self.state = State::AtEnd;
+                Ok(0)
+            }
+            None => {
+                self.dry = fate == WriterState::Exited;
+                Ok(0)
+            }
             Some(0) => {
                 self.state = State::AtEnd;
                 Ok(0)
@@ -259,9 +332,9 @@ impl Source {
             (State::Open(_), _) => Next::More,
             (_, 0) => Next::End,
             _ => match (self.fate.get(), self.framer.rest()) {
-                (WriterEnd::Torn, _) => Next::End,
-                (WriterEnd::Ended, Rest::Unterminated) => Next::Last { end: held },
-                (WriterEnd::Ended, Rest::Torn) => Next::Torn { held },
+                (WriterState::Torn, _) => Next::End,
+                (_, Rest::Unterminated) => Next::Last { end: held },
+                (_, Rest::Torn) => Next::Torn { held },
             },
         }
     }

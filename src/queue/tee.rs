@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
 use crate::queue::counts::Counters;
+use crate::queue::relay::{Control, Fate, WriterState};
 use crate::queue::sink::Sink;
 
 /// More than any pipe holds (pipe(7): `pipe-max-size` is 1 MiB by default).
@@ -32,7 +33,7 @@ pub(crate) struct Tee<'a> {
     input: BorrowedFd<'a>,
     /// One or more, all of them pipes.
     sinks: &'a mut [Sink],
-    stop: BorrowedFd<'a>,
+    control: &'a Control,
     counters: &'a Counters,
     /// One for each sink but the last.
     stages: Vec<Stage>,
@@ -83,7 +84,7 @@ impl<'a> Tee<'a> {
     pub fn new(
         input: BorrowedFd<'a>,
         sinks: &'a mut [Sink],
-        stop: BorrowedFd<'a>,
+        control: &'a Control,
         counters: &'a Counters,
     ) -> io::Result<Tee<'a>> {
         let size = fcntl(input, FcntlArg::F_GETPIPE_SZ)?;
@@ -105,18 +106,33 @@ impl<'a> Tee<'a> {
             input_state: Input::MayHave,
             has_room: vec![true; sinks.len()],
             sinks,
-            stop,
+            control,
             counters,
         })
     }
 
-    /// Copies until all is delivered or all readers have gone (`true`), or until told to stop (`false`).
-    pub fn run(&mut self) -> io::Result<bool> {
+    /// Copies until all is delivered or all readers have gone (`true`), or until told to stop (`false`). `settled` is called
+    /// when all has been taken in that the writer wrote before it exited, as `fate` tells.
+    pub fn run(&mut self, fate: &Fate, settled: impl Fn()) -> io::Result<bool> {
+        let mut is_settled = false;
         loop {
+            // Before the pipe is looked at: what is said later may be said of bytes that were not seen.
+            let end = fate.get();
             let mut moved = false;
             for at in 0..self.stages.len() {
                 moved |= self.tee(at)?;
                 moved |= self.pass_on(at)?;
+            }
+            if end != WriterState::Runs && self.input_state != Input::AtEnd {
+                // Empty as of before it exited may be not empty any more.
+                if self.input_is_readable()? {
+                    self.input_state = Input::MayHave;
+                } else if end >= WriterState::Ended {
+                    self.input_state = Input::AtEnd;
+                } else if !is_settled {
+                    is_settled = true;
+                    settled();
+                }
             }
             self.close_finished();
             if self.sinks.iter().all(Sink::is_closed) {
@@ -287,7 +303,7 @@ impl<'a> Tee<'a> {
 
     /// Waits until something can be done; says whether to stop.
     fn wait(&mut self, timeout: PollTimeout) -> io::Result<bool> {
-        let mut fds = vec![PollFd::new(self.stop, PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.control.fd(), PollFlags::POLLIN)];
         let mut whose = Vec::new();
         for (at, sink) in self.sinks.iter().enumerate() {
             if let Some(fd) = sink.fd() {
@@ -337,7 +353,7 @@ impl<'a> Tee<'a> {
         {
             self.input_state = Input::MayHave;
         }
-        Ok(!said[0].is_empty())
+        Ok(!said[0].is_empty() && self.control.is_stop())
     }
 }
 

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 
 use crate::queue::model::{missing, split};
 use crate::queue::{
-    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterEnd,
+    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
     start,
 };
 use crate::spec::{Merge, OnWriterFailure, Records};
@@ -438,7 +438,7 @@ fn a_torn_record_is_dropped_where_the_data_ends_all_the_same() {
     };
     let mut rig = shape.build(None);
     rig.writers[0].write_all(b"one\ntw").unwrap();
-    rig.fates[0].set(WriterEnd::Torn);
+    rig.fates[0].set(WriterState::Torn);
     rig.writers.remove(0);
     assert_eq!(rig.relay.counts().outputs.len(), 1);
     let mut first = [0; 4];
@@ -448,6 +448,61 @@ fn a_torn_record_is_dropped_where_the_data_ends_all_the_same() {
     let mut rest = String::new();
     rig.readers[0].read_to_string(&mut rest).unwrap();
     assert_eq!((&first, rest.as_str()), (b"one\n", "three"));
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+}
+
+/// The pipe of a writer whose process has ended is still held open, as the loop holds it: what is in it is settled without
+/// an end of data, and that comes when the writer counts as ended, whoever still holds the pipe.
+#[test]
+fn what_a_writer_left_is_settled_before_its_end() {
+    for inputs in [1, 2] {
+        for outputs in [1, 2] {
+            let shape = Shape {
+                inputs,
+                outputs,
+                ..Shape::default()
+            };
+            let mut rig = shape.build(None);
+            rig.writers[0].write_all(b"one\ntwo").unwrap();
+            rig.fates[0].set(WriterState::Exited);
+            rig.relay.look();
+            assert_eq!(next(&rig.events), RelayEvent::Settled { input: 0 });
+            rig.fates
+                .iter()
+                .for_each(|fate| fate.set(WriterState::Ended));
+            rig.relay.look();
+            for reader in &mut rig.readers {
+                let mut all = String::new();
+                reader.read_to_string(&mut all).unwrap();
+                assert_eq!(all, "one\ntwo", "{inputs} to {outputs}");
+            }
+            assert_eq!(next(&rig.events), RelayEvent::Ended);
+        }
+    }
+}
+
+/// What is cut off at a writer's exit is its fault before it can count as succeeded. Forgiven, its data has ended.
+#[test]
+fn a_record_cut_off_is_known_before_the_writers_end() {
+    let shape = Shape {
+        inputs: 2,
+        records: Records::Size(4),
+        ..Shape::default()
+    };
+    let mut rig = shape.build(None);
+    rig.writers[0].write_all(b"wholepart").unwrap();
+    rig.fates[0].set(WriterState::Exited);
+    rig.relay.look();
+    let why = "the last record of queue `q` is cut off after 1 bytes of it, 8 bytes into the data"
+        .to_owned();
+    assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
+    rig.fates
+        .iter()
+        .for_each(|fate| fate.set(WriterState::Ended));
+    rig.relay.look();
+    let mut all = String::new();
+    rig.readers[0].read_to_string(&mut all).unwrap();
+    assert_eq!(all, "wholepar");
     assert_eq!(next(&rig.events), RelayEvent::Ended);
 }
 
