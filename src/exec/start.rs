@@ -20,24 +20,40 @@ impl Runner<'_> {
         let units = match self.wire(group) {
             Ok(units) => units,
             Err(WireError::Unit(unit, why)) => {
-                self.last.insert(
-                    unit,
-                    LastTry {
-                        attempt,
-                        reaped: None,
-                    },
-                );
-                let failure = Failure::CannotStart { code: 1, why };
-                self.inbox.push_back(Event::SpawnFailed(unit, failure));
+                return self.spawn_failed(unit, attempt, Failure::CannotStart { code: 1, why });
+            }
+            Err(WireError::Broken(error)) => {
+                let plan = self.plan;
+                let skipped = |unit: &&UnitId| plan.node(plan.unit(**unit).node).skip;
+                let mut units = plan.group(group).units.iter();
+                if let Some(&first) = units.find(|unit| !skipped(unit)) {
+                    self.spawn_broken(first, attempt, error);
+                }
                 return;
             }
-            Err(WireError::Broken(error)) => return self.fail(error),
         };
         for (unit, wiring) in units {
             if !self.start(unit, attempt, wiring) {
                 return;
             }
         }
+    }
+
+    fn spawn_failed(&mut self, unit: UnitId, attempt: u32, failure: Failure) {
+        let last = LastTry {
+            attempt,
+            reaped: None,
+        };
+        self.last.insert(unit, last);
+        self.inbox.push_back(Event::SpawnFailed(unit, failure));
+    }
+
+    /// Nothing is wrong with the unit, but procflow cannot start it, nor any other. The scheduler waits for an answer all the
+    /// same.
+    fn spawn_broken(&mut self, unit: UnitId, attempt: u32, error: Error) {
+        let why = error.to_string();
+        self.fail(error);
+        self.spawn_failed(unit, attempt, Failure::CannotStart { code: 126, why });
     }
 
     /// Makes the group's queues and each unit's descriptors.
@@ -82,21 +98,14 @@ impl Runner<'_> {
             .collect();
         let values = &self.values;
         let value = |node| values.get(&node).map(String::as_str);
-        self.last.insert(
-            unit,
-            LastTry {
-                attempt,
-                reaped: None,
-            },
-        );
         let child = match self.launcher.start(unit, attempt, &fds, &value) {
             Ok(child) => child,
             Err(StartError::Unit(failure)) => {
-                self.inbox.push_back(Event::SpawnFailed(unit, failure));
+                self.spawn_failed(unit, attempt, failure);
                 return false;
             }
             Err(StartError::Broken(error)) => {
-                self.fail(Error::new("start a process", error));
+                self.spawn_broken(unit, attempt, Error::new("start a process", error));
                 return false;
             }
         };

@@ -106,7 +106,14 @@ impl Scheduler<'_> {
         let group = self.plan.units[failed.index()].group;
         self.units[failed.index()].file_open = self.units[failed.index()].has_file;
         let restart = self.groups[group.index()].restart.take();
-        let outcome = Outcome::Failed(failure);
+        let outcome = match self.halted {
+            // procflow starts nothing any more: that says nothing of the unit.
+            Some(Cause::Broken) if self.groups[group.index()].attempt == 1 => {
+                Outcome::Skipped(Cause::Broken)
+            }
+            Some(Cause::Broken) => Outcome::Cancelled(Cause::Broken),
+            _ => Outcome::Failed(failure),
+        };
         let causes = self.causes(group, failed, &outcome);
         self.decide(failed, Own::Ill(outcome));
         for (unit, cause) in causes {
