@@ -156,9 +156,16 @@ fn run_plan(
         (true, _) => crate::spec::OnFailure::Continue,
         (false, given) => given.unwrap_or(plan.on_failure),
     };
+    // Asked only where somebody claims some: it means a walk through the cgroups.
+    let memory = plan
+        .groups
+        .iter()
+        .any(|group| group.memory > 0)
+        .then(machine::memory)
+        .flatten();
     let parts = Parts {
         plan,
-        sched: Scheduler::new(plan, jobs, machine::memory(), on_failure, seed(&id)),
+        sched: Scheduler::new(plan, jobs, memory, on_failure, seed(&id)),
         launcher: Launcher::new(plan, &id, origin)
             .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
         watch,

@@ -11,14 +11,12 @@ use crate::sys::guard::Notice;
 use crate::sys::signals::stop_self;
 
 impl Runner<'_> {
-    /// Signals that were sent to this process itself.
+    /// A signal that was sent to this process itself. If there are more, the next wait says so.
     pub(super) fn read_signals(&mut self) {
-        loop {
-            match self.signals.read() {
-                Ok(Some(signal)) => self.signalled(signal),
-                Ok(None) => return,
-                Err(e) => return self.fail(Error::new("read signals", e)),
-            }
+        match self.signals.read() {
+            Ok(Some(signal)) => self.signalled(signal),
+            Ok(None) => {}
+            Err(e) => self.fail(Error::new("read signals", e)),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::plan::template::Template;
 use crate::plan::{GroupId, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId};
 use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
-use crate::sys::pipe::{Pipe, is_broken, set_nonblocking};
+use crate::sys::pipe::{Pipe, is_broken};
 
 /// What the loop reads from a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -415,8 +415,7 @@ fn wire_output(
 
 fn capture(what: Captured, wired: &mut UnitWiring) -> Result<Descriptor, WireError> {
     let cannot = |e| WireError::Broken(Error::new("make a pipe for a log", e));
-    let Pipe { read, write } = Pipe::of_default_size().map_err(cannot)?;
-    set_nonblocking(&read).map_err(cannot)?;
+    let Pipe { read, write } = Pipe::to_here().map_err(cannot)?;
     wired.captures.push((what, read));
     Ok(Descriptor::own(write))
 }

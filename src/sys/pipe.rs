@@ -20,12 +20,15 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A pipe of the size that the kernel gives (64 KiB; less for a user who has very many).
+    /// A pipe for what this process reads itself, whenever there is something: its read end does not wait. Of the size that the
+    /// kernel gives (64 KiB; less for a user who has very many).
     ///
     /// # Errors
     /// As pipe(2): too many open files.
-    pub fn of_default_size() -> io::Result<Self> {
+    pub fn to_here() -> io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+        // A new pipe has no other flags to keep.
+        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Pipe { read, write })
     }
 

@@ -75,7 +75,7 @@ pub struct Spawner {
     /// Ours.
     pid: libc::pid_t,
     stack: Stack,
-    /// Signals whose disposition is not the default.
+    /// Signals that this process ignores.
     reset: Vec<c_int>,
     /// The kernel can give a pidfd with the clone (Linux 5.2; some sandboxes refuse the flag).
     clone_pidfd: bool,
@@ -113,7 +113,8 @@ struct Order<'a> {
     moves: &'a mut [Move],
     /// Above every target.
     floor: RawFd,
-    open_files: &'a libc::rlimit,
+    /// Where ours was raised.
+    open_files: Option<&'a libc::rlimit>,
     limits: &'a [(u32, u64)],
     nice: c_int,
     reset: &'a [c_int],
@@ -141,7 +142,8 @@ impl Spawner {
                         SIGNALS / 8,
                     )
                 };
-                known == 0 && action.handler != libc::SIG_DFL
+                // What is caught is reset by the exec itself (execve(2)).
+                known == 0 && action.handler == libc::SIG_IGN
             })
             .collect();
         Ok(Spawner {
@@ -203,7 +205,8 @@ impl Spawner {
             cwd: image.cwd.map_or(ptr::null(), CStr::as_ptr),
             moves: &mut moves,
             floor,
-            open_files: &self.origin.open_files,
+            open_files: Some(&self.origin.open_files)
+                .filter(|limit| limit.rlim_cur < limit.rlim_max),
             limits: image.limits,
             nice: image.nice,
             reset: &self.reset,
@@ -359,8 +362,10 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
             return fail(Stage::Chdir);
         }
 
-        // Not checked: it only ever lowers the soft limit that we raised.
-        libc::setrlimit(libc::RLIMIT_NOFILE, order.open_files);
+        if let Some(open_files) = order.open_files {
+            // Not checked: it only ever lowers the soft limit that we raised.
+            libc::setrlimit(libc::RLIMIT_NOFILE, open_files);
+        }
         for &(resource, value) in order.limits {
             let limit = libc::rlimit {
                 rlim_cur: value,
