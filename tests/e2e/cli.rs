@@ -340,15 +340,40 @@ fn the_commands_that_print_do() {
 }
 
 #[test]
-fn what_init_prints_runs() {
-    let output = Command::new(PROCFLOW).arg("init").output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout).unwrap();
-    Pipeline::new(&text).run().any_stdout();
+fn what_init_writes_runs_and_is_never_overwritten() {
+    for (arguments, name) in [
+        (vec![], "pipeline.toml"),
+        (vec!["mine.toml"], "mine.toml"),
+        (vec!["--example", "queue"], "queue.toml"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let procflow = |first: &str, rest: &[&str]| {
+            let mut command = Command::new(PROCFLOW);
+            command
+                .arg(first)
+                .args(rest)
+                .current_dir(directory.path())
+                .output()
+                .unwrap()
+        };
+        let output = procflow("init", &arguments);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let written = std::fs::read(directory.path().join(name)).unwrap();
+        let output = procflow("run", &[name]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let output = procflow("init", &arguments);
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(name));
+        assert_eq!(std::fs::read(directory.path().join(name)).unwrap(), written);
+    }
 }
 
 /// The generated files that are checked in are what the program says today.
