@@ -182,7 +182,8 @@ fn too_few_descriptors_are_a_clear_error_and_everything_is_stopped() {
         .run()
         .says("open files")
         .exit(3);
-    drop(ran.node("w49", "skipped: procflow could not go on"));
+    assert_eq!(ran.field("w49", "attempts"), 0);
+    drop(ran.node("w0", "cancelled: procflow could not go on"));
 }
 
 #[test]

@@ -320,7 +320,9 @@ fn ctrl_z_and_fg_stop_and_continue_everything() {
         [(128 + Signal::SIGTSTP as i32).to_string()],
         "what the shell says of a stopped job"
     );
-    wait_for("the node to stand still", || (process_state(node) == Some('T')).then_some(()));
+    wait_for("the node to stand still", || {
+        (process_state(node) == Some('T')).then_some(())
+    });
     terminal.type_keys(b"go on\n");
     wait_for("the node to go on", || {
         (process_state(node) != Some('T')).then_some(())
