@@ -19,7 +19,8 @@ fn a_reader_gets_what_the_writer_wrote() {
     .stdout("1\n2\n3\n");
 }
 
-/// The reader would put its result in place at the end of the data: it must never see one.
+/// The reader would put its result in place at the end of the data: it must never see one. It ignores SIGTERM, as otherwise
+/// it would mostly be gone before it could act on an end that it should not have seen.
 #[test]
 fn a_broken_writer_gives_no_end_of_data_through_a_direct_queue() {
     for (death, reason) in [
@@ -32,7 +33,8 @@ fn a_broken_writer_gives_no_end_of_data_through_a_direct_queue() {
             script = "echo one; {death}"
             stdout = "q"
             [process.read]
-            script = "cat > partial; mv partial result"
+            script = "trap '' TERM; cat > partial; mv partial result"
+            stop_grace = "300ms"
             stdin = "q"
             "#
         ))
@@ -57,7 +59,8 @@ fn a_broken_writer_gives_no_end_of_data_through_a_merge() {
         script = "echo bad; read good < gate; while kill -0 $good; do sleep 0.01; done; exit 1"
         stdout = "q"
         [process.read]
-        script = "cat > partial; mv partial result"
+        script = "trap '' TERM; cat > partial; mv partial result"
+            stop_grace = "300ms"
         stdin = "q"
         "#,
     )
@@ -80,10 +83,12 @@ fn a_broken_writer_gives_no_end_of_data_to_any_of_two_copies() {
         script = "echo one; exit 1"
         stdout = ["p", "q"]
         [process.left]
-        script = "cat > left.tmp; mv left.tmp left"
+        script = "trap '' TERM; cat > left.tmp; mv left.tmp left"
+        stop_grace = "300ms"
         stdin = "p"
         [process.right]
-        script = "cat > right.tmp; mv right.tmp right"
+        script = "trap '' TERM; cat > right.tmp; mv right.tmp right"
+        stop_grace = "300ms"
         stdin = "q"
         "#,
     )
@@ -857,7 +862,8 @@ fn a_writer_that_ends_within_a_record_has_failed() {
             command = ["printf", '']
             stdout = "q"
             [process.read]
-            script = "cat > partial; mv partial result"
+            script = "trap '' TERM; cat > partial; mv partial result"
+            stop_grace = "300ms"
             stdin = "q"
             [queue.q]
             records = {records}
