@@ -24,6 +24,7 @@ impl Runner<'_> {
     pub(super) fn read_guard(&mut self) {
         while let Some(guard) = &self.guard {
             match guard.read_signal() {
+                Ok(Some(Notice::Signal(signal))) if self.echo == Some(signal) => self.echo = None,
                 Ok(Some(Notice::Signal(signal))) => self.signalled(signal),
                 Ok(None) => return,
                 Ok(Some(Notice::GuardGone)) => {
@@ -43,6 +44,7 @@ impl Runner<'_> {
                 self.inbox.push_back(Event::Shutdown(signal))
             }
             libc::SIGTSTP => self.suspend(),
+            libc::SIGCHLD => self.look_for_stop(),
             _ => {}
         }
     }
@@ -51,9 +53,12 @@ impl Runner<'_> {
     /// would not stop for the latter. No deadline counts the time between.
     fn suspend(&mut self) {
         self.signal_all(libc::SIGSTOP);
+        self.hand_over_terminal();
         let since = Instant::now();
         stop_self();
-        self.clock.skip(since.elapsed());
+        let stopped = since.elapsed();
+        self.clock.skip(stopped);
+        self.get_terminal_back(stopped);
         self.signal_all(libc::SIGCONT);
     }
 
@@ -71,6 +76,7 @@ impl Runner<'_> {
             return self.exited(unit);
         }
         let signal = self.plan.unit(unit).settings.stop_signal;
+        self.foreground.asked(unit);
         self.signal(unit, signal);
         self.signal(unit, libc::SIGCONT);
         self.tell(What::Stopping { unit, signal });

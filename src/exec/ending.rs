@@ -41,6 +41,7 @@ impl Runner<'_> {
             usage,
             leaked,
         });
+        self.leave_terminal(unit, Some(exit));
         self.settle_outputs(unit, exit);
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `start` and `wiring` make the processes of a group and the pipes between them, `ending` sees them off, `control` hears
-//! signals, `launch` makes a process of a unit.
+//! signals, `foreground` lends the terminal, `launch` makes a process of a unit.
 
 pub mod deadlines;
 pub mod error;
@@ -19,4 +19,5 @@ pub mod wiring;
 
 mod control;
 mod ending;
+mod foreground;
 mod start;

@@ -15,6 +15,7 @@ use crate::event::{Exit, RunEvent, Usage, What};
 use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
+use crate::exec::foreground::Foreground;
 use crate::exec::launch::Launcher;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::wiring::{Captured, TeeHold, Wiring};
@@ -124,6 +125,10 @@ pub struct Runner<'a> {
     pub(super) guard: Option<Link>,
     pub(super) null: OwnedFd,
 
+    pub(super) foreground: Foreground,
+    /// A signal that was sent to the guard's group by us, and that the guard will tell us of: heard already.
+    pub(super) echo: Option<i32>,
+
     pub(super) clock: RunClock,
     pub(super) deadlines: Deadlines,
     pub(super) inbox: VecDeque<Event>,
@@ -207,6 +212,8 @@ impl<'a> Runner<'a> {
             signals: parts.signals,
             guard: parts.guard,
             null,
+            foreground: Foreground::new(),
+            echo: None,
             clock,
             deadlines: Deadlines::default(),
             inbox: VecDeque::new(),
@@ -287,6 +294,7 @@ impl<'a> Runner<'a> {
                     .any(|unit| unit.reaped.is_none() && unit.child.pid() == pid)
             });
         }
+        self.watch_foreground();
         self.watch.tick(self.clock.now());
     }
 

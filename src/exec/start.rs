@@ -96,15 +96,18 @@ impl Runner<'_> {
             .iter()
             .map(|(fd, target)| (fd.raw(), *target))
             .collect();
+        self.enter_terminal(unit);
         let values = &self.values;
         let value = |node| values.get(&node).map(String::as_str);
         let child = match self.launcher.start(unit, attempt, &fds, &value) {
             Ok(child) => child,
             Err(StartError::Unit(failure)) => {
+                self.leave_terminal(unit, None);
                 self.spawn_failed(unit, attempt, failure);
                 return false;
             }
             Err(StartError::Broken(error)) => {
+                self.leave_terminal(unit, None);
                 self.spawn_broken(unit, attempt, Error::new("start a process", error));
                 return false;
             }
@@ -145,6 +148,7 @@ impl Runner<'_> {
             unsettled: HashSet::new(),
         };
         self.live.insert(unit, live);
+        self.give_terminal(unit);
         self.tell(What::Started { unit, attempt, pid });
         self.inbox.push_back(Event::Spawned(unit));
         true

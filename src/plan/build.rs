@@ -144,6 +144,7 @@ pub fn build(
     let mut order = checks::Order::new(&draft.nodes, &joined);
     checks::values(&draft, &uses, &mut order, &mut problems);
     checks::files(&draft, &origin.dir, &mut order, &mut problems);
+    checks::standard_input(&draft, &mut order, &mut problems);
     checks::lonely(&draft.nodes, &draft.queues, &mut problems);
     let meets = graph.meets_again();
     if problems.fatal() {

@@ -345,6 +345,49 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
     }
 }
 
+/// Two nodes that read procflow's own standard input at the same time.
+pub(super) fn standard_input(draft: &Draft, order: &mut Order<'_>, problems: &mut Problems) {
+    let mut last: Option<(usize, &str)> = None;
+    for (unit, said) in draft.units.iter().enumerate() {
+        let mut inputs = said.ends.inputs.iter();
+        let Some(input) = inputs.find(|i| i.from.iter().any(|(_, s)| *s == Source::Inherit)) else {
+            continue;
+        };
+        let Some((other, end)) = last.replace((unit, &input.name)) else {
+            continue;
+        };
+        let (node, before) = (said.node, draft.units[other].node);
+        if node == before || order.comes_after(node, before) || order.comes_after(before, node) {
+            continue;
+        }
+        let name = |node: NodeId| &draft.nodes[node.index()].name;
+        let place = |node: NodeId, end: &str| {
+            let place = Place::of(&["process", name(node)]);
+            Mark::Value(if end == "stdin" {
+                place.key(end)
+            } else {
+                place.key("inputs").key(end)
+            })
+        };
+        problems.push(
+            Diagnostic::warning(
+                place(node, &input.name),
+                format!(
+                    "`{}` and `{}` both read procflow's standard input: who gets which part of it is chance",
+                    name(before),
+                    name(node)
+                ),
+            )
+            .and(place(before, end), "first here")
+            .help(format!(
+                "let one come after the other: `after = [\"{}\"]` in process `{}` (on a terminal they take turns by themselves)",
+                name(before),
+                name(node)
+            )),
+        );
+    }
+}
+
 /// The path without `.` and empty steps. `..` stays: what it means depends on links.
 fn lexical(dir: &Path, path: &str) -> PathBuf {
     dir.join(path)

@@ -4,9 +4,13 @@
 //! It is a single indicatif bar of several lines, not one bar for each node: then a tick is one drawing, whatever runs, and
 //! what has been drawn is exactly what must be cleared. (A `MultiProgress` draws at each change of each bar, leaves ghosts when
 //! lines are printed between, and overflows a small screen.)
+//!
+//! indicatif draws in place. Taking the picture off is done here ([`Bars::hide`]), since indicatif does not know what a
+//! terminal makes of its lines when it becomes narrower: it breaks them, and they stand on more rows than were drawn.
 
 use std::fmt::Write;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -14,7 +18,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use crate::plan::UnitId;
 use crate::report::observers::View;
 use crate::report::terminal::{Look, Terminal};
-use crate::report::units::{Label, short};
+use crate::report::units::{Label, short, shortened};
 
 /// At most so many nodes have a line.
 const MOST_LINES: usize = 8;
@@ -24,16 +28,21 @@ const MOST_LINES: usize = 8;
 pub struct Bars {
     terminal: Terminal,
     bar: ProgressBar,
+    /// The columns of each line that stands on the screen.
+    drawn: Vec<usize>,
+    /// The screen's width then.
+    width: usize,
 }
 
 impl Bars {
     /// Draws on `terminal`.
     pub fn new(terminal: &Terminal) -> Self {
-        let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen(terminal.clone())), 255);
-        let bar = ProgressBar::with_draw_target(None, target).with_style(plain_style());
+        let bar = ProgressBar::with_draw_target(None, target(terminal)).with_style(plain_style());
         Bars {
             terminal: terminal.clone(),
             bar,
+            drawn: Vec::new(),
+            width: 0,
         }
     }
 
@@ -48,19 +57,57 @@ impl Bars {
     ) {
         let (width, height) = look.size.unwrap_or((80, 24));
         let (width, height) = (usize::from(width).max(10), usize::from(height));
-        let text = picture(now, running, width, height, look.unicode, view);
-        if !above.is_empty() {
-            self.bar.suspend(|| self.terminal.queue(above));
+        if !above.is_empty() || width != self.width {
+            self.take_off(width, height);
+            self.terminal.queue(above);
         }
+        let text = picture(now, running, width, height, look.unicode, view);
+        self.drawn.clear();
+        self.drawn
+            .extend(text.lines().map(|line| line.chars().count()));
+        self.width = width;
         self.bar.set_message(text);
         self.terminal.flush();
     }
 
-    /// Takes it off the screen, for good.
-    pub fn clear(self) {
-        self.bar.finish_and_clear();
+    /// Takes it off the screen. The next [`Bars::draw`] draws it where the cursor is then.
+    pub fn hide(&mut self) {
+        let (width, height) = self.terminal.look().size.unwrap_or((80, 24));
+        self.take_off(usize::from(width).max(1), usize::from(height));
         self.terminal.flush();
     }
+
+    /// As [`Bars::hide`], on a screen that has this size now. A terminal that has become narrower has broken the lines that did
+    /// not fit any more, as nearly all do (xterm cuts them off instead: there a line above the picture may be lost).
+    fn take_off(&mut self, width: usize, height: usize) {
+        let rows: usize = self
+            .drawn
+            .drain(..)
+            .map(|columns| columns.div_ceil(width).max(1))
+            .sum();
+        if rows > 0 {
+            // Beyond the screen's top nothing can be reached.
+            match (rows - 1).min(height.saturating_sub(1)) {
+                0 => self.terminal.queue("\r\x1b[J"),
+                up => self.terminal.queue(&format!("\r\x1b[{up}A\x1b[J")),
+            }
+        }
+        // A new target believes that nothing has been drawn.
+        self.bar.set_draw_target(target(&self.terminal));
+    }
+
+    /// Takes it off the screen, for good.
+    pub fn clear(mut self) {
+        self.hide();
+        // Or it would draw at its end.
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        self.bar.finish();
+    }
+}
+
+/// How often is our own business: see [`Console`](crate::report::console::Console)'s tick.
+fn target(terminal: &Terminal) -> ProgressDrawTarget {
+    ProgressDrawTarget::term_like_with_hz(Box::new(Screen::new(terminal.clone())), 255)
 }
 
 /// The whole picture is the bar's message: it has been laid out for the width of the screen.
@@ -106,8 +153,7 @@ fn picture(
     let name_width = longest.min(width.saturating_sub(12));
     for unit in units {
         let time = now.saturating_sub(view.tally.unit(unit).started.unwrap_or(now));
-        let name = Label::of(view.plan, unit).to_string();
-        let name: String = name.chars().take(name_width).collect();
+        let name = shortened(&Label::of(view.plan, unit).to_string(), name_width, unicode);
         let _ = writeln!(text, "{spinner} {name:<name_width$} {:>7}", short(time));
     }
     if count > shown && rows > 0 {
@@ -126,7 +172,9 @@ fn run_line(text: &mut String, now: Duration, width: usize, unicode: bool, view:
         let _ = write!(facts, ", {} failed", counts.failed);
     }
     let _ = write!(facts, ", {}", short(now));
-    let room = width.saturating_sub(facts.len() + 2).min(40);
+    // At the end there is room for the `^C` that a terminal echoes.
+    let width = width.saturating_sub(3);
+    let room = width.saturating_sub(facts.len() + 1).min(40);
     if room >= 5 {
         let filled = room * done / total;
         let (full, empty) = if unicode { ('━', '╌') } else { ('=', '-') };
@@ -134,16 +182,33 @@ fn run_line(text: &mut String, now: Duration, width: usize, unicode: bool, view:
         text.extend(std::iter::repeat_n(empty, room - filled));
         text.push(' ');
     }
-    text.extend(facts.chars().take(width.saturating_sub(1)));
+    text.extend(facts.chars().take(width));
 }
 
 /// indicatif's way to our terminal: what it writes is queued, and goes out with everything else of a tick.
+///
+/// indicatif writes a line and then as many spaces as lead to the edge of the screen, and counts on the terminal to begin a row
+/// there. A terminal that becomes narrower breaks such a row, though there is nothing in it, and the `^C` that it echoes stands on
+/// a row of its own; each is a ghost of the picture that stays. So lines end here where their text ends.
 #[derive(Debug)]
-struct Screen(Terminal);
+struct Screen {
+    terminal: Terminal,
+    /// A line has ended; what is written next begins another.
+    ended: AtomicBool,
+}
 
 impl Screen {
+    fn new(terminal: Terminal) -> Self {
+        Screen {
+            terminal,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Moves the cursor.
     fn put(&self, text: &str) -> io::Result<()> {
-        self.0.queue(text);
+        self.ended.store(false, Ordering::Relaxed);
+        self.terminal.queue(text);
         Ok(())
     }
 
@@ -158,11 +223,11 @@ impl Screen {
 
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        self.0.look().size.map_or(80, |(width, _)| width)
+        self.terminal.look().size.map_or(80, |(width, _)| width)
     }
 
     fn height(&self) -> u16 {
-        self.0.look().size.map_or(24, |(_, height)| height)
+        self.terminal.look().size.map_or(24, |(_, height)| height)
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
@@ -187,6 +252,15 @@ impl TermLike for Screen {
     }
 
     fn write_str(&self, s: &str) -> io::Result<()> {
+        if s.bytes().all(|b| b == b' ') {
+            // The filling. Of what stood there nothing stays.
+            self.terminal.queue("\x1b[K");
+            self.ended.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        if s != "\r" && self.ended.load(Ordering::Relaxed) {
+            self.terminal.queue("\n");
+        }
         self.put(s)
     }
 

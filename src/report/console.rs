@@ -18,7 +18,7 @@ use crate::report::sanitize;
 use crate::report::table;
 use crate::report::tally::End;
 use crate::report::terminal::{Look, Paint, Terminal};
-use crate::report::units::{Label, bytes};
+use crate::report::units::{Label, bytes, shortened};
 use crate::report::words;
 
 /// How a run's progress is shown.
@@ -70,6 +70,9 @@ impl Output {
 /// A node that runs longer than this is told of, and again each time its time has doubled.
 const LONG: Duration = Duration::from_secs(60);
 
+/// How often bars are drawn at most. What comes between waits: drawing at each of the events of a busy run is what makes bars slow.
+const DRAW: Duration = Duration::from_millis(80);
+
 /// How often plain progress looks for long runners. The loop has to wake up for it: so, seldom.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -84,6 +87,10 @@ pub struct Console {
     run_dir: Option<PathBuf>,
     layout: Option<Layout>,
     bars: Option<Bars>,
+    /// The screen is someone else's for the time.
+    suspended: bool,
+    /// When bars were last drawn.
+    drawn: Option<Duration>,
     /// Units with a process, as they were started, with the time at which each is to be told of.
     running: IndexMap<UnitId, Duration>,
     printed: HashMap<UnitId, Printed>,
@@ -121,6 +128,8 @@ impl Console {
             run_dir,
             layout: None,
             bars,
+            suspended: false,
+            drawn: None,
             running: IndexMap::new(),
             printed: HashMap::new(),
             pending: String::new(),
@@ -130,7 +139,7 @@ impl Console {
     fn layout(&mut self, view: &View<'_>) -> Layout {
         *self
             .layout
-            .get_or_insert_with(|| Layout::new(view, self.look.colour))
+            .get_or_insert_with(|| Layout::new(view, self.look))
     }
 
     fn run_started(&mut self, id: &str, jobs: u32, view: &View<'_>) {
@@ -228,11 +237,15 @@ impl Console {
             Output::None => {}
             Output::Prefixed => {
                 let layout = self.layout(view);
-                let name = format!(
-                    "{:<width$}",
-                    Label::of(view.plan, unit),
-                    width = layout.name.min(20)
-                );
+                let name = Label::of(view.plan, unit).to_string();
+                let name = match self.look.size {
+                    None => name,
+                    Some((width, _)) => {
+                        let room = (usize::from(width) / 3).max(20);
+                        shortened(&name, room, self.look.unicode)
+                    }
+                };
+                let name = format!("{name:<width$}", width = layout.name.min(20));
                 self.pending
                     .push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
                 self.pending.push_str(" | ");
@@ -312,7 +325,11 @@ impl Reporter for Console {
     }
 
     fn tick(&mut self, now: Duration, view: &View<'_>) {
-        if let Some(bars) = &mut self.bars {
+        if let (Some(bars), false) = (&mut self.bars, self.suspended) {
+            if self.drawn.is_some_and(|at| now.saturating_sub(at) < DRAW) {
+                return;
+            }
+            self.drawn = Some(now);
             self.look = self.terminal.look();
             bars.draw(
                 &std::mem::take(&mut self.pending),
@@ -339,7 +356,9 @@ impl Reporter for Console {
 
     fn tick_every(&self) -> Option<Duration> {
         match self.progress {
-            Progress::Bars => Some(Duration::from_millis(100)),
+            Progress::Bars if !self.suspended => Some(Duration::from_millis(100)),
+            // Somebody must find out that the screen is ours again.
+            Progress::Bars => Some(Duration::from_millis(500)),
             Progress::Plain => Some(LOOK),
             Progress::None => None,
         }
@@ -347,13 +366,33 @@ impl Reporter for Console {
 
     fn flush(&mut self) {
         // With bars, lines go out at the next tick: drawing everything again for each of them is what makes bars slow.
-        if self.bars.is_none() && !self.pending.is_empty() {
+        if (self.bars.is_none() || self.suspended) && !self.pending.is_empty() {
             self.terminal.say(&self.pending);
             self.pending.clear();
         }
     }
 
+    fn suspend(&mut self) {
+        self.suspended = true;
+        if let Some(bars) = &mut self.bars {
+            bars.hide();
+        }
+        self.flush();
+    }
+
+    fn resume(&mut self) {
+        self.suspended = false;
+        self.drawn = None;
+        if let Some((width, _)) = self.terminal.look().size {
+            // A line that was begun (a prompt) is left as it is, and nothing is where no line was begun: the spaces fill the row,
+            // or, if something stands in it, reach into the next; the start of the row where they end is that of an empty one.
+            let spaces = " ".repeat(usize::from(width));
+            self.terminal.queue(&format!("{spaces}\r\x1b[K"));
+        }
+    }
+
     fn finish(&mut self, view: &View<'_>) {
+        self.look = self.terminal.look();
         if let Some(bars) = self.bars.take() {
             bars.clear();
         }
@@ -363,7 +402,8 @@ impl Reporter for Console {
             .ended
             .is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
         if self.progress != Progress::None {
-            table::table(&mut self.pending, view, paint);
+            let width = self.look.size.map(|(width, _)| usize::from(width));
+            table::table(&mut self.pending, view, paint, width, self.look.unicode);
         }
         if self.progress != Progress::None || !well {
             lines::verdict(&mut self.pending, view, paint);

@@ -10,7 +10,7 @@ use crate::event::{Failure, Outcome};
 use crate::plan::UnitId;
 use crate::report::observers::View;
 use crate::report::tally::End;
-use crate::report::terminal::Paint;
+use crate::report::terminal::{Look, Paint};
 use crate::report::units::{Label, exact, short};
 use crate::report::words;
 
@@ -27,15 +27,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For the names of this plan.
-    pub fn new(view: &View<'_>, colour: bool) -> Self {
+    /// For the names of this plan, as wide as the screen is now.
+    pub fn new(view: &View<'_>, look: Look) -> Self {
+        // Beside the name a line has its counter, state, time and reason. A narrow screen has no columns to give away.
+        let room = look.size.map_or(WIDEST_NAME, |(width, _)| {
+            usize::from(width).saturating_sub(40).max(8)
+        });
         let widest = (0..view.plan.units.len())
             .map(|unit| Label::of(view.plan, unit.into()))
             .map(|label| label.node.len() + label.unit.map_or(0, |_| 3))
             .max();
         Layout {
-            paint: Paint(colour),
-            name: widest.unwrap_or(0).min(WIDEST_NAME),
+            paint: Paint(look.colour),
+            name: widest.unwrap_or(0).min(WIDEST_NAME).min(room),
         }
     }
 }

@@ -48,6 +48,13 @@ pub trait Reporter {
     /// One wake-up is over: now is the time to write what has come.
     fn flush(&mut self);
 
+    /// The screen is someone else's from here on, until [`Reporter::resume`]: a shell's, when the run is stopped (Ctrl-Z) or goes on
+    /// in the background, or a node's that talks to the user itself. What moves is taken off it now; lines may still be said.
+    fn suspend(&mut self) {}
+
+    /// The screen is ours again. Where the cursor stands nobody knows. Follows a [`Reporter::suspend`].
+    fn resume(&mut self) {}
+
     /// The run has ended; this is the last call.
     fn finish(&mut self, view: &View<'_>);
 }
@@ -72,6 +79,7 @@ pub struct Observers<'p> {
     journal: Option<EventLog>,
     event_files: Vec<EventLog>,
     reporters: Vec<Box<dyn Reporter>>,
+    suspended: bool,
     /// The line that is being written; kept for its memory.
     line: Vec<u8>,
     fatal: Option<store::Error>,
@@ -98,6 +106,7 @@ impl<'p> Observers<'p> {
             journal: None,
             event_files: Vec::new(),
             reporters: Vec::new(),
+            suspended: false,
             line: Vec::new(),
             fatal: None,
             faults: Vec::new(),
@@ -264,6 +273,24 @@ impl<'p> Observers<'p> {
         };
         for reporter in &mut self.reporters {
             reporter.tick(now, &view);
+        }
+    }
+
+    /// The screen is someone else's, until [`Observers::resume`]: what moves is taken off it, now. Twice is once.
+    pub fn suspend(&mut self) {
+        if !std::mem::replace(&mut self.suspended, true) {
+            for reporter in &mut self.reporters {
+                reporter.suspend();
+            }
+        }
+    }
+
+    /// The screen is ours again. Without a [`Observers::suspend`] before it does nothing.
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.suspended) {
+            for reporter in &mut self.reporters {
+                reporter.resume();
+            }
         }
     }
 

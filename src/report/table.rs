@@ -1,4 +1,5 @@
-//! The closing table: a row for each node, or, in a big run, for each that did not plainly succeed.
+//! The closing table: a row for each node, or, in a big run, for each that did not plainly succeed. No row is wider than the
+//! screen.
 
 use std::fmt::Write;
 
@@ -11,7 +12,7 @@ use crate::report::lines::style;
 use crate::report::observers::View;
 use crate::report::tally::End;
 use crate::report::terminal::Paint;
-use crate::report::units::{Label, bytes, short, signal};
+use crate::report::units::{Label, bytes, short, shortened, signal};
 use crate::report::words;
 
 /// A run of more nodes than this shows only those that did not plainly succeed, and at most so many of them.
@@ -24,8 +25,11 @@ struct Column {
     cells: Vec<String>,
 }
 
-/// Appends the table. Columns in which nothing is known are left out.
-pub fn table(out: &mut String, view: &View<'_>, paint: Paint) {
+/// What is left out first where not all columns fit.
+const LEAST: [&str; 6] = ["cpu", "memory", "tries", "in → out", "time", "exit"];
+
+/// Appends the table. Columns in which nothing is known are left out, and those that do not fit a screen of this width.
+pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usize>, unicode: bool) {
     let (rows, more) = rows(view);
     if rows.is_empty() {
         return;
@@ -76,6 +80,9 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint) {
         }),
     ];
     columns.retain(|column| column.cells.iter().any(|cell| !cell.is_empty()));
+    if let Some(width) = width {
+        fit(&mut columns, width, unicode);
+    }
     write_rows(out, &columns, &rows, paint);
     if more > 0 {
         let _ = writeln!(out, "and {more} more");
@@ -120,19 +127,50 @@ fn status(end: &End) -> Option<String> {
     }
 }
 
+/// Between columns.
+const GAP: usize = 2;
+
+impl Column {
+    fn width(&self) -> usize {
+        let cells = self.cells.iter().map(String::as_str);
+        cells
+            .chain([self.head])
+            .map(|text| text.chars().count())
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Makes the table fit: long names may cost columns up to two fifths of the screen; beyond it they are shortened.
+fn fit(columns: &mut Vec<Column>, width: usize, unicode: bool) {
+    // All but the first.
+    let others = |columns: &[Column]| {
+        columns
+            .iter()
+            .skip(1)
+            .map(|column| column.width() + GAP)
+            .sum::<usize>()
+    };
+    let name = columns
+        .first()
+        .map_or(0, Column::width)
+        .min((width * 2 / 5).max(8));
+    for least in LEAST {
+        if name + others(columns) <= width {
+            break;
+        }
+        columns.retain(|column| column.head != least);
+    }
+    let room = width.saturating_sub(others(columns)).max(1);
+    if let Some(names) = columns.first_mut() {
+        for cell in &mut names.cells {
+            *cell = shortened(cell, room, unicode);
+        }
+    }
+}
+
 fn write_rows(out: &mut String, columns: &[Column], rows: &[Row<'_>], paint: Paint) {
-    let width = |text: &str| text.chars().count();
-    let widths: Vec<usize> = columns
-        .iter()
-        .map(|c| {
-            c.cells
-                .iter()
-                .map(|cell| width(cell))
-                .chain([width(c.head)])
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let widths: Vec<usize> = columns.iter().map(Column::width).collect();
     let mut line = |cells: &mut dyn Iterator<Item = (&str, Style)>| {
         let mut text = String::new();
         let mut last = 0;

@@ -677,7 +677,7 @@ fn a_big_run_shows_what_went_wrong() {
         tally: observers.tally(),
         secrets: &secrets,
     };
-    super::table::table(&mut table, &view, super::terminal::Paint(false));
+    super::table::table(&mut table, &view, super::terminal::Paint(false), None, true);
     let expected = "\
 node   state    exit   time    cpu    memory
 n1998  failed      3  0.31s  0.12s  12.0 MiB
@@ -904,12 +904,17 @@ impl Shown {
                             self.row -= n;
                         }
                         Some('B') => self.row += n,
-                        Some('K') => self.rows[self.row].clear(),
+                        Some('K') if digits == "2" => self.rows[self.row].clear(),
+                        Some('K') => self.rows[self.row].truncate(self.column),
+                        Some('J') => {
+                            self.rows.truncate(self.row + 1);
+                            self.rows[self.row].truncate(self.column);
+                        }
                         other => panic!("an escape leaks: {digits}{other:?} of {text:?}"),
                     }
                 }
                 c => {
-                    // A full row wraps with the character after it (indicatif fills rows with spaces and counts on it).
+                    // A full row wraps with the character after it.
                     if self.column == self.size.0 {
                         self.row += 1;
                         self.column = 0;
@@ -1066,12 +1071,12 @@ fn bars_stand_below_what_is_said() {
         format!(
             "⠙ read   0.10s\n⠙ sort   0.10s\n{}{} 0/3, 2 running, 0.10s",
             bar(0),
-            "╌".repeat(37)
+            "╌".repeat(35)
         ),
         format!(
             "read  | helloworld\n[1/3] failed     sort     0.20s  exit 3\n⠹ read   0.20s\n{}{} 1/3, 1 running, 1 failed, 0.20s",
-            bar(9),
-            "╌".repeat(18)
+            bar(8),
+            "╌".repeat(17)
         ),
     ];
     assert_eq!(shots[0], expected[0]);
@@ -1109,6 +1114,124 @@ fn bars_fit_every_screen() {
                 "{lines} lines on {width}x{height}"
             );
         }
+    }
+}
+
+/// A terminal that becomes narrower breaks the lines that do not fit any more. Nothing of the picture may stay: the whole
+/// of it is on the rows that are cleared, and no line is longer than its text.
+#[test]
+fn a_picture_leaves_nothing_on_a_screen_that_has_become_narrower() {
+    let size = nix::pty::Winsize {
+        ws_row: 24,
+        ws_col: 60,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    let plan = plan(&["read", "sort"], &[]);
+    let terminal = Terminal::new(
+        &pty.slave,
+        &super::terminal::Wishes {
+            no_color: true,
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let mut observers = Observers::new(&plan);
+    observers.add_reporter(Box::new(Console::new(
+        terminal,
+        Progress::Bars,
+        Output::None,
+        None,
+    )));
+    let said = || {
+        let mut bytes = vec![0; 1 << 16];
+        let length = nix::unistd::read(&pty.master, &mut bytes).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    start(&mut observers, 0);
+    start(&mut observers, 1);
+    observers.tick(ms(100));
+    let picture = said();
+    assert!(
+        !picture.contains("  \r") && picture.ends_with("0.10s\x1b[K"),
+        "{picture:?}"
+    );
+    // The line for the run is 57 columns wide: three rows of 20.
+    let narrower = std::process::Command::new("stty")
+        .args(["columns", "20"])
+        .stdin(pty.slave.try_clone().unwrap())
+        .status();
+    assert!(narrower.unwrap().success());
+    observers.tick(ms(200));
+    let picture = said();
+    assert!(picture.starts_with("\r\x1b[4A\x1b[J"), "{picture:?}");
+    observers.suspend();
+    observers.suspend();
+    assert_eq!(said(), "\r\x1b[2A\x1b[J");
+    observers.tick(ms(300));
+    assert!(observers.tick_every() > Some(ms(100)), "nothing moves");
+    observers.resume();
+    observers.resume();
+    observers.tick(ms(300));
+    let picture = said();
+    let fresh = format!("{}\r\x1b[K", " ".repeat(20));
+    assert_eq!(picture.matches(&fresh).count(), 1, "{picture:?}");
+    assert!(picture.starts_with(&fresh), "{picture:?}");
+}
+
+/// No row is wider than the screen, and what says how a node ended is there on every one.
+#[test]
+fn the_table_fits_every_screen() {
+    let long = format!("a-name-{}-end", "x".repeat(60));
+    let plan = plan(&["read", &long], &[]);
+    let mut tally = super::Tally::new(&plan);
+    let outcome = Outcome::Failed(Failure::Exit(Exit::Code(3)));
+    for unit in 0..2 {
+        tally.add(&RunEvent {
+            at: ms(1),
+            what: What::Started {
+                unit: UnitId(unit),
+                attempt: 1,
+                pid: 1,
+            },
+        });
+        tally.add(&RunEvent {
+            at: ms(1),
+            what: What::Ended {
+                unit: UnitId(unit),
+                outcome: outcome.clone(),
+                exit: Some(Exit::Code(3)),
+                attempts: 2,
+                usage: Usage {
+                    max_rss: 1 << 30,
+                    ..Usage::default()
+                },
+                leaked: false,
+                stderr_tail: vec![],
+            },
+        });
+    }
+    let secrets = super::Redactor::new(&[]);
+    let view = super::View {
+        plan: &plan,
+        tally: &tally,
+        secrets: &secrets,
+    };
+    for width in 20..=200 {
+        let mut table = String::new();
+        super::table::table(
+            &mut table,
+            &view,
+            super::terminal::Paint(false),
+            Some(width),
+            true,
+        );
+        for line in table.lines() {
+            assert!(line.chars().count() <= width, "{width}: {table}");
+        }
+        assert_eq!(table.matches("failed").count(), 2, "{width}: {table}");
+        assert_eq!(table.contains(&long), width >= 115, "{width}: {table}");
     }
 }
 

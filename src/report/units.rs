@@ -44,6 +44,27 @@ impl fmt::Display for Label<'_> {
     }
 }
 
+/// A name in so many columns: what does not fit is left out of its middle, since names that are alike often differ at the end.
+pub fn shortened(name: &str, columns: usize, unicode: bool) -> String {
+    let count = name.chars().count();
+    if count <= columns {
+        return name.to_owned();
+    }
+    let gap = if unicode { "…" } else { ".." };
+    let Some(room) = columns
+        .checked_sub(gap.chars().count())
+        .filter(|room| *room >= 2)
+    else {
+        return name.chars().take(columns).collect();
+    };
+    let tail = room / 2;
+    name.chars()
+        .take(room - tail)
+        .chain(gap.chars())
+        .chain(name.chars().skip(count - tail))
+        .collect()
+}
+
 /// A measured time with three figures or so: `0.31s`, `12.4s`, `3m 07s`, `1h 02m`.
 pub fn short(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -99,6 +120,25 @@ pub fn signal(number: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lose_their_middle() {
+        let of = |columns| shortened("part-of-a-whole-17", columns, true);
+        assert_eq!(
+            [30, 18, 17, 10, 3, 2, 1, 0].map(of),
+            [
+                "part-of-a-whole-17",
+                "part-of-a-whole-17",
+                "part-of-…whole-17",
+                "part-…e-17",
+                "p…7",
+                "pa",
+                "p",
+                ""
+            ]
+        );
+        assert_eq!(shortened("part-of-a-whole-17", 10, false), "part..e-17");
+    }
 
     #[test]
     fn times_have_about_three_figures() {

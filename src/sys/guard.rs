@@ -435,6 +435,24 @@ pub fn foreground(terminal: impl AsFd, group: i32) -> bool {
     }
 }
 
+/// The process group that has this terminal; `None` where it is no terminal, not this session's, or nobody has it any more.
+pub fn foreground_group(terminal: impl AsFd) -> Option<i32> {
+    // SAFETY: no memory is touched.
+    let group = unsafe { libc::tcgetpgrp(terminal.as_fd().as_raw_fd()) };
+    (group > 0).then_some(group)
+}
+
+/// Sends a signal to the guard's process group, as the terminal does with what is typed: to the guard and to all that the user's shell
+/// started with it.
+pub fn signal_job(signal: i32) {
+    let group = guard_group();
+    if group > 0 {
+        // SAFETY: no memory is touched. The guard lives as long as we do, and its group as long as it; where it is being killed at this
+        // moment, so are we.
+        unsafe { libc::kill(-group, signal) };
+    }
+}
+
 /// The guard's process group, for [`foreground`].
 #[must_use]
 pub fn guard_group() -> i32 {

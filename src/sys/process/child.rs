@@ -162,6 +162,18 @@ impl AsFd for Child {
     }
 }
 
+/// The signal that has stopped this child, if it stands still now and that has not been told before.
+#[must_use]
+pub fn stopped_by(pid: i32) -> Option<i32> {
+    // SAFETY: zeroes are a valid siginfo (the kernel leaves it so where there is nothing to tell); the call writes only to it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WSTOPPED | libc::WNOHANG;
+        let done = libc::waitid(libc::P_PID, pid.unsigned_abs(), &raw mut info, flags);
+        (done == 0 && info.si_pid() == pid).then(|| info.si_status())
+    }
+}
+
 /// The pid of a process that has ended and is ours to reap: a [`Child`], or one that came to us because its parent ended before
 /// it (we are its subreaper). The kernel shows one at a time, the same until that one is reaped.
 ///
