@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 
@@ -53,6 +53,11 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
         out.write_all(text.as_bytes())?;
         return Ok(ExitCode::Success);
     }
+    let text = if example.is_none() {
+        named(text, &path)
+    } else {
+        text.to_owned()
+    };
     let shown = harmless(&path.display().to_string());
     let written = OpenOptions::new()
         .write(true)
@@ -68,5 +73,14 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
             "{shown} exists already, and is not overwritten"
         ))),
         Err(error) => Err(Error::Broken(format!("cannot write {shown}: {error}"))),
+    }
+}
+
+/// The pipeline reads its own file, so it must know that file's name, where that needs no care in TOML.
+fn named(text: &str, path: &Path) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if name.chars().all(plain) => text.replace("pipeline.toml", name),
+        _ => text.to_owned(),
     }
 }

@@ -15,9 +15,17 @@ use crate::spec::pipeline_schema;
 pub fn run(args: &SchemaArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let schema = match args.which {
         SchemaOf::Pipeline => pipeline_schema(),
-        SchemaOf::Events => schema_events().to_value(),
-        SchemaOf::Report => schema_report().to_value(),
+        SchemaOf::Events => in_order(&schema_events()),
+        SchemaOf::Report => in_order(&schema_report()),
     };
     writeln!(out, "{schema:#}")?;
     Ok(ExitCode::Success)
+}
+
+/// What a schema is about stands first; `Schema::to_value` has it where schemars happened to add it.
+fn in_order(schema: &schemars::Schema) -> serde_json::Value {
+    match serde_json::to_value(schema) {
+        Ok(value) => value,
+        Err(e) => panic!("BUG: a schema is no JSON: {e}"),
+    }
 }
