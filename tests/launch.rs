@@ -388,7 +388,7 @@ fn why_it_could_not_start() {
     assert_eq!(
         why("./bad"),
         (
-            126,
+            127,
             format!(
                 "bad interpreter: no such file: \"/no/such\", {}",
                 first_line("bad")
@@ -398,7 +398,7 @@ fn why_it_could_not_start() {
     assert_eq!(
         why("./windows"),
         (
-            126,
+            127,
             format!(
                 "bad interpreter: \"/bin/sh\\r\": the lines of \"{shown}/windows\" end as on Windows (CR LF)"
             )

@@ -107,20 +107,20 @@ fn exec(errno: Errno, image: &Image<'_>, cwd: &Path) -> (u8, String) {
         }
         Errno::ENOENT => match interpreter(file) {
             Some(program) if program.ends_with('\r') => (
-                NOT_EXECUTABLE,
+                NOT_FOUND,
                 format!(
                     "bad interpreter: \"{}\\r\": the lines of \"{shown}\" end as on Windows (CR LF)",
                     program.trim_end()
                 ),
             ),
             Some(program) => (
-                NOT_EXECUTABLE,
+                NOT_FOUND,
                 format!(
                     "bad interpreter: no such file: \"{program}\", which the first line of \"{shown}\" names"
                 ),
             ),
             None => (
-                NOT_EXECUTABLE,
+                NOT_FOUND,
                 format!(
                     "the loader that \"{shown}\" asks for does not exist: it was built for another system"
                 ),
