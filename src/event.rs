@@ -193,10 +193,12 @@ pub enum What {
     QueueEnded {
         /// Which.
         queue: crate::plan::QueueId,
-        /// Bytes that readers took, where known.
+        /// Bytes that came from its writers, where known.
         bytes: Option<u64>,
         /// Records, where known.
         records: Option<u64>,
+        /// Bytes from each writer and to each reader, where known.
+        ends: Vec<(UnitId, u64)>,
     },
     /// The run begins to stop; nothing new starts but clean-up.
     RunStopping {

@@ -10,7 +10,7 @@ use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
 use crate::exec::relays::Carries;
 use crate::exec::runner::{LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
-use crate::exec::wiring::Captured;
+use crate::exec::wiring::{self, Captured};
 use crate::plan::{GroupId, QueueKind, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
@@ -209,10 +209,15 @@ impl Runner<'_> {
             Carries::Queue(queue, writers) => {
                 let bytes = counts.inputs.iter().map(|count| count.bytes).sum();
                 let records = counts.inputs.iter().map(|count| count.records).sum();
+                let readers = wiring::starts(self.plan, &self.plan.queue(queue).readers);
+                let written = writers.iter().copied().zip(&counts.inputs);
+                let ends = written.chain(readers.into_iter().zip(&counts.outputs));
+                let ends = ends.map(|(unit, count)| (unit, count.bytes)).collect();
                 self.tell(What::QueueEnded {
                     queue,
                     bytes: Some(bytes),
                     records,
+                    ends,
                 });
                 for writer in writers {
                     self.settled(writer, number);
@@ -248,6 +253,7 @@ impl Runner<'_> {
                     queue,
                     bytes: None,
                     records: None,
+                    ends: Vec::new(),
                 });
             }
         }

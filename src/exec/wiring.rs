@@ -225,7 +225,8 @@ fn cannot_make(plan: &Plan, queue: QueueId, e: io::Error) -> WireError {
     ))
 }
 
-fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
+/// Those of the units that are started: all but the skipped.
+pub fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
     units
         .iter()
         .copied()

@@ -107,10 +107,10 @@ enum Line<'a> {
     QueueEnded {
         t: f64,
         queue: &'a str,
-        /// Bytes that readers took, where procflow carried them.
+        /// Bytes that came from its writers, where procflow carried them.
         #[serde(skip_serializing_if = "Option::is_none")]
         bytes: Option<u64>,
-        /// Records that readers took, where procflow counted them.
+        /// Records, where procflow counted them.
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<u64>,
     },
@@ -288,6 +288,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             queue,
             bytes,
             records,
+            ends: _,
         } => {
             let Some(queue) = plan.queues.get(queue.index()) else {
                 panic!("BUG: {queue:?} is not in the plan")

@@ -212,7 +212,7 @@ impl Report {
                 .queues
                 .iter()
                 .zip(&tally.queues)
-                .map(|(queue, counted)| Queue::new(plan, queue, *counted))
+                .map(|(queue, counted)| Queue::new(plan, queue, counted))
                 .collect(),
         }
     }
@@ -294,7 +294,7 @@ impl Signal {
 }
 
 impl Queue {
-    fn new(plan: &Plan, queue: &crate::plan::Queue, counted: crate::report::tally::Queue) -> Self {
+    fn new(plan: &Plan, queue: &crate::plan::Queue, counted: &crate::report::tally::Queue) -> Self {
         let names = |units: &[UnitId]| {
             units
                 .iter()

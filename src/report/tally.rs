@@ -86,12 +86,14 @@ pub struct End {
 }
 
 /// See [`What::QueueEnded`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// Bytes that readers took.
+    /// Bytes that came from its writers.
     pub bytes: Option<u64>,
-    /// Records that they took.
+    /// Records.
     pub records: Option<u64>,
+    /// Bytes from each writer and to each reader.
+    pub ends: Vec<(UnitId, u64)>,
 }
 
 /// How many units are in which state.
@@ -219,11 +221,13 @@ impl Tally {
                 queue,
                 bytes,
                 records,
+                ends,
             } => {
                 if let Some(queue) = self.queues.get_mut(queue.index()) {
                     *queue = Queue {
                         bytes: *bytes,
                         records: *records,
+                        ends: ends.clone(),
                     };
                 }
             }
@@ -252,7 +256,12 @@ impl Tally {
                     .is_some_and(|queue| ends(queue).contains(&unit))
             });
             queues
-                .filter_map(|q| self.queues.get(q.index())?.bytes)
+                .filter_map(|q| {
+                    let ends = &self.queues.get(q.index())?.ends;
+                    ends.iter()
+                        .find(|(end, _)| *end == unit)
+                        .map(|&(_, bytes)| bytes)
+                })
                 .reduce(u64::saturating_add)
         };
         (sum(|queue| &queue.readers), sum(|queue| &queue.writers))

@@ -251,6 +251,7 @@ fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<
         queue: QueueId(0),
         bytes: Some(3_250_586),
         records: Some(1000),
+        ends: vec![(UnitId(0), 3_250_586), (UnitId(1), 3_250_586)],
     });
     story.at(330);
     story.finish(ExitCode::NodeFailed)
@@ -453,6 +454,7 @@ fn every_event() -> Vec<RunEvent> {
             queue: QueueId(0),
             bytes: Some(1),
             records: None,
+            ends: Vec::new(),
         },
     ];
     let last = [
