@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use procflow::event::Failure;
 use procflow::exec::launch::{Launcher, StartError};
 use procflow::plan::template::{Part, Template};
@@ -22,7 +23,7 @@ use procflow::plan::{
 };
 use procflow::spec::{AfterState, OnFailure};
 use procflow::sys::pipe::Pipe;
-use procflow::sys::process::Origin;
+use procflow::sys::process::{Child, Origin};
 
 fn origin() -> Origin {
     static ORIGIN: OnceLock<Origin> = OnceLock::new();
@@ -133,13 +134,14 @@ fn run(
     drop(write);
     let mut bytes = Vec::new();
     File::from(read).read_to_end(&mut bytes).unwrap();
-    poll(
-        &mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)],
-        PollTimeout::NONE,
-    )
-    .unwrap();
+    until_it_ends(&child);
     assert!(child.try_wait().unwrap().unwrap().0.success());
     Ok(String::from_utf8(bytes).unwrap())
+}
+
+fn until_it_ends(child: &Child) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(Pid::from_raw(child.pid())), ended).unwrap();
 }
 
 fn no_values(_: NodeId) -> Option<&'static str> {
@@ -505,11 +507,7 @@ fn a_program_that_has_moved_is_looked_up_again() {
         let mut child = launcher
             .start(UnitId(0), 1, &[], &no_values)
             .map_err(|error| error.to_string())?;
-        poll(
-            &mut [PollFd::new(child.as_fd(), PollFlags::POLLIN)],
-            PollTimeout::NONE,
-        )
-        .unwrap();
+        until_it_ends(&child);
         Ok::<_, String>(child.try_wait().unwrap().unwrap().0.code())
     };
     assert!(start().is_err(), "what is not there is not remembered");

@@ -128,11 +128,9 @@ fn probe() -> ! {
             }
             process::exit(code);
         }
-        let mut polled: Vec<PollFd<'_>> = [link.as_fd(), signals.as_fd()]
-            .into_iter()
-            .chain(nodes.iter().map(Child::as_fd))
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
+        // SIGCHLD tells of the nodes.
+        let mut polled =
+            [link.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         poll(&mut polled, PollTimeout::NONE).unwrap();
         while let Some(notice) = link.read_signal().unwrap() {
             match notice {
@@ -157,7 +155,7 @@ fn probe() -> ! {
         nodes.retain_mut(|node| match node.try_wait().unwrap() {
             None => true,
             Some((status, _)) => {
-                println!("node ended: {status}, leaked: {}", node.kill_leftovers());
+                println!("node ended: {status}, leaked: {}", node.had_leftovers());
                 false
             }
         });

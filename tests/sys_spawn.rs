@@ -1,11 +1,11 @@
-//! What a child of `sys::process` is like, and what is said of its end: real processes, waited for by their pidfds.
+//! What a child of `sys::process` is like, and what is said of its end: real processes, each waited for until it has ended.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop")]
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -13,9 +13,11 @@ use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+use procflow::sys::guard::become_subreaper;
 use procflow::sys::pipe::Pipe;
-use procflow::sys::process::{Child, Image, Origin, SpawnError, Spawner, Stage};
+use procflow::sys::process::{Child, Image, Origin, SpawnError, Spawner, Stage, Usage};
 
 fn origin() -> Origin {
     static ORIGIN: OnceLock<Origin> = OnceLock::new();
@@ -41,13 +43,14 @@ fn spawn(image: &Image<'_>) -> Result<Child, SpawnError> {
 
 /// Waits for the end.
 fn end(child: &mut Child) -> ExitStatus {
-    let mut polled = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::NONE).unwrap();
-    child
-        .try_wait()
-        .unwrap()
-        .expect("readable, so it has ended")
-        .0
+    wait(child).0
+}
+
+/// Waits for the end; what it used as well.
+fn wait(child: &mut Child) -> (ExitStatus, Usage) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(Pid::from_raw(child.pid())), ended).unwrap();
+    child.try_wait().unwrap().expect("it has ended")
 }
 
 /// Runs a shell script with what the rest of the image says; gives what it wrote to descriptor 1.
@@ -394,8 +397,6 @@ fn a_signal_goes_to_the_whole_group() {
     assert_eq!(read.read_to_end(&mut Vec::new()).unwrap(), 0);
     assert_eq!(end(&mut child).signal(), Some(libc::SIGTERM));
     assert_eq!(child.try_wait().unwrap(), None, "reaped once");
-    // The second is dying, or dead and somebody's to reap: both are the group's, until then.
-    child.kill_leftovers();
     child
         .signal_group(libc::SIGTERM)
         .expect("nobody is left, which is no error");
@@ -416,9 +417,11 @@ fn what_is_left_of_the_group_is_killed_and_told() {
     };
     let mut child = spawn(&image).unwrap();
     drop(pipe.write);
-    assert!(!child.kill_leftovers(), "not before it is reaped");
+    // Else whoever is the subreaper may have reaped it before it is asked for.
+    become_subreaper().unwrap();
+    assert!(!child.had_leftovers(), "not before it is reaped");
     assert_eq!(end(&mut child).code(), Some(3));
-    assert!(child.kill_leftovers());
+    assert!(child.had_leftovers());
     // The last one that held the pipe has gone.
     File::from(pipe.read).read_to_end(&mut Vec::new()).unwrap();
 }
@@ -428,7 +431,7 @@ fn nobody_left_is_no_leak() {
     for _ in 0..50 {
         let mut child = spawn(&plain(c"/bin/true", &[c"true"])).unwrap();
         assert!(end(&mut child).success());
-        assert!(!child.kill_leftovers());
+        assert!(!child.had_leftovers());
     }
 }
 
@@ -448,9 +451,7 @@ fn what_it_used_is_told() {
         c"i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done",
     ];
     let mut child = spawn(&plain(c"/bin/sh", &argv)).unwrap();
-    let mut polled = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::NONE).unwrap();
-    let (_, usage) = child.try_wait().unwrap().unwrap();
+    let (_, usage) = wait(&mut child);
     assert!(usage.user.as_micros() > 1000, "{usage:?}");
     assert!(usage.max_rss > 500_000, "{usage:?}");
 }

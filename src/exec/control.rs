@@ -44,7 +44,10 @@ impl Runner<'_> {
                 self.inbox.push_back(Event::Shutdown(signal))
             }
             libc::SIGTSTP => self.suspend(),
-            libc::SIGCHLD => self.look_for_stop(),
+            libc::SIGCHLD => {
+                self.child_ended = true;
+                self.look_for_stop();
+            }
             _ => {}
         }
     }

@@ -14,20 +14,34 @@ use crate::exec::wiring::{self, Captured};
 use crate::plan::{GroupId, QueueKind, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
+use crate::sys::process::{next_ended, reap_orphan};
 
 impl Runner<'_> {
-    /// Reaps a unit whose pidfd says that it has ended, and ends what is left of its process group.
-    pub(super) fn reap(&mut self, unit: UnitId) {
-        let Some(live) = self.live.get_mut(&unit) else {
+    /// Takes note of every process that has ended: units, and what came to us because its parent ended before it.
+    pub(super) fn reap_children(&mut self) {
+        if !std::mem::take(&mut self.child_ended) {
             return;
+        }
+        while let Some(pid) = next_ended() {
+            match self.pids.remove(&pid) {
+                Some(unit) => self.reap(unit),
+                None => reap_orphan(pid),
+            }
+        }
+    }
+
+    /// Reaps a unit that has ended, with what is left of its process group.
+    fn reap(&mut self, unit: UnitId) {
+        let Some(live) = self.live.get_mut(&unit) else {
+            panic!("BUG: {unit:?} ended, and does not run");
         };
-        let (status, used) = match live.child.try_wait() {
+        let (status, used) = match live.child.reap() {
             Ok(Some(ended)) => ended,
-            Ok(None) => return,
+            Ok(None) => panic!("BUG: {unit:?} was reaped before"),
             Err(e) => return self.fail(Error::new("learn how a process ended", e)),
         };
         // Of a group that we have signalled the last may still be dying: that is no leak.
-        let leaked = live.child.kill_leftovers() && !live.signalled;
+        let leaked = !live.signalled && live.child.had_leftovers();
         let wall = self.clock.now().saturating_sub(live.started);
         let usage = Usage {
             wall,
@@ -73,10 +87,6 @@ impl Runner<'_> {
         }
         if !has_tees && live.unsettled.is_empty() {
             return self.exited(unit);
-        }
-        // Readable from now on, it would wake the loop for nothing.
-        if let Err(e) = self.poller.remove(&live.child) {
-            self.fail(Error::new("watch a process", e));
         }
         if !counts_as_success {
             self.deadlines

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              ┌──────────────────────────── Runner (one thread, one epoll) ───────────────────────────┐
-//! guard, signals, pidfds, log pipes ──▶ wake ──▶ Event ──▶ Scheduler ──▶ Action ──▶ act ──▶ system calls
+//! guard, signals, log pipes ──▶ wake ──▶ Event ──▶ Scheduler ──▶ Action ──▶ act ──▶ system calls
 //! relays' eventfd, deadlines                                                    └──▶ RunEvent ──▶ Observers
 //! ```
 //!

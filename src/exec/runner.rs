@@ -24,7 +24,7 @@ use crate::report::Observers;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::sys::guard::Link;
 use crate::sys::poller::{Interest, Poller};
-use crate::sys::process::{Child, reap_orphans};
+use crate::sys::process::Child;
 use crate::sys::signals::Signals;
 
 /// The longest value of a node, in bytes (spec 1.2).
@@ -32,6 +32,10 @@ pub(super) const VALUE_MAX: usize = 64 * 1024;
 
 /// Read from a log at once: what a pipe of the usual size holds.
 const CAPTURE_BLOCK: usize = 64 * 1024;
+
+/// A log is not watched before its process has lived so long: the last look, when it has ended, is all that a short life
+/// needs, and watching costs as much as reading.
+const SHORT_LIFE: Duration = Duration::from_millis(2);
 
 /// How long an end waits for relays that still hand on what was written last, where a reader is slow to take it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,7 +46,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum Token {
     Guard,
     Signals,
-    Exit(UnitId),
     Relays,
     Capture(u64),
 }
@@ -54,9 +57,8 @@ impl Token {
         match self {
             Token::Guard => 0,
             Token::Signals => 1 << Self::KIND,
-            Token::Exit(unit) => (2 << Self::KIND) | u64::from(unit.0),
-            Token::Relays => 3 << Self::KIND,
-            Token::Capture(number) => (4 << Self::KIND) | number,
+            Token::Relays => 2 << Self::KIND,
+            Token::Capture(number) => (3 << Self::KIND) | number,
         }
     }
 
@@ -65,9 +67,8 @@ impl Token {
         match token >> Self::KIND {
             0 => Token::Guard,
             1 => Token::Signals,
-            2 => Token::Exit(UnitId(id as u32)),
-            3 => Token::Relays,
-            4 => Token::Capture(id),
+            2 => Token::Relays,
+            3 => Token::Capture(id),
             _ => panic!("BUG: epoll returned the token {token:#x}"),
         }
     }
@@ -135,9 +136,15 @@ pub struct Runner<'a> {
     pub(super) actions: Vec<Action>,
 
     pub(super) live: HashMap<UnitId, Live>,
+    /// Whose process this is, until it is reaped.
+    pub(super) pids: HashMap<i32, UnitId>,
+    /// SIGCHLD has come.
+    pub(super) child_ended: bool,
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
     pub(super) captures: HashMap<u64, Capture>,
+    /// Captures that are not watched yet, and since when there are: the oldest first.
+    pub(super) unwatched: VecDeque<(Duration, u64)>,
     /// The number of the next capture. None is used twice: a wake-up for one that is gone finds nothing.
     pub(super) next_capture: u64,
 
@@ -219,9 +226,12 @@ impl<'a> Runner<'a> {
             inbox: VecDeque::new(),
             actions: Vec::new(),
             live: HashMap::new(),
+            pids: HashMap::new(),
+            child_ended: false,
             groups: HashMap::new(),
             relays,
             captures: HashMap::new(),
+            unwatched: VecDeque::new(),
             next_capture: 0,
             files: HashMap::new(),
             committing: HashSet::new(),
@@ -256,6 +266,7 @@ impl<'a> Runner<'a> {
             ready.sort_unstable();
             self.wake(&ready);
             self.settle();
+            self.watch_logs();
         }
         Ok(Ended {
             verdict: self.verdict.unwrap_or(Verdict::Broken),
@@ -267,13 +278,26 @@ impl<'a> Runner<'a> {
     }
 
     fn wait_limit(&self) -> Option<Duration> {
-        let due = self
-            .deadlines
-            .next()
-            .map(|at| at.saturating_sub(self.clock.now()));
-        match (self.watch.tick_every(), due) {
-            (Some(tick), Some(due)) => Some(tick.min(due)),
-            (tick, due) => tick.or(due),
+        let watch = self.unwatched.front().map(|(since, _)| *since + SHORT_LIFE);
+        let due = [self.deadlines.next(), watch].into_iter().flatten().min();
+        let due = due.map(|at| at.saturating_sub(self.clock.now()));
+        [self.watch.tick_every(), due].into_iter().flatten().min()
+    }
+
+    /// Watches the logs of processes that have lived longer than most do.
+    fn watch_logs(&mut self) {
+        let now = self.clock.now();
+        while let Some(&(since, number)) = self.unwatched.front()
+            && now.saturating_sub(since) >= SHORT_LIFE
+        {
+            self.unwatched.pop_front();
+            if let Some(capture) = self.captures.get(&number)
+                && let Err(e) =
+                    self.poller
+                        .add(&capture.end, Token::Capture(number).pack(), Interest::Read)
+            {
+                self.fail(Error::new("watch a log", e));
+            }
         }
     }
 
@@ -282,17 +306,10 @@ impl<'a> Runner<'a> {
         for &token in &ready[..data] {
             self.dispatch(Token::unpack(token));
         }
+        self.reap_children();
         self.timers();
         for &token in &ready[data..] {
             self.dispatch(Token::unpack(token));
-        }
-        if data > 0 {
-            // After the exits: an ended unit that is not reaped yet would hide the orphans behind it.
-            let live = &self.live;
-            reap_orphans(|pid| {
-                live.values()
-                    .any(|unit| unit.reaped.is_none() && unit.child.pid() == pid)
-            });
         }
         self.watch_foreground();
         self.watch.tick(self.clock.now());
@@ -302,7 +319,6 @@ impl<'a> Runner<'a> {
         match token {
             Token::Guard => self.read_guard(),
             Token::Signals => self.read_signals(),
-            Token::Exit(unit) => self.reap(unit),
             Token::Relays => self.read_relays(),
             Token::Capture(number) => self.read_capture(number),
         }

@@ -7,13 +7,12 @@ use crate::event::{Failure, What};
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
 use crate::exec::relays::Carries;
-use crate::exec::runner::{Capture, LastTry, Live, Runner, Token};
+use crate::exec::runner::{Capture, LastTry, Live, Runner};
 use crate::exec::wiring::{Context, UnitWiring, WireError, wire};
 use crate::plan::template::{Part, Template};
 use crate::plan::{GroupId, UnitId};
 use crate::queue::RelaySpec;
 use crate::sched::Event;
-use crate::sys::poller::Interest;
 
 impl Runner<'_> {
     pub(super) fn spawn(&mut self, group: GroupId, attempt: u32) {
@@ -113,22 +112,12 @@ impl Runner<'_> {
             }
         };
         let pid = child.pid();
-        if let Err(e) = self
-            .poller
-            .add(&child, Token::Exit(unit).pack(), Interest::Read)
-        {
-            self.fail(Error::new("watch a process", e));
-        }
+        self.pids.insert(pid, unit);
+        let started = self.clock.now();
         let mut captures = Vec::with_capacity(wiring.captures.len());
         for (what, end) in wiring.captures {
             self.next_capture += 1;
-            if let Err(e) = self.poller.add(
-                &end,
-                Token::Capture(self.next_capture).pack(),
-                Interest::Read,
-            ) {
-                self.fail(Error::new("watch a log", e));
-            }
+            self.unwatched.push_back((started, self.next_capture));
             captures.push(self.next_capture);
             self.captures
                 .insert(self.next_capture, Capture { unit, what, end });
@@ -136,7 +125,6 @@ impl Runner<'_> {
         if !wiring.files.is_empty() {
             self.files.insert(unit, wiring.files);
         }
-        let started = self.clock.now();
         let live = Live {
             child,
             attempt,

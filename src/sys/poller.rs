@@ -49,7 +49,7 @@ pub struct Ready {
 /// A descriptor must be removed before it is closed: epoll watches the open file description, so one of which a
 /// duplicate lives on elsewhere would go on reporting under a token that nobody knows any more. And a child being made
 /// holds a duplicate of every descriptor that we have: the kernel lets us go on before it closes the child's copies, so they live on for
-/// a moment after the spawn. (Seen: without the removal, a pidfd that had been closed was reported now and then.)
+/// a moment after the spawn. (Seen: without the removal, one that had been closed was reported now and then.)
 #[derive(Debug)]
 pub struct Poller {
     epoll: Epoll,

@@ -1,23 +1,14 @@
 //! A child process from its start until nothing of its process group is left.
 
-#![allow(unsafe_code)] // wait4, waitid and pidfd_send_signal are not in nix, or without what is needed of them
+#![allow(unsafe_code)] // wait4 and waitid are not in nix, or without what is needed of them
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-
-/// PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal(2), Linux 6.9: the signal goes to the group that the process leads, even when
-/// the leader itself has been reaped.
-const PROCESS_GROUP: libc::c_uint = 4;
-
-/// The kernel knows [`PROCESS_GROUP`]. Found out by the first signal that is sent.
-static GROUP_SIGNALS: AtomicBool = AtomicBool::new(true);
 
 /// What a process used, as wait4(2) tells it: itself and the children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,27 +21,22 @@ pub struct Usage {
     pub max_rss: u64,
 }
 
-/// A child that leads a process group of its own. Readable (its pidfd) when it has ended.
+/// A child that leads a process group of its own.
+///
+/// Only one thread reaps, and until that the number is nobody else's, so a signal cannot hit a stranger. (A pidfd for each
+/// child, which pins a process as well, was tried first: making, watching and closing it took a tenth of what starting a
+/// small program takes, and SIGCHLD with [`next_ended`] tells the same.)
 ///
 /// Dropping it neither ends nor reaps the process.
 #[derive(Debug)]
 pub struct Child {
     pid: libc::pid_t,
-    pidfd: OwnedFd,
     reaped: bool,
-    /// Without [`PROCESS_GROUP`] the group is killed before its leader is reaped, as its number is nobody's to use after.
-    /// This says whether somebody was there.
-    leftovers: bool,
 }
 
 impl Child {
-    pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd) -> Self {
-        Child {
-            pid,
-            pidfd,
-            reaped: false,
-            leftovers: false,
-        }
+    pub(super) fn new(pid: libc::pid_t) -> Self {
+        Child { pid, reaped: false }
     }
 
     /// Its process id, which is its group's, too. For reports: nothing is done by it after the reap.
@@ -71,19 +57,6 @@ impl Child {
     }
 
     fn send(&self, signal: i32) -> Result<(), Errno> {
-        if GROUP_SIGNALS.load(Ordering::Relaxed) {
-            let (fd, info) = (self.pidfd.as_raw_fd(), ptr::null::<libc::siginfo_t>());
-            // SAFETY: no memory is touched: the siginfo is null.
-            let sent = unsafe {
-                libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, PROCESS_GROUP)
-            };
-            match Errno::result(sent) {
-                // EPERM may be a sandbox's as well as the process's answer; the kill below tells them apart.
-                Err(Errno::EINVAL | Errno::ENOSYS) => GROUP_SIGNALS.store(false, Ordering::Relaxed),
-                Err(Errno::EPERM) if !self.reaped => {}
-                result => return result.map(drop),
-            }
-        }
         if self.reaped {
             // The number may be someone else's by now.
             return Err(Errno::ESRCH);
@@ -93,18 +66,28 @@ impl Child {
         Errno::result(unsafe { libc::kill(-self.pid, signal) }).map(drop)
     }
 
-    /// Reaps it, if it has ended: how, and what it used. `None` while it runs, and once it has been reaped.
+    /// Reaps it, if it has ended: see [`Child::reap`]. `None` while it runs, and once it has been reaped.
     ///
     /// # Errors
     /// ECHILD where someone else has reaped it: a bug.
     pub fn try_wait(&mut self) -> io::Result<Option<(ExitStatus, Usage)>> {
+        if self.reaped || peek(libc::P_PID, self.pid.unsigned_abs()) != Some(self.pid) {
+            return Ok(None);
+        }
+        self.reap()
+    }
+
+    /// Reaps it after [`next_ended`] has told of it, and kills what is left of its group: how it ended, and what it used. `None`
+    /// once it has been reaped.
+    ///
+    /// # Errors
+    /// ECHILD where someone else has reaped it: a bug.
+    pub fn reap(&mut self) -> io::Result<Option<(ExitStatus, Usage)>> {
         if self.reaped {
             return Ok(None);
         }
-        if !GROUP_SIGNALS.load(Ordering::Relaxed) && self.has_ended() {
-            // Now or never, see `leftovers`. The leader is dead and does not mind.
-            let _ = self.send(libc::SIGKILL);
-        }
+        // Now or never: after the reap nobody can say whose this number is. The leader is dead and does not mind.
+        let _ = self.send(libc::SIGKILL);
         let mut status = 0;
         // SAFETY: zeroes are a valid rusage.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -126,39 +109,18 @@ impl Child {
         Ok(Some((ExitStatus::from_raw(status), usage)))
     }
 
-    /// Kills what is left of the group after the reap of its leader. True if somebody was alive.
+    /// Whether somebody was left of its group when it was reaped, and has been killed then.
     ///
-    /// Members that have ended already, but whom nobody has reaped (they are ours, by adoption, where we are a subreaper), do not
+    /// Members that had ended already, but whom nobody has reaped (they are ours, by adoption, where we are a subreaper), do not
     /// count. Those that a signal of ours has just hit may still be about to end, so after [`Child::signal_group`] the answer
     /// says nothing about the program.
-    pub fn kill_leftovers(&mut self) -> bool {
-        if !self.reaped {
-            return false;
-        }
-        if !GROUP_SIGNALS.load(Ordering::Relaxed) {
-            // `try_wait` has killed them. They are zombies, or dying and still in the group: nobody can have taken its
-            // number in the meantime, or if so, it is only asked whether the group exists.
-            self.leftovers |= reap_group(self.pid);
-            // SAFETY: no memory is touched.
-            self.leftovers |= unsafe { libc::kill(-self.pid, 0) } == 0;
-            return self.leftovers;
-        }
-        // One call in the usual case, in which nobody is there.
-        if self.send(0) == Err(Errno::ESRCH) {
-            return false;
-        }
-        reap_group(self.pid);
-        self.send(libc::SIGKILL).is_ok()
-    }
-
-    fn has_ended(&self) -> bool {
-        peek(libc::P_PID, self.pid.unsigned_abs()) == Some(self.pid)
-    }
-}
-
-impl AsFd for Child {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    #[must_use]
+    pub fn had_leftovers(&self) -> bool {
+        // One call in the usual case, in which nobody is there. The number may be someone else's by now: then it is only
+        // asked whether that group exists.
+        // SAFETY: no memory is touched.
+        let exists = || unsafe { libc::kill(-self.pid, 0) } == 0;
+        self.reaped && exists() && (reap_group(self.pid) || exists())
     }
 }
 
@@ -177,9 +139,8 @@ pub fn stopped_by(pid: i32) -> Option<i32> {
 /// The pid of a process that has ended and is ours to reap: a [`Child`], or one that came to us because its parent ended before
 /// it (we are its subreaper). The kernel shows one at a time, the same until that one is reaped.
 ///
-/// With SIGCHLD as something to read ([`Signals`](crate::sys::signals::Signals)) this serves every exit, without a watch on each
-/// child's pidfd, which costs a loop that starts thousands a tenth of its time. SIGCHLDs that come together are one: ask until
-/// there is `None`.
+/// With SIGCHLD as something to read ([`Signals`](crate::sys::signals::Signals)) this serves every exit. SIGCHLDs that come
+/// together are one: ask until there is `None`.
 #[must_use]
 pub fn next_ended() -> Option<i32> {
     peek(libc::P_ALL, 0)

@@ -1,14 +1,14 @@
 //! Makes a child process: one clone(2) that shares the parent's memory until the exec, as posix_spawn does inside.
 //!
 //! Why not `std::process::Command` or posix_spawn: neither can move descriptors to any number, set rlimits, niceness and
-//! PDEATHSIG, give a pidfd, *and* say which step failed; and with `pre_exec` the standard library forks, which costs more the
+//! PDEATHSIG, *and* say which step failed; and with `pre_exec` the standard library forks, which costs more the
 //! more memory procflow has (50 ms at 1 GiB). This is the one place of the program where code runs in the child.
 
 #![allow(unsafe_code)] // see above
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr;
 
 use nix::errno::Errno;
@@ -39,7 +39,7 @@ pub struct Image<'a> {
 /// The step of a spawn that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// clone(2) itself, or a pidfd for the child: nothing is wrong with the image; procflow is out of something.
+    /// clone(2) itself: nothing is wrong with the image; procflow is out of something.
     Fork,
     /// setpgid(2), prctl(2).
     Group,
@@ -77,8 +77,6 @@ pub struct Spawner {
     stack: Stack,
     /// Signals that this process ignores.
     reset: Vec<c_int>,
-    /// The kernel can give a pidfd with the clone (Linux 5.2; some sandboxes refuse the flag).
-    clone_pidfd: bool,
 }
 
 /// Signals that the kernel has.
@@ -152,7 +150,6 @@ impl Spawner {
             pid: unsafe { libc::getpid() },
             stack: Stack::new()?,
             reset,
-            clone_pidfd: true,
         })
     }
 
@@ -213,10 +210,10 @@ impl Spawner {
             mask: &self.origin.mask,
             failed: None,
         };
-        let cloned = clone(&self.stack, &mut order, &mut self.clone_pidfd);
+        let cloned = clone(&self.stack, &mut order);
         match (cloned, order.failed) {
-            (Ok((pid, pidfd)), None) => Ok(Child::new(pid, pidfd)),
-            (Ok((pid, _)), Some(error)) => {
+            (Ok(pid), None) => Ok(Child::new(pid)),
+            (Ok(pid), Some(error)) => {
                 reap(pid);
                 Err(error)
             }
@@ -238,63 +235,20 @@ fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
 }
 
 /// Runs [`child`] on the stack, and comes back when it has executed its program or has failed.
-fn clone(
-    stack: &Stack,
-    order: &mut Order<'_>,
-    clone_pidfd: &mut bool,
-) -> Result<(libc::pid_t, OwnedFd), Errno> {
-    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    if *clone_pidfd {
-        flags |= libc::CLONE_PIDFD;
-    }
-    let mut fd: c_int = -1;
+fn clone(stack: &Stack, order: &mut Order<'_>) -> Result<libc::pid_t, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: The child runs `child` on a stack of its own in our memory, while this thread waits (CLONE_VFORK) until it has
     // exec'd or exited; so `order` and all it points to outlive it, and nothing of it is touched by both at once. All
-    // signals are blocked around it, or a handler of ours could run in the child, in our memory. `fd` outlives the call.
-    let pid = unsafe {
+    // signals are blocked around it, or a handler of ours could run in the child, in our memory.
+    unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let pid = Errno::result(libc::clone(
-            child,
-            stack.top(),
-            flags,
-            ptr::from_mut(order).cast(),
-            &raw mut fd,
-        ));
+        let order = ptr::from_mut(order).cast();
+        let pid = Errno::result(libc::clone(child, stack.top(), flags, order));
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         pid
-    };
-    match pid {
-        // SAFETY: the kernel has made this descriptor for us alone.
-        Ok(pid) if *clone_pidfd => Ok((pid, unsafe { OwnedFd::from_raw_fd(fd) })),
-        // The pid is not reaped, so it can't be anyone else's.
-        Ok(pid) => match open_pidfd(pid) {
-            Ok(pidfd) => Ok((pid, pidfd)),
-            Err(errno) => {
-                // SAFETY: no memory is touched; the pid is our child's, which is not reaped.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                reap(pid);
-                Err(errno)
-            }
-        },
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) if *clone_pidfd => {
-            *clone_pidfd = false;
-            clone(stack, order, clone_pidfd)
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
-/// pidfd_open(2), Linux 5.3.
-fn open_pidfd(pid: libc::pid_t) -> Result<OwnedFd, Errno> {
-    // SAFETY: no memory is touched, and the descriptor, which is close-on-exec, is ours alone.
-    unsafe {
-        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
-        Ok(OwnedFd::from_raw_fd(
-            c_int::try_from(fd).map_err(|_| Errno::EBADF)?,
-        ))
     }
 }
 
