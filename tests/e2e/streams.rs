@@ -150,10 +150,10 @@ fn a_file_is_not_replaced_before_every_writer_upstream_has_succeeded() {
     Pipeline::new(
         r#"
         [process.write]
-        script = "echo new; read go < gate; exit 1"
+        script = "echo new; read first < gate; while kill -0 $first; do sleep 0.01; done; exit 1"
         stdout = "q"
         [process.first]
-        script = "head -n 1; (echo go > gate)"
+        script = "head -n 1; echo $$ > gate"
         stdin = "q"
         stdout = { file = "total.txt" }
         "#,
