@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -14,8 +15,8 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::{Error, dry_run};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, render};
 use crate::event::{Exit, RunEvent, What};
+use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
-use crate::exec::launch::Launcher;
 use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan};
@@ -58,7 +59,7 @@ pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCo
         .map_err(|e| Error::Broken(format!("cannot start the guard process: {e}")))?;
     let pipeline = read(args)?;
     with_plan(args, pipeline, |plan, text| {
-        run_plan(args, &plan, &text, origin, guard)
+        run_plan(args, plan, &text, origin, guard)
     })
 }
 
@@ -121,16 +122,15 @@ fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
 
 fn run_plan(
     args: &RunArgs,
-    plan: &Plan,
+    mut plan: Plan,
     text: &str,
     origin: Origin,
     guard: Link,
 ) -> Result<ExitCode, Error> {
-    let mut plan = plan.clone();
     if let Some(timeout) = args.timeout {
         plan.timeout = Some(timeout.0);
     }
-    let plan = &plan;
+    let plan = Arc::new(plan);
     check_targets(args)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -145,8 +145,8 @@ fn run_plan(
     .map_err(|e| Error::Broken(e.to_string()))?;
     let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
     let id = dir.id().to_string();
-    let jobs = jobs(args, plan);
-    let watch = observers(args, plan, &dir)?;
+    let jobs = jobs(args, &plan);
+    let watch = observers(args, &plan, &dir)?;
 
     let spill_dir = match plan.queues.iter().any(|queue| queue.spills) {
         true => dir.queues().map_err(|e| broken(&e))?,
@@ -164,9 +164,9 @@ fn run_plan(
         .then(machine::memory)
         .flatten();
     let parts = Parts {
-        plan,
-        sched: Scheduler::new(plan, jobs, memory, on_failure, seed(&id)),
-        launcher: Launcher::new(plan, &id, origin)
+        plan: &plan,
+        sched: Scheduler::new(&plan, jobs, memory, on_failure, seed(&id)),
+        crew: Crew::new(Arc::clone(&plan), &id, origin, machine::cpus())
             .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
         watch,
         guard: Some(guard),
@@ -183,8 +183,9 @@ fn run_plan(
         pid: pid(),
         jobs,
     });
-    let ended = runner.run().map_err(|e| broken(&e))?;
-    finish(args, plan, &dir, ended)
+    // While the first processes run, there is time to tidy up.
+    let ended = runner.run(|| dir.prune()).map_err(|e| broken(&e))?;
+    finish(args, &plan, &dir, ended)
 }
 
 fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
@@ -318,7 +319,6 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
                 .map(|e| format!("cannot write {}: {e}", path.display())),
         );
     }
-    dir.prune();
     if !faults.is_empty() {
         let terminal = Terminal::of_stderr();
         for fault in &faults {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use crate::event::{Exit, Outcome, Stream, Usage, What};
 use crate::exec::deadlines::Due;
@@ -299,7 +300,7 @@ impl Runner<'_> {
         }
         match String::from_utf8(value) {
             Ok(value) => {
-                self.values.insert(self.plan.unit(unit).node, value);
+                Arc::make_mut(&mut self.values).insert(self.plan.unit(unit).node, value);
                 None
             }
             Err(e) => Some(format!(

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! `start` and `wiring` make the processes of a group and the pipes between them, `ending` sees them off, `control` hears
-//! signals, `foreground` lends the terminal, `launch` makes a process of a unit.
+//! signals, `foreground` lends the terminal, `crew` starts processes, for each of which `launch`
+//! makes of a unit what the kernel wants.
 
+pub mod crew;
 pub mod deadlines;
 pub mod error;
 pub mod files;

@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::event::{Exit, RunEvent, Usage, What};
+use crate::exec::crew::{Crew, Values};
 use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
 use crate::exec::foreground::Foreground;
-use crate::exec::launch::Launcher;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::wiring::{Captured, TeeHold, Wiring};
-use crate::plan::{GroupId, NodeId, Plan, UnitId};
+use crate::plan::{GroupId, Plan, UnitId};
 use crate::report::Observers;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::sys::guard::Link;
@@ -116,7 +116,7 @@ pub(super) struct LastTry {
 pub struct Runner<'a> {
     pub(super) plan: &'a Plan,
     pub(super) sched: Scheduler<'a>,
-    pub(super) launcher: Launcher<'a>,
+    pub(super) crew: Crew,
     pub(super) watch: Observers<'a>,
     pub(super) run_id: String,
     pub(super) spill_dir: PathBuf,
@@ -134,6 +134,8 @@ pub struct Runner<'a> {
     pub(super) deadlines: Deadlines,
     pub(super) inbox: VecDeque<Event>,
     pub(super) actions: Vec<Action>,
+    /// Groups that the scheduler has said to start, with their tries.
+    pub(super) to_spawn: Vec<(GroupId, u32)>,
 
     pub(super) live: HashMap<UnitId, Live>,
     /// Whose process this is, until it is reaped.
@@ -154,7 +156,7 @@ pub struct Runner<'a> {
     /// What units with the sink `value` have written so far.
     pub(super) capturing: HashMap<UnitId, Vec<u8>>,
     /// The values of nodes whose unit has ended.
-    pub(super) values: HashMap<NodeId, String>,
+    pub(super) values: Values,
     pub(super) last: HashMap<UnitId, LastTry>,
 
     pub(super) broken: Option<Error>,
@@ -169,7 +171,7 @@ pub struct Parts<'a> {
     /// Its scheduler, nothing begun.
     pub sched: Scheduler<'a>,
     /// Starts its processes.
-    pub launcher: Launcher<'a>,
+    pub crew: Crew,
     /// Who watches.
     pub watch: Observers<'a>,
     /// The guard's messages; without one nothing but a signal to this process is heard.
@@ -211,7 +213,7 @@ impl<'a> Runner<'a> {
         Ok(Runner {
             plan: parts.plan,
             sched: parts.sched,
-            launcher: parts.launcher,
+            crew: parts.crew,
             watch: parts.watch,
             run_id: parts.run_id,
             spill_dir: parts.spill_dir,
@@ -236,7 +238,8 @@ impl<'a> Runner<'a> {
             files: HashMap::new(),
             committing: HashSet::new(),
             capturing: HashMap::new(),
-            values: HashMap::new(),
+            values: Values::default(),
+            to_spawn: Vec::new(),
             last: HashMap::new(),
             broken: None,
             verdict: None,
@@ -244,14 +247,15 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Runs the plan to its end: everything has ended, nothing of it is left but what made itself a daemon.
+    /// Runs the plan to its end, doing something else while the first processes run: everything has ended, nothing of it is left but what made itself a daemon.
     ///
     /// # Errors
     /// Where the loop itself cannot wait any more. Everything else that goes wrong on the way ends the run in order, with
     /// [`Verdict::Broken`] and what it was.
-    pub fn run(mut self) -> Result<Ended<'a>, Error> {
+    pub fn run(mut self, meanwhile: impl FnOnce()) -> Result<Ended<'a>, Error> {
         self.inbox.push_back(Event::Begin);
         self.settle();
+        meanwhile();
         let mut ready = Vec::new();
         while self.verdict.is_none() || !self.relays.is_empty() {
             self.flush();
@@ -339,19 +343,26 @@ impl<'a> Runner<'a> {
 
     /// Hands the events to the scheduler and does what it says, until both are still.
     fn settle(&mut self) {
-        while let Some(event) = self.inbox.pop_front() {
-            let mut actions = std::mem::take(&mut self.actions);
-            self.sched.handle(event, &mut actions);
-            for action in actions.drain(..) {
-                self.act(action);
+        loop {
+            while let Some(event) = self.inbox.pop_front() {
+                let mut actions = std::mem::take(&mut self.actions);
+                self.sched.handle(event, &mut actions);
+                for action in actions.drain(..) {
+                    self.act(action);
+                }
+                self.actions = actions;
             }
-            self.actions = actions;
+            // All at once, and so with more hands than one: what else there was to say has been said.
+            if self.to_spawn.is_empty() {
+                return;
+            }
+            self.spawn();
         }
     }
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Spawn { group, attempt } => self.spawn(group, attempt),
+            Action::Spawn { group, attempt } => self.to_spawn.push((group, attempt)),
             Action::Stop(unit) => self.stop(unit),
             Action::Kill(unit) => self.signal(unit, libc::SIGKILL),
             Action::Arm(timer, after) => self

@@ -1,39 +1,72 @@
-//! Starting a group: its queues, then its units in order, all or none.
+//! Starting groups: their queues, then their units in order, all or none.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use crate::event::{Failure, What};
+use crate::exec::crew::Job;
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
 use crate::exec::relays::Carries;
 use crate::exec::runner::{Capture, LastTry, Live, Runner};
-use crate::exec::wiring::{Context, UnitWiring, WireError, wire};
+use crate::exec::wiring::{Context, UnitWiring, WireError, starts, wire};
 use crate::plan::template::{Part, Template};
 use crate::plan::{GroupId, UnitId};
 use crate::queue::RelaySpec;
 use crate::sched::Event;
+use crate::sys::process::Child;
 
 impl Runner<'_> {
-    pub(super) fn spawn(&mut self, group: GroupId, attempt: u32) {
-        let units = match self.wire(group) {
-            Ok(units) => units,
+    /// Starts what the scheduler has said since the last time: makes the queues of each group, then lets the crew make the
+    /// processes.
+    pub(super) fn spawn(&mut self) {
+        let mut jobs = Vec::with_capacity(self.to_spawn.len());
+        let mut wirings = Vec::with_capacity(self.to_spawn.len());
+        for (group, attempt) in std::mem::take(&mut self.to_spawn) {
+            if let Some(units) = self.prepare(group, attempt) {
+                let job = units
+                    .iter()
+                    .map(|(unit, wiring)| (*unit, wiring.numbers()))
+                    .collect();
+                jobs.push(Job {
+                    attempt,
+                    units: job,
+                });
+                wirings.push((attempt, units));
+            }
+        }
+        if jobs.is_empty() {
+            return;
+        }
+        let done = self.crew.start(jobs, &self.values);
+        for ((attempt, units), done) in wirings.into_iter().zip(done) {
+            for ((unit, wiring), started) in units.into_iter().zip(done) {
+                self.started(unit, attempt, wiring, started);
+            }
+        }
+    }
+
+    /// Makes the queues of a group and its units' descriptors, or answers why that cannot be.
+    fn prepare(&mut self, group: GroupId, attempt: u32) -> Option<Vec<(UnitId, UnitWiring)>> {
+        match self.wire(group) {
+            Ok(units) => {
+                for (unit, _) in &units {
+                    self.enter_terminal(*unit);
+                }
+                Some(units)
+            }
             Err(WireError::Unit(unit, why)) => {
-                return self.spawn_failed(unit, attempt, Failure::CannotStart { code: 1, why });
+                self.spawn_failed(unit, attempt, Failure::CannotStart { code: 1, why });
+                None
             }
             Err(WireError::Broken(error)) => {
-                let plan = self.plan;
-                let skipped = |unit: &&UnitId| plan.node(plan.unit(**unit).node).skip;
-                let mut units = plan.group(group).units.iter();
-                if let Some(&first) = units.find(|unit| !skipped(unit)) {
+                let first = starts(self.plan, &self.plan.group(group).units)
+                    .first()
+                    .copied();
+                if let Some(first) = first {
                     self.spawn_broken(first, attempt, error);
                 }
-                return;
-            }
-        };
-        for (unit, wiring) in units {
-            if !self.start(unit, attempt, wiring) {
-                return;
+                None
             }
         }
     }
@@ -88,27 +121,24 @@ impl Runner<'_> {
         Ok(units)
     }
 
-    /// Starts one unit; false where that failed, so that no later one of its group is tried.
-    fn start(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring) -> bool {
-        let fds: Vec<_> = wiring
-            .fds
-            .iter()
-            .map(|(fd, target)| (fd.raw(), *target))
-            .collect();
-        self.enter_terminal(unit);
-        let values = &self.values;
-        let value = |node| values.get(&node).map(String::as_str);
-        let child = match self.launcher.start(unit, attempt, &fds, &value) {
+    /// A unit's process has been made, or could not be.
+    fn started(
+        &mut self,
+        unit: UnitId,
+        attempt: u32,
+        wiring: UnitWiring,
+        started: Result<Child, StartError>,
+    ) {
+        let child = match started {
             Ok(child) => child,
-            Err(StartError::Unit(failure)) => {
+            Err(error) => {
                 self.leave_terminal(unit, None);
-                self.spawn_failed(unit, attempt, failure);
-                return false;
-            }
-            Err(StartError::Broken(error)) => {
-                self.leave_terminal(unit, None);
-                self.spawn_broken(unit, attempt, Error::new("start a process", error));
-                return false;
+                return match error {
+                    StartError::Unit(failure) => self.spawn_failed(unit, attempt, failure),
+                    StartError::Broken(error) => {
+                        self.spawn_broken(unit, attempt, Error::new("start a process", error));
+                    }
+                };
             }
         };
         let pid = child.pid();
@@ -139,6 +169,5 @@ impl Runner<'_> {
         self.give_terminal(unit);
         self.tell(What::Started { unit, attempt, pid });
         self.inbox.push_back(Event::Spawned(unit));
-        true
     }
 }

@@ -122,6 +122,16 @@ pub struct UnitWiring {
     pub tee_holds: Vec<TeeHold>,
 }
 
+impl UnitWiring {
+    /// Its descriptors by number: (ours, its).
+    pub fn numbers(&self) -> Vec<(RawFd, u32)> {
+        self.fds
+            .iter()
+            .map(|(fd, target)| (fd.raw(), *target))
+            .collect()
+    }
+}
+
 /// A hold on the pipe before a tee. Dropped, it lets the tee end, whoever else may hold that pipe open.
 #[derive(Debug)]
 pub struct TeeHold {

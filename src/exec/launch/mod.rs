@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -40,8 +41,8 @@ const FORK: Patience = Patience {
 
 /// Starts the units of a plan. One thread makes all of them: see [`Spawner`].
 #[derive(Debug)]
-pub struct Launcher<'p> {
-    plan: &'p Plan,
+pub struct Launcher<P> {
+    plan: P,
     run_id: String,
     spawner: Spawner,
     /// What every node's environment has in common.
@@ -64,12 +65,12 @@ pub enum StartError {
     Broken(io::Error),
 }
 
-impl<'p> Launcher<'p> {
+impl<P: Deref<Target = Plan>> Launcher<P> {
     /// Takes down our own environment.
     ///
     /// # Errors
     /// Where there is no memory, or a variable of the plan holds a NUL (which the plan's checks rule out).
-    pub fn new(plan: &'p Plan, run_id: &str, origin: Origin) -> io::Result<Self> {
+    pub fn new(plan: P, run_id: &str, origin: Origin) -> io::Result<Self> {
         let own = [("PROCFLOW_RUN_ID", run_id)];
         let pipeline = || {
             plan.env
@@ -78,13 +79,13 @@ impl<'p> Launcher<'p> {
                 .chain(own)
         };
         Ok(Launcher {
-            plan,
             run_id: run_id.to_owned(),
             spawner: Spawner::new(origin)?,
             base: Base::new(std::env::vars_os(), pipeline())?,
             clear: Base::new([], pipeline())?,
             lookup: Lookup::default(),
-            values_before: values_before(plan),
+            values_before: values_before(&plan),
+            plan,
         })
     }
 
@@ -106,7 +107,7 @@ impl<'p> Launcher<'p> {
             panic!("BUG: {unit:?} is not in the plan")
         };
         let known = Known {
-            plan: self.plan,
+            plan: &self.plan,
             ends: &unit.ends,
             run_id: &self.run_id,
             values,

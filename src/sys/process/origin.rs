@@ -7,6 +7,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
+/// Signals that the kernel has.
+pub(super) const SIGNALS: usize = 64;
+
+/// What rt_sigaction(2) takes: the default disposition where it is all zeroes. The C library's call refuses signals 32 and
+/// 33, which it keeps for itself; but our own parent may have left them ignored all the same.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct KernelAction {
+    handler: usize,
+    /// Flags, restorer and mask stand in another order on each machine.
+    rest: [usize; 7],
+}
+
 /// The state that procflow's own parent left it in.
 #[derive(Clone)]
 pub struct Origin {
@@ -14,7 +27,7 @@ pub struct Origin {
     pub(super) mask: libc::sigset_t,
     /// RLIMIT_NOFILE.
     pub(super) open_files: libc::rlimit,
-    /// Bit n: signal n was ignored.
+    /// Bit n - 1: signal n was ignored, as in `/proc/PID/status`.
     ignored: u64,
     /// Descriptors 0 to 2: it was closed.
     closed: [bool; 3],
@@ -55,12 +68,13 @@ impl Origin {
                 &raw mut mask,
             ))?;
             let mut ignored = 0;
-            for signal in 1..64 {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
-                    && action.sa_sigaction == libc::SIG_IGN
-                {
-                    ignored |= 1 << signal;
+            for signal in 1..=SIGNALS {
+                let mut action = KernelAction::default();
+                let (none, size) = (std::ptr::null::<KernelAction>(), SIGNALS / 8);
+                let asked =
+                    libc::syscall(libc::SYS_rt_sigaction, signal, none, &raw mut action, size);
+                if asked == 0 && action.handler == libc::SIG_IGN {
+                    ignored |= 1 << (signal - 1);
                 }
             }
             libc::signal(libc::SIGPIPE, libc::SIG_IGN);
@@ -81,7 +95,7 @@ impl Origin {
     /// runtime ignores it before `main`.)
     #[must_use]
     pub fn was_ignored(&self, signal: i32) -> bool {
-        (1..64).contains(&signal) && self.ignored & (1 << signal) != 0
+        (1..=64).contains(&signal) && self.ignored & (1 << (signal - 1)) != 0
     }
 
     /// Descriptor 0, 1 or 2 was closed, so what is written there goes nowhere.

@@ -14,7 +14,7 @@ use std::ptr;
 use nix::errno::Errno;
 
 use crate::sys::process::child::Child;
-use crate::sys::process::origin::Origin;
+use crate::sys::process::origin::{KernelAction, Origin, SIGNALS};
 
 /// What a child is to be.
 #[derive(Debug, Clone, Copy)]
@@ -75,21 +75,8 @@ pub struct Spawner {
     /// Ours.
     pid: libc::pid_t,
     stack: Stack,
-    /// Signals that this process ignores.
+    /// Signals that this process ignores, or was started with ignored: children get the default.
     reset: Vec<c_int>,
-}
-
-/// Signals that the kernel has.
-const SIGNALS: usize = 64;
-
-/// What rt_sigaction(2) takes: the default disposition where it is all zeroes. The C library's call refuses signals 32 and
-/// 33, which it keeps for itself; but our own parent may have left them ignored all the same.
-#[repr(C)]
-#[derive(Default)]
-struct KernelAction {
-    handler: usize,
-    /// Flags, restorer and mask stand in another order on each machine.
-    rest: [usize; 7],
 }
 
 /// A descriptor on its way to the child.
@@ -121,29 +108,16 @@ struct Order<'a> {
 }
 
 impl Spawner {
-    /// Make it after the last change of a signal's disposition (what is not the default now is reset in children), and after
-    /// the last fork (children look whether this process is their parent).
+    /// Make it after the last fork (children look whether this process is their parent).
     ///
     /// # Errors
     /// Where there is no memory for the stack.
     pub fn new(origin: Origin) -> io::Result<Self> {
-        let reset = (1..=libc::SIGRTMAX())
-            .filter(|&signal| {
-                let mut action = KernelAction::default();
-                // SAFETY: the call writes only to the local variable, which has room enough.
-                let known = unsafe {
-                    libc::syscall(
-                        libc::SYS_rt_sigaction,
-                        signal,
-                        ptr::null::<KernelAction>(),
-                        &raw mut action,
-                        SIGNALS / 8,
-                    )
-                };
-                // What is caught is reset by the exec itself (execve(2)).
-                known == 0 && action.handler == libc::SIG_IGN
-            })
-            .collect();
+        // What is caught is reset by the exec itself (execve(2)), what procflow never ignores by nobody.
+        let ours = [libc::SIGPIPE, libc::SIGTTOU];
+        let inherited =
+            (1..=64).filter(|signal| origin.was_ignored(*signal) && !ours.contains(signal));
+        let reset = ours.into_iter().chain(inherited).collect();
         Ok(Spawner {
             origin,
             // SAFETY: no memory is touched.
@@ -339,10 +313,7 @@ fn prepare_and_exec(order: &mut Order<'_>) -> SpawnError {
         }
 
         // An exec resets handlers, but what is ignored stays so: with SIGPIPE ignored, `yes | head` would never end.
-        let default = KernelAction {
-            handler: libc::SIG_DFL,
-            rest: [0; 7],
-        };
+        let default = KernelAction::default();
         for &signal in order.reset {
             libc::syscall(
                 libc::SYS_rt_sigaction,
