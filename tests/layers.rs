@@ -34,8 +34,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sched", "plan", "spec", "queue", "store", "sys", "event", "exit", "report",
         ],
     ),
-    ("report", &["event", "plan", "spec", "exit"]),
-    ("store", &["event", "plan", "spec", "exit", "sys"]),
+    ("report", &["event", "plan", "spec", "exit", "diagnostic"]),
+    (
+        "store",
+        &["event", "plan", "spec", "exit", "sys", "diagnostic"],
+    ),
     ("queue", &["plan", "spec", "sys"]),
     ("sched", &["plan", "spec", "event"]),
     ("event", &["plan", "exit"]),

@@ -36,7 +36,7 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCo
             }
             Err(other) => return Err(other),
         };
-        let problems = worst_first(pipeline.problems);
+        let problems = pipeline.problems;
         if apart && args.format == CheckFormat::Human {
             writeln!(out)?;
         }
@@ -83,12 +83,6 @@ fn unreadable(
         CheckFormat::Json => crate::diagnostic::render_json(&problem, name, ""),
     };
     Ok(out.write_all(text.as_bytes())?)
-}
-
-/// Errors, then warnings, then notes; each kind in the order of the file.
-fn worst_first(mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
-    problems
 }
 
 /// "5 processes, 4 queues, 2 groups".
@@ -181,7 +175,7 @@ warning: the whole of `cat x` is the program's name
   |
   = help: did you mean `script = "cat x"`, or one element for each argument?
 
-error: cannot read DIR/1.toml: No such file or directory (os error 2)
+error: cannot read DIR/1.toml: no such file or directory
 
 DIR/2.toml: ok: 1 process, 0 queues, 1 group
 "#

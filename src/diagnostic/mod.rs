@@ -122,6 +122,9 @@ pub enum Mark {
     Key(Place),
     /// The value at a place.
     Value(Place),
+    /// The first of these words in the value at a place, such as one `${{ NAME }}` of a long script; the whole value where
+    /// they are written otherwise (with escapes).
+    Within(Place, String),
     /// A range of bytes: for what the TOML parser reports itself.
     Bytes(std::ops::Range<usize>),
 }
@@ -245,6 +248,18 @@ pub fn did_you_mean<'a>(
         .filter(|(_, candidate)| word.chars().count() > 1 || candidate.eq_ignore_ascii_case(word))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// What the system says, as a part of a message: without Rust's "(os error 2)", and in lower case.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let words = text
+        .split_once(" (os error")
+        .map_or(&*text, |(words, _)| words);
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
 }
 
 /// `text` with everything that could move a terminal's cursor, hide or turn text shown as an escape.

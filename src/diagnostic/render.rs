@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::diagnostic::spans::Spans;
 use crate::diagnostic::{Diagnostic, Severity, harmless};
 
-/// Renders for people, sorted by their places in the file: message, place, the line itself with a caret, the way out.
+/// Renders for people, errors first, each kind sorted by place in the file: message, place, the line itself with a caret, the way out.
 ///
 /// `text` is the file's content, `styled` whether colours are wanted. Ends with a newline where there is anything.
 pub fn render(diagnostics: &[Diagnostic], file_name: &str, text: &str, styled: bool) -> String {
@@ -137,7 +137,8 @@ pub fn render_json(diagnostics: &[Diagnostic], file_name: &str, text: &str) -> S
     format!("{:#}\n", serde_json::Value::Array(list))
 }
 
-/// Diagnostics with the spans of their labels, by position; those without one first.
+/// Diagnostics with the spans of their labels: errors, warnings, notes; each kind by position, those without one first. What is
+/// said twice in the same words of the same places is left out.
 fn placed<'d>(
     diagnostics: &'d [Diagnostic],
     text: &str,
@@ -156,16 +157,17 @@ fn placed<'d>(
             (marks.collect::<Vec<_>>(), diagnostic)
         })
         .collect();
-    // Errors of a place stand before its warnings; notes on the file as a whole ("and 7 more") at the end.
+    // Notes on the file as a whole ("and 7 more") at the end.
     placed.sort_by_key(|(spans, diagnostic)| {
         let start = spans.iter().flatten().map(|span| span.start).next();
         let whole_file_note = start.is_none() && diagnostic.severity == Severity::Note;
         (
+            std::cmp::Reverse(diagnostic.severity),
             whole_file_note,
             start,
-            std::cmp::Reverse(diagnostic.severity),
         )
     });
+    placed.dedup_by(|(_, one), (_, before)| one == before);
     placed
 }
 

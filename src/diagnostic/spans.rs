@@ -28,6 +28,14 @@ impl<'i> Spans<'i> {
     pub(crate) fn find(&self, mark: &Mark) -> Option<Range<usize>> {
         let (place, wants_key) = match mark {
             Mark::Bytes(range) => return Some(self.within(range.clone())),
+            Mark::Within(place, words) => {
+                let value = self.walk(place, false).map(|range| self.within(range))?;
+                let at = self.text.get(value.clone())?.find(words.as_str());
+                return Some(at.map_or(value.clone(), |at| {
+                    let start = value.start + at;
+                    start..start + words.len()
+                }));
+            }
             Mark::Key(place) => (place, true),
             Mark::Value(place) => (place, false),
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::arrange::{Arrangement, Graph};
 use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
@@ -145,6 +145,12 @@ pub fn build(
     checks::values(&draft, &uses, &mut order, &mut problems);
     checks::files(&draft, &origin.dir, &mut order, &mut problems);
     checks::standard_input(&draft, &mut order, &mut problems);
+    if draft.nodes.is_empty() {
+        problems.push(
+            Diagnostic::warning(Mark::Key(Place::default()), "there is no process to run")
+                .help("add one: `[process.hello]` with `command = [\"echo\", \"hello\"]`; `procflow init` writes an example"),
+        );
+    }
     checks::lonely(&draft.nodes, &draft.queues, &mut problems);
     let meets = graph.meets_again();
     if problems.fatal() {
@@ -359,7 +365,13 @@ impl Nodes<'_> {
                 &scope,
                 found,
             );
-            let after = waits(&process.after, processes, &site, found.problems);
+            let after = waits(
+                &process.after,
+                processes,
+                &|name| self.queues.0.contains_key(name),
+                &site,
+                found.problems,
+            );
             let user = NodeId::from(index);
             uses.extend(
                 found
@@ -444,7 +456,10 @@ fn command_argv(
             site.index(0).mark_value(),
             "the program's name is empty",
         )),
-        Some(_) => shell_looks(&command, &site, found.problems),
+        Some(_) => {
+            shell_looks(&command, &site, found.problems);
+            variable_for_a_shell(&command, scope, &site, found.problems);
+        }
     }
     let mut argv = Vec::with_capacity(command.len());
     for (i, element) in command.into_iter().enumerate() {
@@ -502,6 +517,40 @@ fn shell_looks(command: &[String], site: &Site<'_>, problems: &mut Problems) {
                 format!("`{operator}` is an argument here: `command` has no shell"),
             )
             .help("use `script` for shell code, or queues and files as ends"),
+        );
+    }
+}
+
+/// Warns where an argument is a variable that only a shell would replace.
+fn variable_for_a_shell(
+    command: &[String],
+    scope: &Scope<'_>,
+    site: &Site<'_>,
+    problems: &mut Problems,
+) {
+    let [program, arguments @ ..] = command else {
+        return;
+    };
+    // A shell further on (`ssh`, `docker exec x sh -c`) replaces it.
+    if program.ends_with("sh") || arguments.iter().any(|argument| argument == "-c") {
+        return;
+    }
+    // `$NF` and the like are programs of awk: only what would be replaced in a shell is one that was meant for it.
+    let variable = arguments.iter().enumerate().find_map(|(i, argument)| {
+        let name = argument.strip_prefix('$')?;
+        let name = name
+            .strip_prefix('{')
+            .and_then(|name| name.strip_suffix('}'))
+            .unwrap_or(name);
+        scope.stands_for(name).map(|meant| (i, argument, meant))
+    });
+    if let Some((i, argument, meant)) = variable {
+        problems.push(
+            Diagnostic::warning(
+                site.index(i + 1).mark_value(),
+                format!("`{argument}` is an argument as it stands: `command` has no shell"),
+            )
+            .help(format!("did you mean `${{{{ {meant} }}}}`?")),
         );
     }
 }
@@ -584,6 +633,7 @@ fn globs(
 fn waits(
     after: &[spec::After],
     processes: &IndexMap<String, Process>,
+    is_queue: &dyn Fn(&str) -> bool,
     node: &Site<'_>,
     problems: &mut Problems,
 ) -> Vec<After> {
@@ -603,7 +653,9 @@ fn waits(
                     problem,
                     &wait.node,
                     processes.keys().map(String::as_str),
-                    None,
+                    is_queue(&wait.node).then(|| {
+                        format!("`{}` is a queue: wait for a node that writes it", wait.node)
+                    }),
                 );
             }
         }

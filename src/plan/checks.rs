@@ -135,7 +135,7 @@ pub(super) fn queues(
                 problem = problem.and(reader.mark(node(reader)), "");
             }
             problems.push(problem.help(format!(
-                "for every reader to get all: `[queue.{name}]` `deliver = \"copy\"`"
+                "for every reader to get all, say `deliver = \"copy\"` under `[queue.{name}]`"
             )));
         }
     }
@@ -398,7 +398,8 @@ fn lexical(dir: &Path, path: &str) -> PathBuf {
 
 /// The only node that nothing joins to the others has probably lost its end.
 pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) {
-    if nodes.len() < 3 {
+    // Where something is wrong, that may be what should have joined it.
+    if nodes.len() < 3 || problems.fatal() {
         return;
     }
     let mut joined = vec![false; nodes.len()];

@@ -87,7 +87,7 @@ impl<'a> Dotenv<'a> {
                         format!(
                             "cannot read env_file {}: {}",
                             path.display(),
-                            os_reason(&reason)
+                            crate::diagnostic::reason(&reason)
                         ),
                     )
                     .help(format!(
@@ -100,15 +100,6 @@ impl<'a> Dotenv<'a> {
         };
         self.files.insert(path, Arc::clone(&variables));
         variables
-    }
-}
-
-/// The reason without Rust's "(os error 2)".
-fn os_reason(reason: &std::io::Error) -> String {
-    let text = reason.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
-        None => text,
     }
 }
 

@@ -36,7 +36,9 @@ pub(super) fn decide(
     for (name, _) in &overrides.set {
         if !spec.contains_key(name) {
             // Not its value: it may be a mistyped secret's.
-            let problem = error(format!("--set {name}: no param `{name}` in this pipeline"));
+            let problem = error(format!(
+                "--set {name}: no parameter `{name}` in this pipeline"
+            ));
             problems.push_unknown(problem, name, spec.keys().map(String::as_str), None);
         }
     }
@@ -49,7 +51,7 @@ pub(super) fn decide(
             problems.push(
                 Diagnostic::error(
                     site.mark_key(),
-                    format!("`{}` can't be a param's name", name.escape_debug()),
+                    format!("`{}` can't be a parameter's name", name.escape_debug()),
                 )
                 .help(NAME_RULE),
             );
@@ -59,7 +61,7 @@ pub(super) fn decide(
                 Diagnostic::error(
                     site.mark_key(),
                     format!(
-                        "params `{other}` and `{name}` would both be the variable `PARAM_{}`",
+                        "parameters `{other}` and `{name}` would both be the variable `PARAM_{}`",
                         variable(name)
                     ),
                 )
@@ -91,7 +93,7 @@ fn decide_one(
         problems.push(not_a_choice(
             Diagnostic::error(
                 site.key("default").mark_value(),
-                format!("the default of param `{name}` is none of its choices"),
+                format!("the default of parameter `{name}` is none of its choices"),
             ),
             default,
             param,
@@ -119,7 +121,7 @@ fn decide_one(
                     format!(", or set the environment variable `{variable}`")
                 });
                 problems.push(
-                    Diagnostic::error(site.mark_key(), format!("param `{name}` must be given"))
+                    Diagnostic::error(site.mark_key(), format!("parameter `{name}` must be given"))
                         .help(format!("add `--set {name}=VALUE`{other}")),
                 );
                 return String::new();
@@ -134,12 +136,12 @@ fn decide_one(
         let variable = param.env.as_deref().unwrap_or_default();
         let problem = match from {
             From::Set => error(format!(
-                "--set {name}={shown}: not one of the choices of param `{name}`"
+                "--set {name}={shown}: not one of the choices of parameter `{name}`"
             )),
             From::Variable => Diagnostic::error(
                 site.key("env").mark_value(),
                 format!(
-                    "environment variable `{variable}` is `{shown}`: not one of the choices of param `{name}`"
+                    "environment variable `{variable}` is `{shown}`: not one of the choices of parameter `{name}`"
                 ),
             ),
             // Said above.
@@ -150,12 +152,12 @@ fn decide_one(
     if value.contains('\0') {
         problems.push(Diagnostic::error(
             site.mark_key(),
-            format!("param `{name}` holds a NUL byte, which no argument or variable can hold"),
+            format!("parameter `{name}` holds a NUL byte, which no argument or variable can hold"),
         ));
     }
     if param.secret && !value.is_empty() && value.len() < SHORTEST_SECRET {
         problems.push(
-            Diagnostic::error(site.mark_key(), format!("the value of secret param `{name}` is shorter than {SHORTEST_SECRET} bytes: it can't be hidden in what is shown"))
+            Diagnostic::error(site.mark_key(), format!("the value of secret parameter `{name}` is shorter than {SHORTEST_SECRET} bytes: it can't be hidden in what is shown"))
                 .help("take a longer secret, or drop `secret = true`"),
         );
     }

@@ -17,6 +17,8 @@ pub(super) struct Site<'a> {
 enum SiteStep<'a> {
     Key(&'a str),
     Index(usize),
+    /// Words in the value of the step before.
+    Words(&'a str),
 }
 
 impl<'a> Site<'a> {
@@ -44,6 +46,14 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// Words in the value at this place.
+    pub(super) fn words<'b>(&'b self, words: &'b str) -> Site<'b> {
+        Site {
+            parent: Some(self),
+            step: SiteStep::Words(words),
+        }
+    }
+
     /// The place itself.
     pub(super) fn place(&self) -> Place {
         let mut steps = Vec::new();
@@ -52,6 +62,10 @@ impl<'a> Site<'a> {
             steps.push(match site.step {
                 SiteStep::Key(key) => Step::Key(key.to_owned()),
                 SiteStep::Index(index) => Step::Index(index),
+                SiteStep::Words(_) => {
+                    at = site.parent;
+                    continue;
+                }
             });
             at = site.parent;
         }
@@ -66,7 +80,10 @@ impl<'a> Site<'a> {
 
     /// The value here.
     pub(super) fn mark_value(&self) -> Mark {
-        Mark::Value(self.place())
+        match self.step {
+            SiteStep::Words(words) => Mark::Within(self.place(), words.to_owned()),
+            SiteStep::Key(_) | SiteStep::Index(_) => Mark::Value(self.place()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::plan::environment::Environment;
 use crate::plan::params::Params;
-use crate::plan::problems::{Problems, Site};
+use crate::plan::problems::{self, Problems, Site, is_name};
 use crate::plan::template::{Builder, Part, Template};
 use crate::plan::{Ends, NodeId};
 use crate::spec::Process;
@@ -66,6 +66,20 @@ impl Scope<'_> {
         Scope { when, ..*self }
     }
 
+    /// How a template says what a shell would put in for `$NAME`; none where that is nothing.
+    pub(super) fn stands_for(&self, variable: &str) -> Option<String> {
+        let param = self.params.keys().find(|param| {
+            variable.strip_prefix("PARAM_") == Some(problems::variable(param).as_str())
+        });
+        match param {
+            Some(param) => Some(format!("params.{param}")),
+            None => (self.own_env.iter().any(|(name, _)| name == variable)
+                || self.env.get(variable).is_some()
+                || (self.inherited)(variable).is_some())
+            .then(|| format!("env.{variable}")),
+        }
+    }
+
     /// Puts what `name` stands for into the template, or says why it can't.
     pub(super) fn put(
         &self,
@@ -101,15 +115,14 @@ impl Scope<'_> {
                     .keys()
                     .map(|name| format!("params.{name}"))
                     .collect();
-                let problem = Diagnostic::error(site.mark_value(), format!("no param `{param}`"));
-                let help = format!("declare it: `[params]` `{param} = \"default\"`");
+                let problem =
+                    Diagnostic::error(site.mark_value(), format!("no parameter `{param}`"));
+                let help =
+                    is_name(param).then(|| format!("say `{param} = \"default\"` under `[params]`"));
                 let word = format!("params.{param}");
-                found.problems.push_unknown(
-                    problem,
-                    &word,
-                    names.iter().map(String::as_str),
-                    Some(help),
-                );
+                found
+                    .problems
+                    .push_unknown(problem, &word, names.iter().map(String::as_str), help);
             }
         }
     }
@@ -132,8 +145,9 @@ impl Scope<'_> {
                 .env
                 .names()
                 .chain(self.own_env.iter().map(|(name, _)| name.as_str()));
-            let help =
-                format!("set it before procflow starts, or in `[env]`: `{variable} = \"...\"`");
+            let help = format!(
+                "set it before procflow starts, or say `{variable} = \"...\"` under `[env]`"
+            );
             found
                 .problems
                 .push_unknown(problem, variable, known, Some(help));

@@ -97,9 +97,10 @@ enum Piece<'a> {
     Text(&'a str),
     /// `$${{`, which stands for `${{`.
     Escaped,
-    Name(&'a str),
+    /// What stands between `${{` and `}}`, and all of it with these.
+    Name(&'a str, &'a str),
     /// `${{` without `}}`: the rest of the string.
-    Unterminated,
+    Unterminated(&'a str),
 }
 
 /// Cuts a string at its names.
@@ -115,11 +116,12 @@ fn pieces(mut text: &str) -> Vec<Piece<'_>> {
         }
         pieces.push(Piece::Text(before));
         let Some(close) = from.find(CLOSE) else {
-            pieces.push(Piece::Unterminated);
+            pieces.push(Piece::Unterminated(from));
             return pieces;
         };
-        pieces.push(Piece::Name(from[OPEN.len()..close].trim()));
-        text = &from[close + CLOSE.len()..];
+        let (whole, rest) = from.split_at(close + CLOSE.len());
+        pieces.push(Piece::Name(from[OPEN.len()..close].trim(), whole));
+        text = rest;
     }
     pieces.push(Piece::Text(text));
     pieces
@@ -197,9 +199,9 @@ pub(super) fn parse(
         match piece {
             Piece::Text(text) => builder.text(text),
             Piece::Escaped => builder.text(OPEN),
-            Piece::Name(name) => scope.put(name, site, &mut builder, found),
-            Piece::Unterminated => found.problems.push(
-                Diagnostic::error(site.mark_value(), "`${{` without `}}`")
+            Piece::Name(name, whole) => scope.put(name, &site.words(whole), &mut builder, found),
+            Piece::Unterminated(rest) => found.problems.push(
+                Diagnostic::error(site.words(rest).mark_value(), "`${{` without `}}`")
                     .help("write `$${{` where `${{` itself is meant"),
             ),
         }
@@ -233,16 +235,16 @@ pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> 
         match piece {
             Piece::Text(text) => script.push_str(text),
             Piece::Escaped => script.push_str(OPEN),
-            Piece::Name(name) => problems.push(
+            Piece::Name(name, whole) => problems.push(
                 Diagnostic::error(
-                    site.mark_value(),
+                    site.words(whole).mark_value(),
                     format!("`${{{{ {name} }}}}` in a script, where nothing is replaced"),
                 )
                 .help(instead_of(name)),
             ),
-            Piece::Unterminated => problems.push(
+            Piece::Unterminated(rest) => problems.push(
                 Diagnostic::error(
-                    site.mark_value(),
+                    site.words(rest).mark_value(),
                     "`${{` in a script, where nothing is replaced",
                 )
                 .help("write `$${{` where `${{` itself is meant"),

@@ -54,6 +54,7 @@ fn text(problems: &[Diagnostic]) -> String {
             let place = match &label.place {
                 Mark::Key(place) => format!("key {place}"),
                 Mark::Value(place) => place.to_string(),
+                Mark::Within(place, words) => format!("{place} at {words}"),
                 Mark::Bytes(range) => format!("{range:?}"),
             };
             let _ = writeln!(

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use crate::diagnostic::reason;
 use crate::event::{Outcome, RunEvent, Stream, What};
 use crate::plan::{Plan, UnitId};
 use crate::report::block::Tail;
@@ -61,7 +62,7 @@ pub trait Reporter {
 
 /// A report that was asked for could not be written: exit code 3.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {name}: {why}")]
+#[error("cannot write {name}: {}", reason(why))]
 pub struct SinkError {
     /// What the user called it.
     pub name: String,

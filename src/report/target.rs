@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::diagnostic::reason;
+
 /// Says before the run whether a report can be written there later: what can be known without touching the target.
 ///
 /// # Errors
@@ -17,11 +19,11 @@ pub fn check_target(path: &Path) -> Result<(), String> {
         Ok(there) if there.is_dir() => return fault(&"is a directory, not a file to write"),
         Ok(there) if is_device(&there) => {
             return access(path, AccessFlags::W_OK)
-                .or_else(|e| fault(&format_args!("cannot be written: {}", io::Error::from(e))));
+                .or_else(|e| fault(&format_args!("cannot be written: {}", reason(&e.into()))));
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return fault(&e),
+        Err(e) => return fault(&reason(&e)),
     }
     if path.file_name().is_none() {
         return fault(&"names no file");
@@ -35,7 +37,7 @@ pub fn check_target(path: &Path) -> Result<(), String> {
         Err(e) => fault(&format_args!(
             "cannot write in {}: {}",
             dir.display(),
-            io::Error::from(e)
+            reason(&e.into())
         )),
     }
 }

@@ -769,10 +769,7 @@ fn one_sink_does_not_hurt_another() {
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert_eq!(
-        faults,
-        ["cannot write full: No space left on device (os error 28)"]
-    );
+    assert_eq!(faults, ["cannot write full: no space left on device"]);
     assert_eq!(std::fs::read_to_string(good).unwrap().lines().count(), 3);
     assert!(
         story
@@ -798,7 +795,7 @@ fn one_sink_does_not_hurt_another() {
     });
     let error = observers.flush().unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot write events.jsonl: No space left on device"),
+        error.starts_with("cannot write events.jsonl: no space left on device"),
         "{error}"
     );
     observers.flush().unwrap();

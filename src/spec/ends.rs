@@ -253,7 +253,28 @@ impl<'de> Deserialize<'de> for Records {
 
 /// The message for a word that is none of those allowed, with the nearest as the way out.
 pub(crate) fn unknown_word(found: &str, expected: &str, words: &[&str]) -> String {
-    match did_you_mean(found, words.iter().copied()) {
+    if words == ["copy"] && matches!(found, "share" | "round_robin") {
+        return format!(
+            "expected {expected}, found {found:?}\nsharing is not part of this version"
+        );
+    }
+    if words.contains(&"finished") && found == "ready" {
+        return format!(
+            "expected {expected}, found {found:?}\nservices are not part of this version"
+        );
+    }
+    let elsewhere = match found {
+        "success" | "ok" | "passed" => "succeeded",
+        "failure" | "error" => "failed",
+        "done" | "complete" | "completed" | "ended" | "exited" | "always" => "finished",
+        "running" | "start" => "started",
+        "broadcast" | "all" | "tee" => "copy",
+        "ignore" | "keep-going" | "keep_going" => "continue",
+        "terminate" => "kill",
+        _ => found,
+    };
+    let meant = words.iter().copied().find(|word| *word == elsewhere);
+    match meant.or_else(|| did_you_mean(found, words.iter().copied())) {
         Some(word) => format!("expected {expected}, found {found:?}\ndid you mean \"{word}\"?"),
         None => format!("expected {expected}, found {found:?}"),
     }

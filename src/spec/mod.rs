@@ -91,7 +91,7 @@ pub struct Param {
     pub env: Option<String>,
 }
 
-/// The table form of [`Param`].
+/// A parameter as a table.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 struct ParamTable {
@@ -318,7 +318,7 @@ pub struct Retries {
     pub on_codes: Vec<u8>,
 }
 
-/// The table form of [`Retries`].
+/// Retries as a table: how many, and how long to wait before each.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 struct RetriesTable {

@@ -15,7 +15,7 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 use crate::diagnostic::{Diagnostic, Label, Mark, Place, Step, did_you_mean};
 use crate::spec::pieces::{PIECE, in_pieces};
-use crate::spec::syntax::syntax;
+use crate::spec::syntax::{roots, syntax};
 use crate::spec::{Param, Process, Queue, Spec};
 
 /// So many problems are shown at most.
@@ -44,7 +44,9 @@ impl Partial {
     /// no mark in a table that lost something.
     pub fn trusts(&self, problem: &Diagnostic) -> bool {
         problem.labels.iter().all(|label| match &label.place {
-            Mark::Key(place) | Mark::Value(place) => !self.damaged.contains(section(place)),
+            Mark::Key(place) | Mark::Value(place) | Mark::Within(place, _) => {
+                !self.damaged.contains(section(place))
+            }
             Mark::Bytes(_) => true,
         })
     }
@@ -68,6 +70,7 @@ pub fn read(text: &str) -> Result<Spec, Wrong> {
     }
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
+        let errors = roots(&errors, text);
         let explained = errors.iter().take(MOST).enumerate();
         // Where a duplicate stood first is found by reading again, which is only done for a few in a large file.
         let mut problems: Vec<_> = explained
@@ -344,7 +347,7 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
             .strip_prefix(key.as_str())
             .and_then(|rest| rest.strip_prefix("`, expected "))
     {
-        return unknown_key(mark, key, place, &quoted(known));
+        return unknown_key(mark, key, place, found, &quoted(known));
     }
     let (message, help) = message
         .split_once('\n')
@@ -363,6 +366,12 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
             None => diagnostic,
         };
     };
+    let expected = match expected {
+        "a map" => "a table",
+        "a sequence" => "an array of strings",
+        "a boolean" => "true or false",
+        other => other,
+    };
     let given = match given {
         "map" if date => "a date or time".to_owned(),
         "map" => "a table".to_owned(),
@@ -377,16 +386,74 @@ fn explain(message: &str, at: &Range<usize>, place: &Place, found: &DeValue<'_>)
         mark,
         format!("{subject}: expected {expected}, found {given}"),
     );
+    match help_with(expected, place, found) {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+/// The way out where `found` stands and `expected` should.
+fn help_with(expected: &str, place: &Place, found: &DeValue<'_>) -> Option<String> {
+    let key = match place.0.last() {
+        Some(Step::Key(key)) => key.as_str(),
+        _ => "",
+    };
+    let number = expected.starts_with("a number") || expected.starts_with("an exit code");
+    let array = expected.starts_with("an array");
     match found {
+        DeValue::Integer(number) if key == "stop_signal" => {
+            let name = i32::try_from(number.to_string().parse::<i64>().ok()?).ok()?;
+            let name = nix::sys::signal::Signal::try_from(name).ok()?.as_str();
+            Some(format!("write \"{}\"", name.trim_start_matches("SIG")))
+        }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)
             if expected.starts_with("a string") =>
         {
-            diagnostic.help(format!("put it in quotes: \"{}\"", plain(found)))
+            Some(format!("put it in quotes: \"{}\"", plain(found)))
         }
         DeValue::Datetime(date) if expected.starts_with("a string") => {
-            diagnostic.help(format!("put it in quotes: \"{date}\""))
+            Some(format!("put it in quotes: \"{date}\""))
         }
-        _ => diagnostic,
+        DeValue::String(text) if key == "jobs" && text == "auto" => {
+            Some("leave `jobs` out for the CPUs that procflow may use".to_owned())
+        }
+        DeValue::String(text) if number && text.parse::<i64>().is_ok() => {
+            Some(format!("write it without quotes: {text}"))
+        }
+        DeValue::String(text) if expected == "true or false" => {
+            let truth = match text.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" | "1" => "true",
+                "false" | "no" | "off" | "0" => "false",
+                _ => return None,
+            };
+            Some(format!("write {truth}, without quotes"))
+        }
+        DeValue::String(text) if expected == "an array of strings" => {
+            Some(format!("write [{text:?}]"))
+        }
+        DeValue::Integer(_) if array => Some(format!("write [{}]", plain(found))),
+        DeValue::Table(_) if array && key == "after" => {
+            Some("put it in brackets: [{ ... }]".to_owned())
+        }
+        DeValue::Array(_) if key == "script" => {
+            Some("an array of arguments is a `command`".to_owned())
+        }
+        DeValue::Array(_) if matches!(key, "inputs" | "outputs") => Some(format!(
+            "give each a name: `{key} = {{ left = \"q1\", right = \"q2\" }}`"
+        )),
+        DeValue::Array(_) if key == "env" => {
+            Some("write { NAME = \"value\" }, or name a file by `env_file`".to_owned())
+        }
+        // `[[process]]`: its place is that of the array or of its first element, which have the same span.
+        DeValue::Array(_) | DeValue::Table(_) => match place.0.as_slice() {
+            [Step::Key(table)] | [Step::Key(table), Step::Index(_)]
+                if matches!(table.as_str(), "process" | "queue") =>
+            {
+                Some(format!("write a table for each: `[{table}.NAME]`"))
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -405,7 +472,58 @@ fn quoted(list: &str) -> Vec<&str> {
     list.split('`').skip(1).step_by(2).collect()
 }
 
-fn unknown_key(mark: Mark, key: &str, place: &Place, known: &[&str]) -> Diagnostic {
+/// What other programs call a key, and what it is called here.
+const ELSEWHERE: [(&str, &[&str]); 14] = [
+    (
+        "after",
+        &[
+            "needs",
+            "depends_on",
+            "depends",
+            "deps",
+            "dependencies",
+            "requires",
+            "wait_for",
+        ],
+    ),
+    ("command", &["cmd", "exec", "args", "argv", "entrypoint"]),
+    ("script", &["run", "shell_command", "sh", "bash"]),
+    (
+        "cwd",
+        &[
+            "workdir",
+            "working_dir",
+            "working_directory",
+            "dir",
+            "directory",
+            "chdir",
+        ],
+    ),
+    ("env", &["environment", "variables", "vars"]),
+    ("retries", &["retry", "attempts"]),
+    (
+        "allow_failure",
+        &["continue_on_error", "ignore_errors", "ignore_failure"],
+    ),
+    ("stdin", &["input", "reads_from"]),
+    ("stdout", &["output", "writes_to"]),
+    ("file", &["path", "filename"]),
+    (
+        "process",
+        &["tasks", "steps", "jobs", "nodes", "services", "stages"],
+    ),
+    ("timeout", &["time_limit", "deadline"]),
+    ("open_files", &["nofile"]),
+    ("max", &["times", "count", "attempts"]),
+];
+
+fn unknown_key(
+    mark: Mark,
+    key: &str,
+    place: &Place,
+    found: &DeValue<'_>,
+    known: &[&str],
+) -> Diagnostic {
     let parent = Place(
         place
             .0
@@ -422,8 +540,21 @@ fn unknown_key(mark: Mark, key: &str, place: &Place, known: &[&str]) -> Diagnost
     if let Some(word) = did_you_mean(key, known.iter().copied()) {
         return diagnostic.help(format!("did you mean `{word}`?"));
     }
+    if let Some((word, _)) = ELSEWHERE
+        .iter()
+        .find(|(word, others)| known.contains(word) && others.contains(&key))
+    {
+        return diagnostic.help(format!("it is called `{word}` here"));
+    }
     if let Some((_, help)) = LATER.iter().find(|(later, _)| *later == key) {
         return diagnostic.help(*help);
+    }
+    if let ([Step::Key(table), Step::Key(name)], DeValue::Table(_)) = (parent.0.as_slice(), found)
+        && matches!(table.as_str(), "process" | "queue")
+    {
+        return diagnostic.help(format!(
+            "a name has no dots: did you mean `[{table}.{name}-{key}]`?"
+        ));
     }
     diagnostic.help(format!("known keys are {}", known.join(", ")))
 }
@@ -539,6 +670,86 @@ error: `run.on_failure`: expected \"stop\", \"kill\" or \"continue\", found \"st
     }
 
     #[test]
+    fn what_people_bring_from_elsewhere_is_understood() {
+        let one = |value: &str| said(&format!("[process.a]\n{value}\n")).join("; ");
+        for (value, help) in [
+            ("needs = [\"b\"]", "it is called `after` here"),
+            ("workdir = \"/\"", "it is called `cwd` here"),
+            ("retries = { times = 3 }", "it is called `max` here"),
+            ("stdout = { path = \"x\" }", "it is called `file` here"),
+            ("after = { node = \"b\" }", "put it in brackets: [{ ... }]"),
+            (
+                "after = [{ node = \"b\", state = \"done\" }]",
+                "did you mean \"finished\"?",
+            ),
+            (
+                "after = [{ node = \"b\", state = \"ready\" }]",
+                "services are not part of this version",
+            ),
+            ("allow_failure = \"yes\"", "write true, without quotes"),
+            ("nice = \"10\"", "write it without quotes: 10"),
+            ("tags = \"fast\"", "write [\"fast\"]"),
+            ("success_codes = 1", "write [1]"),
+            ("script = [\"a\"]", "an array of arguments is a `command`"),
+            (
+                "env = [\"A=1\"]",
+                "write { NAME = \"value\" }, or name a file by `env_file`",
+            ),
+            (
+                "inputs = [\"q\"]",
+                "give each a name: `inputs = { left = \"q1\", right = \"q2\" }`",
+            ),
+            (
+                "[process.a.b]\nscript = \"x\"",
+                "a name has no dots: did you mean `[process.a-b]`?",
+            ),
+            (
+                "[[queue]]\nname = \"q\"",
+                "write a table for each: `[queue.NAME]`",
+            ),
+            (
+                "[queue.q]\ndeliver = \"share\"",
+                "sharing is not part of this version",
+            ),
+        ] {
+            let told = one(value);
+            assert!(told.ends_with(&format!(" | {help}")), "{value}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_only_follows_from_a_syntax_error_is_left_out() {
+        for (text, expected) in [
+            // A string that does not end takes the next lines with it.
+            (
+                "[process.a]\ncommand = [\"true]\n[process.b]\ncommand = [\"true\"]\n",
+                &[
+                    "invalid basic string, expected `\"` | the string does not end: close it by `\"`, or take \"\"\"...\"\"\" for several lines",
+                ][..],
+            ),
+            (
+                "name: \"x\"\njobs: 3\n",
+                &[
+                    "invalid unquoted key, expected letters, numbers, `-`, `_` | TOML joins a key and its value by `=`",
+                    "key with no value, expected `=`",
+                ],
+            ),
+            // Each escape is one of its own, and so is what stands in the next table.
+            (
+                "[process.a]\nscript = \"\\$ \\.\"\n[process.a]\nscript = \"\"\n[run]\nx = y\n",
+                &[
+                    "missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\\`, `\"`, `x`, `u`, `U` | for a backslash write `\\\\`, or take '...' or '''...''' for the quotes, where it stands for itself",
+                    "missing escaped value, expected `b`, `e`, `f`, `n`, `r`, `\\`, `\"`, `x`, `u`, `U` | for a backslash write `\\\\`, or take '...' or '''...''' for the quotes, where it stands for itself",
+                    "duplicate key `a`",
+                    "string values must be quoted, expected literal string | write \"y\"",
+                ],
+            ),
+        ] {
+            assert_eq!(said(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn a_missing_key_is_shown_at_its_table() {
         assert_eq!(
             shown("[process.a]\nretries = { delay = \"1s\" }\n"),
@@ -589,7 +800,7 @@ c = 3
                 "`run.jobs`: expected a number from 1 to 1000000, found integer `0`",
                 "`command` of process `a`: expected an array of strings, found string \"ls -l\" | write [\"ls\", \"-l\"], one string for each argument; only `script` is handed to a shell",
                 "unknown key `fil` in `stdout` of process `a` | did you mean `file`?",
-                "`stdout.append` of process `a`: expected a boolean, found integer `3`",
+                "`stdout.append` of process `a`: expected true or false, found integer `3`",
                 "`success_codes[1]` of process `a`: expected an exit code from 0 to 255, found integer `256`",
                 "`success_codes[3]` of process `a`: expected an exit code from 0 to 255, found string \"a\"",
                 "`env.A` of process `a`: expected a string, found integer `1` | put it in quotes: \"1\"",
@@ -771,7 +982,7 @@ error: duplicate key `a`
             ),
             (
                 "stop_signal = 15",
-                "`stop_signal` of process `a`: expected a signal's name such as \"TERM\" or \"INT\", found integer `15`",
+                "`stop_signal` of process `a`: expected a signal's name such as \"TERM\" or \"INT\", found integer `15` | write \"TERM\"",
             ),
             (
                 "retries = -1",

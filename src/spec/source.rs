@@ -26,7 +26,7 @@ pub struct Source {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// open(2), fstat(2) or read(2) failed.
-    #[error("cannot read {name}: {error}")]
+    #[error("cannot read {name}: {}", crate::diagnostic::reason(error))]
     Io {
         /// The file.
         name: String,
@@ -225,10 +225,7 @@ mod tests {
         let none = dir.path().join("none");
         assert_eq!(
             refused(&none),
-            format!(
-                "cannot read {}: No such file or directory (os error 2)",
-                name(&none)
-            )
+            format!("cannot read {}: no such file or directory", name(&none))
         );
     }
 

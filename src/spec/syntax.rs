@@ -22,10 +22,96 @@ pub(crate) fn syntax(error: &toml::de::Error, text: &str, first: bool) -> Diagno
             None => diagnostic,
         };
     }
+    if let Some(help) = way_out(error.message(), &at, text) {
+        return diagnostic.help(help);
+    }
     if error.message().starts_with("string values must be quoted") && !found.is_empty() {
         return diagnostic.help(format!("write {:?}", found.trim()));
     }
     diagnostic
+}
+
+/// What was probably meant, where the parser's words leave a newcomer to TOML alone.
+fn way_out(message: &str, at: &Range<usize>, text: &str) -> Option<String> {
+    let here = text.get(at.start..)?;
+    if message.starts_with("invalid unquoted key") && here.starts_with(':') {
+        return Some("TOML joins a key and its value by `=`".to_owned());
+    }
+    if message.starts_with("missing escaped value") {
+        return Some(
+            "for a backslash write `\\\\`, or take '...' or '''...''' for the quotes, where it stands for itself"
+                .to_owned(),
+        );
+    }
+    if message.starts_with("invalid basic string, expected `\"`") {
+        return Some(
+            "the string does not end: close it by `\"`, or take \"\"\"...\"\"\" for several lines"
+                .to_owned(),
+        );
+    }
+    if message.starts_with("invalid literal string, expected `'`") {
+        return Some(
+            "the string does not end: close it by `'`, or take '''...''' for several lines"
+                .to_owned(),
+        );
+    }
+    if message.starts_with("unclosed table") {
+        return Some("a name holds letters, digits, `_` and `-`".to_owned());
+    }
+    None
+}
+
+/// The errors of a text without those that only follow from one before: more of the same line, and, since nobody knows where
+/// a string that does not end should have ended, all that comes after one.
+pub(crate) fn roots<'e>(errors: &'e [toml::de::Error], text: &str) -> Vec<&'e toml::de::Error> {
+    let line = |error: &toml::de::Error| {
+        let at = error.span().map_or(0, |at| at.start);
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1)
+    };
+    let alike = |a: &toml::de::Error, b: &toml::de::Error, start: &str| {
+        a.message().starts_with(start) && b.message().starts_with(start)
+    };
+    let mut errors: Vec<&toml::de::Error> = errors.iter().collect();
+    errors.sort_by_key(|error| error.span().map_or(0, |at| at.start));
+    let mut roots: Vec<&toml::de::Error> = Vec::new();
+    for error in errors {
+        if let Some(last) = roots.last() {
+            let (before, here) = (line(last), line(error));
+            if before == here
+                && !alike(last, error, "missing escaped value")
+                && !alike(last, error, "duplicate key")
+            {
+                continue;
+            }
+            // What a table's second header is followed by.
+            let section = text.get(before..here).unwrap_or_default();
+            if alike(last, error, "duplicate key")
+                && section.starts_with('[')
+                && !section.contains("\n[")
+            {
+                continue;
+            }
+        }
+        roots.push(error);
+        if unended(error.message()) {
+            break;
+        }
+    }
+    roots
+}
+
+/// Whether a string, or what it stands in, does not end where it should.
+fn unended(message: &str) -> bool {
+    [
+        "invalid basic string",
+        "invalid literal string",
+        "invalid multi-line",
+        "unclosed array",
+        "unclosed inline",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start))
 }
 
 /// Where the key stands for the first time that is a duplicate at `at`. None for the rare cases that are not understood

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
-    #[error("cannot {doing} {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot {doing} {}: {}{}", path.display(), crate::diagnostic::reason(source), hint(source))]
     Io {
         /// What was tried, as a verb: "create", "write".
         doing: &'static str,

@@ -188,7 +188,7 @@ fn what_others_could_change_is_refused() {
     symlink(dir.path().join("elsewhere"), state.join("runs")).unwrap();
     assert!(
         message().starts_with(&format!(
-            "cannot open {}/runs: Not a directory",
+            "cannot open {}/runs: not a directory",
             state.display()
         )),
         "{}",
@@ -222,7 +222,7 @@ fn where_nothing_can_be_made_the_way_out_is_told() {
     fs::write(&file, "").unwrap();
     let message = create(&file, NOW).unwrap_err().to_string();
     let expected = format!(
-        "cannot open {}/.procflow: Not a directory (os error 20); name a directory for runs with --state-dir",
+        "cannot open {}/.procflow: not a directory; name a directory for runs with --state-dir",
         file.display()
     );
     assert_eq!(message, expected);
@@ -248,7 +248,9 @@ fn a_full_disk_is_told() {
         .unwrap();
     let error = std::io::Write::write_all(&mut full, b"x").unwrap_err();
     let message = Error::io("write", run.path().join("logs/a.out"), error).to_string();
-    assert!(message.ends_with(
-        "No space left on device (os error 28); make room, or name another place with --state-dir"
-    ));
+    assert!(
+        message.ends_with(
+            "no space left on device; make room, or name another place with --state-dir"
+        )
+    );
 }

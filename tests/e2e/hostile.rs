@@ -228,7 +228,7 @@ fn a_full_disk_under_the_run_directory_is_a_clear_error() {
         "sh",
     ])
     .run()
-    .says("No space left")
+    .says("no space left")
     .exit(3);
     let (_, end) = ran.ends()[0].clone();
     assert!(end.starts_with("cancelled"), "{end}");
