@@ -14,7 +14,7 @@ fn main() {
     cli::completions::answer();
     let code = match Origin::capture() {
         Ok(origin) => {
-            let cli = Cli::parse();
+            let cli = Cli::try_parse().unwrap_or_else(|error| cli::args::with_a_tip(error).exit());
             let mut out = BufWriter::new(io::stdout());
             cli::dispatch(cli.command, origin, &mut out).unwrap_or_else(|error| {
                 if let Some(message) = error.message() {

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::completions;
+use crate::diagnostic::harmless;
 use crate::spec::OnFailure;
 use crate::spec::values::Duration;
 
@@ -96,7 +98,7 @@ pub struct RunArgs {
     pub select: SelectArgs,
 
     /// Job slots [default: the file's `run.jobs`, else the CPUs that procflow may use]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Running")]
+    #[arg(short, long, value_name = "N", value_parser = job_slots, help_heading = "Running")]
     pub jobs: Option<u32>,
     /// Run all that does not depend on a failure: `--on-failure continue`
     #[arg(short, long, conflicts_with = "on_failure", help_heading = "Running")]
@@ -120,7 +122,7 @@ pub struct RunArgs {
     /// What to show of the nodes' output [default: prefixed on a terminal, else grouped]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Output")]
     pub output: Option<NodeOutput>,
-    /// Copy the report to this file, as JSON
+    /// Copy the report to this file, as JSON; `-` is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub json: Option<PathBuf>,
     /// Write events to this file as they happen, one JSON object in a line; `-` is standard output
@@ -306,6 +308,30 @@ impl ValueEnum for OnFailure {
                 .help("Run all that does not depend on the failure"),
         })
     }
+}
+
+/// A wrong command line, with what was meant where a pipeline stands in the place of a subcommand.
+pub fn with_a_tip(mut error: clap::Error) -> clap::Error {
+    let tip = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) if word.ends_with(".toml") => {
+            format!("to run a pipeline: procflow run {}", harmless(word))
+        }
+        _ => return error,
+    };
+    error.remove(ContextKind::SuggestedSubcommand);
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
+    error
+}
+
+/// As the file's `run.jobs`; clap's own bounds would be told as Rust writes them.
+fn job_slots(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|jobs| (1..=1_000_000).contains(jobs))
+        .ok_or_else(|| "expected a number from 1 to 1000000".to_owned())
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

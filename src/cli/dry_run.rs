@@ -3,10 +3,10 @@
 
 use std::io::Write;
 
-use crate::cli::Error;
+use crate::cli::{Error, words};
 use crate::event::{Cause, Exit, Outcome};
 use crate::exit::ExitCode;
-use crate::plan::{Arg, GroupId, NodeId, Plan, UnitId};
+use crate::plan::{GroupId, Plan, UnitId};
 use crate::sched::{Action, Event, Scheduler};
 
 /// Prints a line for each node, as it would start or be skipped.
@@ -78,26 +78,6 @@ fn skipped(plan: &Plan, cause: &Cause) -> String {
 
 /// `sort: sort -u`, as one would type it; what only the run knows stays as the file says it.
 fn line(plan: &Plan, unit: UnitId) -> String {
-    let unit = plan.unit(unit);
-    let name = |node: NodeId| &*plan.node(node).name;
-    let words: Vec<String> = unit
-        .argv
-        .iter()
-        .map(|arg| match arg {
-            Arg::One(template) => quoted(&template.display(&name).to_string()),
-            Arg::EachInput(input) => format!("${{{{ in.{input} }}}}"),
-        })
-        .collect();
-    let line = format!("{}: {}", name(unit.node), words.join(" "));
-    crate::diagnostic::harmless(&crate::report::Redactor::new(&plan.secrets).text(&line))
-}
-
-/// For people to read and for a shell to take: quoted where it must be.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@%^{}$".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !(word.contains('$') && !word.contains("${{"))
-    {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    let command = words::command(plan, plan.unit(unit), usize::MAX);
+    format!("{}: {command}", words::unit_name(plan, unit))
 }

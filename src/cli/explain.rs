@@ -12,7 +12,7 @@ use crate::cli::words;
 use crate::diagnostic::{Lines, Place, did_you_mean, harmless};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Node, NodeId, Plan, QueueId, Sink, Source, Unit};
+use crate::plan::{Node, NodeId, Plan, QueueId, Sink, Source, Unit, UnitId};
 use crate::spec::values::OneOrMany;
 use crate::spec::{Process, Spec};
 
@@ -39,11 +39,11 @@ pub fn run(
         return Ok(ExitCode::Usage);
     };
     let Some(node) = plan.nodes.iter().position(|node| *node.name == *args.node) else {
-        let near = did_you_mean(&args.node, plan.nodes.iter().map(|node| &*node.name));
-        let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
         return Err(Error::Usage(format!(
-            "no node `{}` in {}{help}",
-            args.node, pipeline.source.name
+            "no node `{}` in {}; {}",
+            args.node,
+            pipeline.source.name,
+            instead(plan, &args.node)
         )));
     };
     let lines = Lines::of(&pipeline.source.text);
@@ -55,6 +55,29 @@ pub fn run(
         out,
     )?;
     Ok(ExitCode::Success)
+}
+
+/// What to ask for where there is no node of that name.
+fn instead(plan: &Plan, name: &str) -> String {
+    if let Some(queue) = plan.queues.iter().find(|queue| &*queue.name == name) {
+        let names = |units: &[UnitId]| {
+            let names: Vec<&str> = units
+                .iter()
+                .map(|&unit| words::unit_name(plan, unit))
+                .collect();
+            names.join(", ")
+        };
+        return format!(
+            "`{name}` is a queue: {} → {} ({})",
+            names(&queue.writers),
+            names(&queue.readers),
+            kind(queue).join(", ")
+        );
+    }
+    match did_you_mean(name, plan.nodes.iter().map(|node| &*node.name)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`procflow plan` shows its nodes".to_owned(),
+    }
 }
 
 /// Says everything of a node. `line` knows where a key stands in the file.
@@ -361,7 +384,7 @@ impl Table<'_> {
                     input.name.as_ref() == "stdin" && process.stdin.is_some(),
                 );
                 rows.push((
-                    format!("{fd} {}", input.name),
+                    end_name(*fd, &input.name, "inputs"),
                     format!("← {}", self::source(plan, from)),
                     source,
                 ));
@@ -380,7 +403,7 @@ impl Table<'_> {
                 .collect::<Vec<_>>()
                 .join("; ");
             rows.push((
-                format!("{} {}", output.fd, output.name),
+                end_name(output.fd, &output.name, "outputs"),
                 format!("→ {to}"),
                 source(&output.name, said),
             ));
@@ -522,6 +545,34 @@ impl Table<'_> {
                 source,
             ));
         }
+        // Standard ends need no path: the process has them.
+        let variable = |prefix: &str, name: &str| {
+            format!("${prefix}{}", name.to_ascii_uppercase().replace('-', "_"))
+        };
+        for input in unit
+            .ends
+            .inputs
+            .iter()
+            .filter(|input| &*input.name != "stdin")
+        {
+            let paths: Vec<String> = input
+                .from
+                .iter()
+                .map(|(fd, _)| format!("/dev/fd/{fd}"))
+                .collect();
+            rows.push((
+                variable("IN_", &input.name),
+                paths.join(" "),
+                "procflow".to_owned(),
+            ));
+        }
+        for output in unit.ends.outputs.iter().filter(|output| output.fd > 2) {
+            rows.push((
+                variable("OUT_", &output.name),
+                format!("/dev/fd/{}", output.fd),
+                "procflow".to_owned(),
+            ));
+        }
         for (key, value, source) in rows {
             self.row(&key, value, source);
         }
@@ -549,6 +600,15 @@ impl Table<'_> {
             writeln!(out, "{}", row.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// "0 stdin", "4 inputs.left"; a number alone is both the descriptor and the name.
+fn end_name(fd: u32, name: &str, table: &str) -> String {
+    if matches!(name, "stdin" | "stdout" | "stderr") {
+        format!("{fd} {name}")
+    } else {
+        format!("{fd} {table}.{name}")
     }
 }
 

@@ -298,9 +298,8 @@ fn name(plan: &Plan, node: NodeId) -> String {
             .after
             .iter()
             .map(|wait| words::wait(plan, *wait))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let _ = write!(text, " (after {waits})");
+            .collect::<Vec<_>>();
+        let _ = write!(text, " (after {})", words::few(&waits));
     }
     text
 }

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::cli::Error;
 use crate::cli::args::InitArgs;
-use crate::diagnostic::harmless;
+use crate::diagnostic::{harmless, reason};
 use crate::exit::ExitCode;
 
 /// What `init` writes.
@@ -70,9 +70,16 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
             Ok(ExitCode::Success)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Usage(format!(
-            "{shown} exists already, and is not overwritten"
+            "{shown} exists already, and is not overwritten; name another file, or `-` to print it"
         ))),
-        Err(error) => Err(Error::Broken(format!("cannot write {shown}: {error}"))),
+        Err(error) => {
+            let message = format!("cannot write {shown}: {}", reason(&error));
+            Err(match error.kind() {
+                // As where a report is to be written where it can't: what was asked for is wrong, not the machine.
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Error::Usage(message),
+                _ => Error::Broken(message),
+            })
+        }
     }
 }
 

@@ -215,7 +215,10 @@ mod tests {
         assert_eq!(error.exit_code(), ExitCode::Usage);
         assert_eq!(
             error.message().unwrap(),
-            format!("{} exists already, and is not overwritten", path.display())
+            format!(
+                "{} exists already, and is not overwritten; name another file, or `-` to print it",
+                path.display()
+            )
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }

@@ -59,6 +59,8 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out)?;
     let mut apart = true;
+    // Lone processes that follow each other form a table.
+    let mut columns = (0, 0);
     for (number, group) in plan.groups.iter().enumerate() {
         // Groups of several stand apart; lone processes take a line each.
         if apart || group.units.len() > 1 {
@@ -71,16 +73,14 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
         let waits = waits(plan, group);
         if !waits.is_empty() {
-            claims.push_str(&format!(", after {}", waits.join(", ")));
+            claims.push_str(&format!(", after {}", words::few(&waits)));
         }
-        if let [only] = group.units[..] {
-            writeln!(
-                out,
-                "group {}: {}  {}  ({claims})",
-                number + 1,
-                member(plan, only),
-                words::command(plan, &plan.units[only.index()], 60)
-            )?;
+        if let Some((head, command)) = lone(plan, number) {
+            if number == 0 || lone(plan, number - 1).is_none() {
+                columns = widths(plan, number);
+            }
+            let (heads, commands) = columns;
+            writeln!(out, "{head:<heads$}  {command:<commands$}  ({claims})")?;
             continue;
         }
         writeln!(out, "group {}: {claims}", number + 1)?;
@@ -119,6 +119,30 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the line of a lone process begins with, and its command; none for a group of several.
+fn lone(plan: &Plan, number: usize) -> Option<(String, String)> {
+    let [only] = plan.groups.get(number)?.units[..] else {
+        return None;
+    };
+    let head = format!("group {}: {}", number + 1, member(plan, only));
+    Some((head, words::command(plan, &plan.units[only.index()], 60)))
+}
+
+/// The widths of the two columns of the lone processes from this one on. A name that is much longer than usual pushes only its
+/// own line.
+fn widths(plan: &Plan, from: usize) -> (usize, usize) {
+    let width = |text: &str| text.chars().count();
+    (from..).map_while(|number| lone(plan, number)).fold(
+        (0, 0),
+        |(heads, commands), (head, command)| {
+            (
+                heads.max(width(&head).min(40)),
+                commands.max(width(&command)),
+            )
+        },
+    )
 }
 
 /// A unit's name, and whether it is skipped.
@@ -247,7 +271,7 @@ group 1: fetch  curl -H 'Auth: ***' http://x/book.txt  (1 slot)
 group 2: 3 slots, 512 MiB, after fetch
   read   cat book.txt
   split  split.py
-  left   sh -e -c 'tr a b | sort'
+  left   sh -e -c 'tr a b | ⏎ sort'
   right  sh -e -c 'tr a b | sort'
   total  total
   read → split: text (bare pipe)

@@ -13,7 +13,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::{Error, dry_run};
-use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, render};
+use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, reason, render};
 use crate::event::{Exit, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
@@ -196,7 +196,7 @@ fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
         .map(|near| format!("; did you mean `{near}`?"))
         .unwrap_or_default();
     Err(Error::Usage(format!(
-        "--exit-code-from: there is no node `{name}`{hint}"
+        "--exit-code-from {name}: no node `{name}`{hint}"
     )))
 }
 
@@ -235,7 +235,12 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
 
 fn event_file(path: &Path) -> Result<EventLog, Error> {
     let shown = path.display();
-    let cannot = |e: io::Error| Error::Usage(format!("--events {shown}: cannot be written: {e}"));
+    let cannot = |e: io::Error| {
+        Error::Usage(format!(
+            "--events {shown}: cannot be written: {}",
+            reason(&e)
+        ))
+    };
     if path.as_os_str() == "-" {
         let out = io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?;
         return Ok(EventLog::new("standard output", File::from(out)));
@@ -316,7 +321,7 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
         faults.extend(
             write_json(path, &report)
                 .err()
-                .map(|e| format!("cannot write {}: {e}", path.display())),
+                .map(|e| format!("cannot write {}: {}", path.display(), reason(&e))),
         );
     }
     if !faults.is_empty() {

@@ -78,7 +78,7 @@ pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
     shortened(&line, width)
 }
 
-/// A script's lines, one after the other.
+/// A script's lines, one after the other, with what can't be taken for a part of it between them.
 fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains('\n') {
         return Cow::Borrowed(text);
@@ -88,8 +88,19 @@ fn one_line(text: &str) -> Cow<'_, str> {
             .split('\n')
             .map(str::trim)
             .collect::<Vec<_>>()
-            .join(" "),
+            .join(" ⏎ "),
     )
+}
+
+/// "a, b, c"; from the ninth on "and N more".
+pub fn few(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match names.get(..SHOWN) {
+        Some(shown) if names.len() > SHOWN + 1 => {
+            format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
+        }
+        _ => names.join(", "),
+    }
 }
 
 /// At most `width` characters, the last of them `…` where more were there.
