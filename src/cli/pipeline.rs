@@ -43,11 +43,12 @@ impl Pipeline {
         let source = Source::read(path, io::stdin().lock())
             .map_err(|error| Error::Usage(error.to_string()))?;
         let origin = origin(source.path.as_deref())?;
-        let overrides = Overrides {
+        let mut overrides = Overrides {
             set: asked.set,
             only: asked.only,
             skip: asked.skip,
             env: &|name| std::env::var(name).ok(),
+            ends_lost: false,
         };
         let (spec, mut problems, partial) = match read(&source.text) {
             Ok(spec) => (Some(spec), Vec::new(), None),
@@ -63,6 +64,7 @@ impl Pipeline {
             // What is wrong with the meaning of the rest is told as well, but for what comes from the parts left out.
             None => {
                 if let Some(partial) = partial {
+                    overrides.ends_lost = partial.lost_ends();
                     let (_, found) = build(partial.spec.clone(), &origin, &overrides);
                     problems.extend(
                         found

@@ -41,6 +41,7 @@ fn plan_with(
         only: owned(only),
         skip: owned(skip),
         env: &env,
+        ..Overrides::none()
     };
     build(spec, &origin, &overrides)
 }

@@ -35,6 +35,8 @@ pub struct Wrong {
 pub struct Partial {
     /// The file without what is wrong in it.
     pub spec: Spec,
+    /// What was left out of it.
+    lost: BTreeSet<Place>,
     /// The tables in which something was left out.
     damaged: BTreeSet<Vec<Step>>,
 }
@@ -45,12 +47,72 @@ impl Partial {
     pub fn trusts(&self, problem: &Diagnostic) -> bool {
         problem.labels.iter().all(|label| match &label.place {
             Mark::Key(place) | Mark::Value(place) | Mark::Within(place, _) => {
-                !self.damaged.contains(section(place))
+                !self.damaged.contains(section(place)) || self.is_whole_wait(place)
             }
             Mark::Bytes(_) => true,
         })
     }
+
+    /// Whether this is a place in the `after` of a process that lost nothing: what it says does not hang on the other keys.
+    fn is_whole_wait(&self, place: &Place) -> bool {
+        let Some(after) = place.0.get(..3) else {
+            return false;
+        };
+        matches!(after, [Step::Key(process), _, Step::Key(after)] if process == "process" && after == "after")
+            && !self.lost.iter().any(|lost| lost.0.starts_with(after))
+    }
+
+    /// Whether an end of a queue, or what a queue says of its readers, may be among what was left out.
+    pub fn lost_ends(&self) -> bool {
+        const ENDS: [&str; 6] = ["stdin", "stdout", "stderr", "inputs", "outputs", "deliver"];
+        self.lost.iter().any(|lost| match lost.0.as_slice() {
+            [Step::Key(table), _, Step::Key(key), ..] if table == "process" || table == "queue" => {
+                let known = || ENDS.iter().chain(&OTHERS).copied();
+                let meant = known()
+                    .find(|known| known == key)
+                    .or_else(|| did_you_mean(key, known()));
+                meant.is_none_or(|meant| ENDS.contains(&meant))
+            }
+            [Step::Key(table), ..] => table == "process" || table == "queue",
+            _ => false,
+        })
+    }
 }
+
+/// Keys of processes and queues that name no end.
+const OTHERS: [&str; 31] = [
+    "command",
+    "script",
+    "shell",
+    "cwd",
+    "env",
+    "env_file",
+    "clear_env",
+    "reads",
+    "writes",
+    "after",
+    "timeout",
+    "stop_signal",
+    "stop_grace",
+    "retries",
+    "success_codes",
+    "epipe_codes",
+    "allow_failure",
+    "cpus",
+    "memory",
+    "limits",
+    "nice",
+    "description",
+    "tags",
+    "records",
+    "max_record",
+    "capacity",
+    "merge",
+    "on_writer_failure",
+    "when",
+    "needs",
+    "depends_on",
+];
 
 /// The table that a place belongs to: a whole process, queue or parameter, or the top-level key.
 fn section(place: &Place) -> &[Step] {
@@ -214,7 +276,11 @@ impl Reader {
             .collect();
         Wrong {
             problems: self.problems,
-            partial: Some(Box::new(Partial { spec, damaged })),
+            partial: Some(Box::new(Partial {
+                spec,
+                lost: self.damaged,
+                damaged,
+            })),
         }
     }
 }
@@ -1089,6 +1155,32 @@ error: unknown key `job` in `run`
             !partial
                 .trusts(&about(&["process", "b"]).and(Mark::Key(Place::of(&["process", "a"])), ""))
         );
+    }
+
+    #[test]
+    fn a_wait_is_trusted_whatever_else_its_process_lost_and_lost_ends_are_known() {
+        let partial = |text: &str| *read(text).unwrap_err().partial.unwrap();
+        let wait = Diagnostic::error(
+            Mark::Value(Place::of(&["process", "a", "after"]).index(0)),
+            "",
+        );
+        let other = Diagnostic::error(Mark::Value(Place::of(&["process", "a", "stdin"])), "");
+        for (line, trusted, lost) in [
+            ("timeout = 3", true, false),
+            ("comand = [\"x\"]", true, false),
+            ("stdot = \"q\"", true, true),
+            ("stdin = 3", true, true),
+            ("after = [3]", false, false),
+            ("zzz = 1", true, true),
+        ] {
+            let partial = partial(&format!("[process.a]\n{line}\n"));
+            assert_eq!(partial.trusts(&wait), trusted, "{line}");
+            assert_eq!(partial.lost_ends(), lost, "{line}");
+            assert!(!partial.trusts(&other), "{line}");
+        }
+        assert!(partial("[queue.q]\ndeliver = \"share\"\n").lost_ends());
+        assert!(!partial("[run]\njobs = 0\n").lost_ends());
+        assert!(partial("[process]\na = 3\n").lost_ends());
     }
 
     #[test]
