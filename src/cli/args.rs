@@ -142,7 +142,7 @@ pub enum Progress {
     Bars,
     /// A line for what happens
     Plain,
-    /// Nothing until the end
+    /// Nothing of it: failures, and what nodes print
     None,
 }
 

@@ -14,7 +14,7 @@ use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::{Error, dry_run};
 use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, reason, render};
-use crate::event::{Exit, RunEvent, What};
+use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
 use crate::exec::runner::{Ended, Parts, Runner};
@@ -345,17 +345,17 @@ fn write_json(path: &Path, report: &[u8]) -> io::Result<()> {
     write_target(path, report)
 }
 
-/// `--exit-code-from`: that process's own code, where it ran.
+/// `--exit-code-from`: that process's own code, or what a shell would say where it could not be started.
 fn own_code(args: &RunArgs, plan: &Plan, watch: &Observers<'_>) -> Option<ExitCode> {
     let node = node_named(plan, args.exit_code_from.as_ref()?).ok()?;
     let unit = plan.node(node).units.start;
     let end = watch.tally().units.get(unit as usize)?.end.as_ref()?;
-    Some(match end.exit? {
-        Exit::Code(code) => ExitCode::Node(code),
-        Exit::Signal { number, .. } => {
-            ExitCode::Node(u8::try_from(128 + number).unwrap_or(u8::MAX))
-        }
-    })
+    Some(ExitCode::Node(match (end.exit, &end.outcome) {
+        (Some(Exit::Code(code)), _) => code,
+        (Some(Exit::Signal { number, .. }), _) => u8::try_from(128 + number).unwrap_or(u8::MAX),
+        (None, Outcome::Failed(Failure::CannotStart { code, .. })) => *code,
+        (None, _) => return None,
+    }))
 }
 
 /// procflow's own peak of resident memory, in bytes.

@@ -99,6 +99,13 @@ fn a_nodes_own_code_is_passed_on_when_asked_for() {
         .run()
         .node("a", "failed: killed by SIGTERM")
         .exit(128 + 15);
+    // A process that could not be started has the code that a shell would give it.
+    let ran = Pipeline::new("[process.a]\ncommand = [\"/no/such/program\"]\n")
+        .args(["--exit-code-from", "a"])
+        .run()
+        .exit(127);
+    let (_, end) = ran.ends()[0].clone();
+    drop(ran.node("a", &end));
 }
 
 /// A thousand processes that end at once: the kernel puts their SIGCHLDs together into one.
