@@ -71,7 +71,7 @@ fn instead(plan: &Plan, name: &str) -> String {
             "`{name}` is a queue: {} → {} ({})",
             names(&queue.writers),
             names(&queue.readers),
-            kind(queue).join(", ")
+            kind(plan, queue).join(", ")
         );
     }
     match did_you_mean(name, plan.nodes.iter().map(|node| &*node.name)) {
@@ -635,7 +635,7 @@ fn queue(plan: &Plan, id: QueueId, reads: bool) -> String {
     format!(
         "queue {} ({}), {verb} {names}",
         queue.name,
-        kind(queue).join(", ")
+        kind(plan, queue).join(", ")
     )
 }
 

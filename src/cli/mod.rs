@@ -176,6 +176,48 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_command_line_is_told_the_way_on() {
+        let told = |line: &str| {
+            let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
+            crate::cli::args::with_a_tip(error).to_string()
+        };
+        for (line, tip) in [
+            (
+                "procflow a.toml",
+                "\n  tip: to run a pipeline: procflow run a.toml\n",
+            ),
+            (
+                "procflow run p -j 0",
+                ": expected a number from 1 to 1000000\n",
+            ),
+        ] {
+            assert!(told(line).contains(tip), "{}", told(line));
+        }
+        assert!(!told("procflow sort").contains("tip: to run"));
+    }
+
+    #[test]
+    fn what_is_no_node_is_told_as_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        let text = "[process.read]\ncommand = ['x']\nstdout = ['q', 'log']\n[process.sort]\ncommand = ['x']\nstdin = 'q'\n";
+        std::fs::write(&path, text).unwrap();
+        for (word, told) in [
+            (
+                "q",
+                "`q` is a queue: read → sort (pipe, one of several copies)",
+            ),
+            ("srot", "did you mean `sort`?"),
+            ("zzz", "`procflow plan` shows its nodes"),
+        ] {
+            let line = format!("procflow explain {} {word}", path.display());
+            let error = run(&line, &mut Vec::new()).unwrap_err();
+            let expected = format!("no node `{word}` in {}; {told}", path.display());
+            assert_eq!(error.message(), Some(expected));
+        }
+    }
+
+    #[test]
     fn a_reader_that_has_seen_enough_is_no_failure_a_full_disk_is() {
         for line in [
             "procflow schema pipeline",

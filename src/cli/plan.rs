@@ -11,7 +11,7 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
-use crate::plan::{Group, Plan, Queue, QueueKind, UnitId};
+use crate::plan::{Group, Plan, Queue, QueueKind, Sink, UnitId};
 
 /// Prints the plan of a file; its problems go to `err`.
 ///
@@ -114,7 +114,7 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
                 names(&queue.writers),
                 names(&queue.readers),
                 queue.name,
-                kind(queue).join(", ")
+                kind(plan, queue).join(", ")
             )?;
         }
     }
@@ -176,9 +176,11 @@ fn waits(plan: &Plan, group: &Group) -> Vec<String> {
 }
 
 /// How procflow carries a queue, in words.
-pub fn kind(queue: &Queue) -> Vec<&'static str> {
+pub fn kind(plan: &Plan, queue: &Queue) -> Vec<&'static str> {
     let mut kind = Vec::new();
     match queue.kind {
+        // What stands before it is no matter of the queue: an array of ends, whose copies procflow makes.
+        QueueKind::Direct if is_copy(plan, queue) => kind.push("pipe, one of several copies"),
         QueueKind::Direct => kind.push("bare pipe"),
         QueueKind::Relayed => {
             if queue.writers.len() > 1 {
@@ -196,6 +198,23 @@ pub fn kind(queue: &Queue) -> Vec<&'static str> {
         }
     }
     kind
+}
+
+/// Whether a queue's writer writes it by an end that leads elsewhere, too.
+fn is_copy(plan: &Plan, queue: &Queue) -> bool {
+    let leads_here = |sink: &Sink| match sink {
+        Sink::Queue(id) => {
+            plan.queues.get(id.index()).map(|other| &other.name) == Some(&queue.name)
+        }
+        _ => false,
+    };
+    let outputs = queue
+        .writers
+        .iter()
+        .flat_map(|&writer| &plan.units[writer.index()].ends.outputs);
+    outputs
+        .filter(|output| output.to.len() > 1)
+        .any(|output| output.to.iter().any(leads_here))
 }
 
 /// The plan as JSON. Names, not numbers, so that it can be read without a look-up.

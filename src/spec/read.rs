@@ -43,11 +43,12 @@ pub struct Partial {
 
 impl Partial {
     /// Whether a problem that was found in [`Partial::spec`] is one of the file, and not of what was left out: it has
-    /// no mark in a table that lost something.
+    /// no mark in a table that lost something, and is not about the file as a whole.
     pub fn trusts(&self, problem: &Diagnostic) -> bool {
         problem.labels.iter().all(|label| match &label.place {
             Mark::Key(place) | Mark::Value(place) | Mark::Within(place, _) => {
-                !self.damaged.contains(section(place)) || self.is_whole_wait(place)
+                let whole = !self.damaged.contains(section(place)) || self.is_whole_wait(place);
+                whole && !place.0.is_empty()
             }
             Mark::Bytes(_) => true,
         })
@@ -1178,6 +1179,8 @@ error: unknown key `job` in `run`
             assert_eq!(partial.lost_ends(), lost, "{line}");
             assert!(!partial.trusts(&other), "{line}");
         }
+        let nothing = Diagnostic::warning(Mark::Key(Place::default()), "");
+        assert!(!partial("[proces.a]\n").trusts(&nothing));
         assert!(partial("[queue.q]\ndeliver = \"share\"\n").lost_ends());
         assert!(!partial("[run]\njobs = 0\n").lost_ends());
         assert!(partial("[process]\na = 3\n").lost_ends());
