@@ -34,7 +34,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "sched", "plan", "spec", "queue", "store", "sys", "event", "exit", "report",
         ],
     ),
-    ("report", &["event", "plan", "spec", "exit", "diagnostic"]),
+    (
+        "report",
+        &["event", "plan", "spec", "exit", "store", "diagnostic"],
+    ),
     (
         "store",
         &["event", "plan", "spec", "exit", "sys", "diagnostic"],
