@@ -10,12 +10,13 @@ use crate::exec::deadlines::Due;
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
 use crate::exec::relays::Carries;
-use crate::exec::runner::{LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
-use crate::exec::wiring::{self, Captured};
+use crate::exec::runner::{Capture, LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
+use crate::exec::wiring::{self, Captured, LogEnds};
 use crate::plan::{GroupId, QueueKind, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
-use crate::sys::process::{next_ended, reap_orphan};
+use crate::sys::pipe::Pipe;
+use crate::sys::process::{NextEnded, next_ended, reap_orphan};
 
 impl Runner<'_> {
     /// Takes note of every process that has ended: units, and what came to us because its parent ended before it.
@@ -23,12 +24,17 @@ impl Runner<'_> {
         if !std::mem::take(&mut self.child_ended) {
             return;
         }
-        while let Some(pid) = next_ended() {
-            match self.pids.remove(&pid) {
-                Some(unit) => self.reap(unit),
-                None => reap_orphan(pid),
+        let alone = loop {
+            match next_ended() {
+                NextEnded::Process(pid) => match self.pids.remove(&pid) {
+                    Some(unit) => self.reap(unit),
+                    None => reap_orphan(pid),
+                },
+                NextEnded::None => break false,
+                NextEnded::NoChild => break true,
             }
-        }
+        };
+        self.log_pipes.sort_out(alone);
     }
 
     /// Reaps a unit that has ended, with what is left of its process group.
@@ -131,8 +137,19 @@ impl Runner<'_> {
         self.deadlines.disarm(Due::Relays(unit));
         // What it wrote before its end is in the pipes now. What a daemon of its may still write is not waited for.
         for number in live.captures {
-            self.read_capture(number);
-            self.captures.remove(&number);
+            let is_empty = self.read_capture(number);
+            if let Some(Capture { ends, watched, .. }) = self.captures.remove(&number)
+                && let (
+                    LogEnds {
+                        read,
+                        write: Some(write),
+                    },
+                    false,
+                    true,
+                ) = (ends, watched, is_empty)
+            {
+                self.log_pipes.give_back(Pipe { read, write });
+            }
         }
         self.last.insert(
             unit,
@@ -154,18 +171,28 @@ impl Runner<'_> {
         });
     }
 
-    /// Reads what there is at a capture.
-    pub(super) fn read_capture(&mut self, number: u64) {
+    /// Reads what there is at a capture. True where there is nothing more.
+    pub(super) fn read_capture(&mut self, number: u64) -> bool {
         let Some(capture) = self.captures.get(&number) else {
-            return;
+            return true;
         };
         let (unit, what) = (capture.unit, capture.what);
         // One read takes all that a pipe of the usual size holds, so there is no loop for a busy writer to keep us in.
-        match nix::unistd::read(&capture.end, &mut self.buffer) {
-            Ok(0) => drop(self.captures.remove(&number)),
-            Ok(count) => self.captured(unit, what, count),
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-            Err(e) => self.fail(Error::new("read a log", e)),
+        match nix::unistd::read(&capture.ends.read, &mut self.buffer) {
+            Ok(0) => {
+                self.captures.remove(&number);
+                true
+            }
+            Ok(count) => {
+                self.captured(unit, what, count);
+                count < self.buffer.len()
+            }
+            Err(nix::errno::Errno::EAGAIN) => true,
+            Err(nix::errno::Errno::EINTR) => false,
+            Err(e) => {
+                self.fail(Error::new("read a log", e));
+                false
+            }
         }
     }
 

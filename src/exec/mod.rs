@@ -15,6 +15,7 @@ pub mod deadlines;
 pub mod error;
 pub mod files;
 pub mod launch;
+pub mod log_pipes;
 pub mod relays;
 pub mod runner;
 pub mod wiring;

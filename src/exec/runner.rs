@@ -17,8 +17,9 @@ use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
 use crate::exec::foreground::Foreground;
+use crate::exec::log_pipes::LogPipes;
 use crate::exec::relays::{Carries, Relays};
-use crate::exec::wiring::{Captured, TeeHold, Wiring};
+use crate::exec::wiring::{Captured, LogEnds, TeeHold, Wiring};
 use crate::plan::{GroupId, Plan, UnitId};
 use crate::report::Observers;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
@@ -103,7 +104,9 @@ pub(super) struct Reaped {
 pub(super) struct Capture {
     pub(super) unit: UnitId,
     pub(super) what: Captured,
-    pub(super) end: OwnedFd,
+    pub(super) ends: LogEnds,
+    /// The poller has it.
+    pub(super) watched: bool,
 }
 
 /// What is known of a unit's last try, for its `Ended` event.
@@ -144,6 +147,7 @@ pub struct Runner<'a> {
     pub(super) child_ended: bool,
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
+    pub(super) log_pipes: LogPipes,
     pub(super) captures: HashMap<u64, Capture>,
     /// Captures that are not watched yet, and since when there are: the oldest first.
     pub(super) unwatched: VecDeque<(Duration, u64)>,
@@ -232,6 +236,7 @@ impl<'a> Runner<'a> {
             child_ended: false,
             groups: HashMap::new(),
             relays,
+            log_pipes: LogPipes::default(),
             captures: HashMap::new(),
             unwatched: VecDeque::new(),
             next_capture: 0,
@@ -295,11 +300,12 @@ impl<'a> Runner<'a> {
             && now.saturating_sub(since) >= SHORT_LIFE
         {
             self.unwatched.pop_front();
-            if let Some(capture) = self.captures.get(&number)
-                && let Err(e) =
-                    self.poller
-                        .add(&capture.end, Token::Capture(number).pack(), Interest::Read)
-            {
+            let Some(capture) = self.captures.get_mut(&number) else {
+                continue;
+            };
+            capture.watched = true;
+            let token = Token::Capture(number).pack();
+            if let Err(e) = self.poller.add(&capture.ends.read, token, Interest::Read) {
                 self.fail(Error::new("watch a log", e));
             }
         }
@@ -324,7 +330,9 @@ impl<'a> Runner<'a> {
             Token::Guard => self.read_guard(),
             Token::Signals => self.read_signals(),
             Token::Relays => self.read_relays(),
-            Token::Capture(number) => self.read_capture(number),
+            Token::Capture(number) => {
+                self.read_capture(number);
+            }
         }
     }
 

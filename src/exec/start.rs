@@ -96,6 +96,7 @@ impl Runner<'_> {
             values,
             run_id,
             null,
+            log_pipes,
             spill_dir,
             ..
         } = self;
@@ -111,6 +112,7 @@ impl Runner<'_> {
         let mut cx = Context {
             plan,
             null: null.as_fd(),
+            log_pipes,
             spill_dir,
             run_id,
             path: &path,
@@ -145,12 +147,19 @@ impl Runner<'_> {
         self.pids.insert(pid, unit);
         let started = self.clock.now();
         let mut captures = Vec::with_capacity(wiring.captures.len());
-        for (what, end) in wiring.captures {
+        for (what, ends) in wiring.captures {
             self.next_capture += 1;
             self.unwatched.push_back((started, self.next_capture));
             captures.push(self.next_capture);
-            self.captures
-                .insert(self.next_capture, Capture { unit, what, end });
+            self.captures.insert(
+                self.next_capture,
+                Capture {
+                    unit,
+                    what,
+                    ends,
+                    watched: false,
+                },
+            );
         }
         if !wiring.files.is_empty() {
             self.files.insert(unit, wiring.files);

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::exec::error::Error;
 use crate::exec::files::{PendingFile, open_output};
+use crate::exec::log_pipes::LogPipes;
 use crate::exec::relays::Carries;
 use crate::plan::template::Template;
 use crate::plan::{GroupId, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId};
@@ -115,7 +116,7 @@ pub struct UnitWiring {
     /// Descriptors for the child: what is to be there, at which number.
     pub fds: Vec<(Descriptor, u32)>,
     /// Ends to read from.
-    pub captures: Vec<(Captured, OwnedFd)>,
+    pub captures: Vec<(Captured, LogEnds)>,
     /// Its files.
     pub files: Vec<PendingFile>,
     /// For each of its outputs with several sinks, a hold on the pipe before the tee, to be dropped when the unit has ended.
@@ -143,6 +144,16 @@ impl Drop for TeeHold {
     fn drop(&mut self) {
         self.fate.set(WriterState::Ended);
     }
+}
+
+/// What the loop has of a pipe for a log.
+#[derive(Debug)]
+pub struct LogEnds {
+    /// Where it reads.
+    pub read: OwnedFd,
+    /// Kept where the pipe may serve another unit after this one; so the loop sees no end of data, and needs none: it reads
+    /// once more when the unit has ended.
+    pub write: Option<OwnedFd>,
 }
 
 /// A descriptor to hand to a child.
@@ -183,6 +194,8 @@ pub struct Context<'a> {
     pub plan: &'a Plan,
     /// `/dev/null`, open for reading and writing, shared by all.
     pub null: BorrowedFd<'a>,
+    /// For logs.
+    pub log_pipes: &'a mut LogPipes,
     /// For spill files.
     pub spill_dir: &'a Path,
     /// The run's id: temporary files carry it.
@@ -401,9 +414,15 @@ fn wire_output(
     match sink {
         Sink::Null => Ok(Descriptor::Shared(cx.null.as_raw_fd())),
         Sink::Inherit => Ok(Descriptor::Shared(if fd == 2 { 2 } else { 1 })),
-        Sink::Log if fd == 2 => capture(Captured::Err, wired),
-        Sink::Log => capture(Captured::Out, wired),
-        Sink::Value => capture(Captured::Value, wired),
+        Sink::Log | Sink::Value => {
+            let Pipe { read, write } = cx.log_pipes.take().map_err(no_log_pipe)?;
+            let descriptor = Descriptor::Shared(write.as_raw_fd());
+            let write = Some(write);
+            wired
+                .captures
+                .push((captured(fd, sink), LogEnds { read, write }));
+            Ok(descriptor)
+        }
         Sink::Stdout => Ok(same_as_stdout(wired)),
         Sink::File { path, append } => {
             let tag = format!("{}.{}", cx.run_id, id.0);
@@ -424,11 +443,16 @@ fn wire_output(
     }
 }
 
-fn capture(what: Captured, wired: &mut UnitWiring) -> Result<Descriptor, WireError> {
-    let cannot = |e| WireError::Broken(Error::new("make a pipe for a log", e));
-    let Pipe { read, write } = Pipe::to_here().map_err(cannot)?;
-    wired.captures.push((what, read));
-    Ok(Descriptor::own(write))
+fn captured(fd: u32, sink: &Sink) -> Captured {
+    match sink {
+        Sink::Value => Captured::Value,
+        _ if fd == 2 => Captured::Err,
+        _ => Captured::Out,
+    }
+}
+
+fn no_log_pipe(e: io::Error) -> WireError {
+    WireError::Broken(Error::new("make a pipe for a log", e))
 }
 
 /// An output with several sinks: a pipe, and a relay that copies to each.
@@ -443,6 +467,16 @@ fn wire_tee(
     let broken = |e: io::Error| WireError::Broken(Error::new("make a copy of an output", e));
     let mut outputs = Vec::new();
     for sink in sinks {
+        if matches!(sink, Sink::Log | Sink::Value) {
+            let Pipe { read, write } = Pipe::to_here().map_err(no_log_pipe)?;
+            let ends = LogEnds { read, write: None };
+            wired.captures.push((captured(fd, sink), ends));
+            outputs.push(RelayOutput {
+                fd: write,
+                spill: None,
+            });
+            continue;
+        }
         let descriptor = wire_output(cx, id, fd, sink, ends, wired)?;
         let fd = match descriptor {
             Descriptor::Own(fd) => {

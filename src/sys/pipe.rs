@@ -94,6 +94,15 @@ pub fn unread(pipe: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// Takes every flag off a pipe's end that can be taken off: reads and writes wait.
+///
+/// # Errors
+/// As fcntl(2); none that a program without bugs sees.
+pub fn set_blocking(fd: impl AsFd) -> io::Result<()> {
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(())
+}
+
 /// Lets reads and writes of this descriptor fail with EAGAIN instead of waiting.
 ///
 /// The flag belongs to the open file description, so every duplicate has it too: set it only on an end that no other

@@ -71,7 +71,7 @@ impl Child {
     /// # Errors
     /// ECHILD where someone else has reaped it: a bug.
     pub fn try_wait(&mut self) -> io::Result<Option<(ExitStatus, Usage)>> {
-        if self.reaped || peek(libc::P_PID, self.pid.unsigned_abs()) != Some(self.pid) {
+        if self.reaped || peek(libc::P_PID, self.pid.unsigned_abs()) != Ok(Some(self.pid)) {
             return Ok(None);
         }
         self.reap()
@@ -136,14 +136,30 @@ pub fn stopped_by(pid: i32) -> Option<i32> {
     }
 }
 
-/// The pid of a process that has ended and is ours to reap: a [`Child`], or one that came to us because its parent ended before
-/// it (we are its subreaper). The kernel shows one at a time, the same until that one is reaped.
+/// What [`next_ended`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextEnded {
+    /// This process has ended and is ours to reap: a [`Child`], or one that came to us because its parent ended before it (we
+    /// are its subreaper).
+    Process(i32),
+    /// None has, of those that there are.
+    None,
+    /// There is none: nothing that this process has started is left, nor anything that came from that.
+    NoChild,
+}
+
+/// Looks for a process that has ended. The kernel shows one at a time, the same until that one is reaped.
 ///
 /// With SIGCHLD as something to read ([`Signals`](crate::sys::signals::Signals)) this serves every exit. SIGCHLDs that come
-/// together are one: ask until there is `None`.
+/// together are one: ask until there is no process.
 #[must_use]
-pub fn next_ended() -> Option<i32> {
-    peek(libc::P_ALL, 0)
+pub fn next_ended() -> NextEnded {
+    match peek(libc::P_ALL, 0) {
+        Ok(Some(pid)) => NextEnded::Process(pid),
+        Ok(None) => NextEnded::None,
+        // ECHILD is the only error that these arguments can have.
+        Err(_) => NextEnded::NoChild,
+    }
 }
 
 /// Reaps a process that [`next_ended`] told of and that is no [`Child`].
@@ -159,21 +175,23 @@ pub fn reap_orphan(pid: i32) {
 pub fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
     let mut last = 0;
     // The same one again: it could not be reaped.
-    while let Some(pid) = next_ended().filter(|&pid| !is_ours(pid) && pid != last) {
+    while let NextEnded::Process(pid) = next_ended()
+        && !is_ours(pid)
+        && pid != last
+    {
         reap_orphan(pid);
         last = pid;
     }
 }
 
 /// A child that has ended and is not reaped.
-fn peek(kind: libc::idtype_t, id: libc::id_t) -> Option<libc::pid_t> {
+fn peek(kind: libc::idtype_t, id: libc::id_t) -> Result<Option<libc::pid_t>, Errno> {
     // SAFETY: zeroes are a valid siginfo (the kernel leaves it so where there is none); the call writes only to it.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        (libc::waitid(kind, id, &raw mut info, flags) == 0)
-            .then(|| info.si_pid())
-            .filter(|&pid| pid != 0)
+        Errno::result(libc::waitid(kind, id, &raw mut info, flags))?;
+        Ok(Some(info.si_pid()).filter(|&pid| pid != 0))
     }
 }
 
