@@ -132,6 +132,7 @@ fn run_plan(
     }
     let plan = Arc::new(plan);
     check_targets(args)?;
+    let args = &from_elsewhere(args)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -163,6 +164,13 @@ fn run_plan(
         .any(|group| group.memory > 0)
         .then(machine::memory)
         .flatten();
+    std::env::set_current_dir(&plan.dir).map_err(|e| {
+        broken(&format_args!(
+            "cannot go to {}: {}",
+            plan.dir.display(),
+            reason(&e)
+        ))
+    })?;
     let parts = Parts {
         plan: &plan,
         sched: Scheduler::new(&plan, jobs, memory, on_failure, seed(&id)),
@@ -186,6 +194,19 @@ fn run_plan(
     // While the first processes run, there is time to tidy up.
     let ended = runner.run(|| dir.prune()).map_err(|e| broken(&e))?;
     finish(args, &plan, &dir, ended)
+}
+
+/// The arguments for a process that is about to go to another directory.
+fn from_elsewhere(args: &RunArgs) -> Result<RunArgs, Error> {
+    let mut args = args.clone();
+    for path in [&mut args.json, &mut args.events, &mut args.state_dir] {
+        if let Some(path) = path.as_mut().filter(|path| path.as_os_str() != "-") {
+            *path = std::path::absolute(&*path).map_err(|e| {
+                Error::Broken(format!("there is no current directory: {}", reason(&e)))
+            })?;
+        }
+    }
+    Ok(args)
 }
 
 fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {

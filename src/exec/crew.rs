@@ -92,14 +92,15 @@ impl Desk {
 }
 
 impl Crew {
-    /// The loop alone; helpers come with the first jobs that need them. `cpus`: how many this process may use.
+    /// The loop alone; helpers come with the first jobs that need them. `cpus`: how many this process may use. This process must
+    /// run in the pipeline's directory: most nodes do, and going there takes a tenth of what starting a small one takes.
     ///
     /// # Errors
     /// As [`Launcher::new`].
     pub fn new(plan: Arc<Plan>, run_id: &str, origin: Origin, cpus: u32) -> io::Result<Self> {
         let (sender, done) = channel();
         Ok(Crew {
-            launcher: Launcher::new(Arc::clone(&plan), run_id, origin.clone())?,
+            launcher: Launcher::new(Arc::clone(&plan), run_id, origin.clone())?.at_home(),
             plan,
             run_id: run_id.to_owned(),
             origin,
@@ -160,7 +161,7 @@ impl Crew {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
         let mut launcher =
-            Launcher::new(Arc::clone(&self.plan), &self.run_id, self.origin.clone())?;
+            Launcher::new(Arc::clone(&self.plan), &self.run_id, self.origin.clone())?.at_home();
         let desk = Arc::clone(&self.desk);
         let work = move || {
             while let Some((number, job, values)) = desk.take(true) {

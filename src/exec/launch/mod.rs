@@ -50,6 +50,8 @@ pub struct Launcher<P> {
     /// The same for nodes with `clear_env`.
     clear: Base,
     lookup: Lookup,
+    /// This process runs in the pipeline's directory, so a node that does, too, need not go there.
+    at_home: bool,
     /// For each node: those before it whose values it gets. Empty where no node has a value.
     values_before: Vec<Arc<[NodeId]>>,
 }
@@ -84,9 +86,17 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             base: Base::new(std::env::vars_os(), pipeline())?,
             clear: Base::new([], pipeline())?,
             lookup: Lookup::default(),
+            at_home: false,
             values_before: values_before(&plan),
             plan,
         })
+    }
+
+    /// This process runs in the pipeline's directory, for as long as there is a unit to start.
+    #[must_use]
+    pub fn at_home(mut self) -> Self {
+        self.at_home = true;
+        self
     }
 
     /// Starts a unit's process: `attempt` counts from 1; `fds` are all descriptors it gets, (ours, its number);
@@ -143,7 +153,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
                 program: &program.file,
                 argv: &argv,
                 env: &env_list,
-                cwd: Some(&cwd_path),
+                cwd: (!(self.at_home && cwd == self.plan.dir)).then_some(&*cwd_path),
                 fds,
                 limits: &unit.settings.limits,
                 nice: unit.settings.nice,
