@@ -351,7 +351,7 @@ impl Table<'_> {
             (
                 "nice",
                 settings.nice.to_string(),
-                source("nice", process.nice.is_some(), false),
+                source("nice", process.nice.is_some(), defaults.nice.is_some()),
             ),
         ];
         for (key, value, source) in rows {

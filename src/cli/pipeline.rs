@@ -40,7 +40,7 @@ impl Pipeline {
     /// # Errors
     /// The file can't be read, or there is no current directory. Problems of what it says are no error here.
     pub fn load(path: &Path, asked: Asked) -> Result<Self, Error> {
-        let source = Source::read(path, io::stdin().lock())
+        let mut source = Source::read(path, io::stdin().lock())
             .map_err(|error| Error::Usage(error.to_string()))?;
         let origin = origin(source.path.as_deref())?;
         let mut overrides = Overrides {
@@ -54,6 +54,12 @@ impl Pipeline {
             Ok(spec) => (Some(spec), Vec::new(), None),
             Err(wrong) => (None, wrong.problems, wrong.partial),
         };
+        if let Some(spec) = spec
+            .as_ref()
+            .or(partial.as_ref().map(|partial| &partial.spec))
+        {
+            hide_defaults(&mut source.text, spec);
+        }
         let kept = if asked.keep_spec { spec.clone() } else { None };
         let plan = match spec {
             Some(spec) => {
@@ -81,6 +87,26 @@ impl Pipeline {
             plan,
             problems,
         })
+    }
+}
+
+/// Blots out the defaults of secret params where they stand in quotes, so that no line that is shown shows them. By as many
+/// bytes, so that every place of the text stays where it is.
+fn hide_defaults(text: &mut String, spec: &Spec) {
+    for value in spec
+        .params
+        .values()
+        .filter(|param| param.secret)
+        .filter_map(|param| param.default.as_deref())
+        .filter(|value| !value.is_empty())
+    {
+        let blots = "*".repeat(value.len());
+        for quote in ['"', '\''] {
+            let said = format!("{quote}{value}{quote}");
+            if text.contains(&said) {
+                *text = text.replace(&said, &format!("{quote}{blots}{quote}"));
+            }
+        }
     }
 }
 

@@ -160,6 +160,9 @@ pub fn build(
     }
     checks::lonely(&draft.nodes, &draft.queues, &mut problems);
     let meets = graph.meets_again();
+    secrets.sort_unstable();
+    secrets.dedup();
+    problems.hide(&secrets);
     if problems.fatal() {
         return (None, problems.0);
     }
@@ -169,8 +172,6 @@ pub fn build(
         Some(chosen) => select::keep(draft, &chosen, &joined),
         None => draft,
     };
-    secrets.sort_unstable();
-    secrets.dedup();
     let plan = Plan {
         name: spec.name.take().unwrap_or_else(|| origin.name.clone()),
         description: spec.description.take(),
@@ -231,6 +232,9 @@ fn pipeline_env(
         };
         let value = template::parse(text.clone(), &scope, &site, found);
         let secret = found.secret.get();
+        if environment::is_taken(name, &site, params, found.problems) {
+            continue;
+        }
         // A part that is left is a problem already told.
         env.set(
             name.clone(),

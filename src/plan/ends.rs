@@ -586,12 +586,23 @@ impl Builder<'_> {
     /// A queue's name with what is known put in; none where it can't be one, which is then a problem.
     fn queue_name(&self, name: String, site: &Site<'_>, found: &mut Found<'_>) -> Option<Box<str>> {
         let before = found.problems.0.len();
+        found.secret.set(false);
         let template::Template::Literal(name) =
             template::parse(name, &self.scope.at(When::Plan), site, found)
         else {
             return None;
         };
         if found.problems.0.len() > before {
+            return None;
+        }
+        if found.secret.get() {
+            found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    "a secret in a queue's name, which reports show",
+                )
+                .help("name the queue by something else"),
+            );
             return None;
         }
         if RESERVED.contains(&&*name) {

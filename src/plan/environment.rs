@@ -8,6 +8,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::diagnostic::Diagnostic;
+use crate::plan::params::Params;
 use crate::plan::problems::{Problems, Site, variable};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::template::{self, Template};
@@ -181,6 +182,36 @@ pub(super) fn check_name(name: &str, site: &Site<'_>, problems: &mut Problems) {
     }
 }
 
+/// Whether procflow sets this variable itself, for every node: what the file says of it then counts for nothing.
+fn is_procflows(name: &str, params: &Params) -> bool {
+    matches!(
+        name,
+        "PIPELINE_DIR" | "PROCFLOW_RUN_ID" | "PROCFLOW_NODE" | "PROCFLOW_ATTEMPT"
+    ) || name
+        .strip_prefix("PARAM_")
+        .is_some_and(|rest| params.keys().any(|param| variable(param) == rest))
+}
+
+/// Whether a variable of an `env` table is procflow's own, which is then a warning: procflow's value wins.
+pub(super) fn is_taken(
+    name: &str,
+    site: &Site<'_>,
+    params: &Params,
+    problems: &mut Problems,
+) -> bool {
+    let taken = is_procflows(name, params);
+    if taken {
+        problems.push(
+            Diagnostic::warning(
+                site.mark_key(),
+                format!("`{name}` is set by procflow itself, and its value wins"),
+            )
+            .help("take another name, or drop it"),
+        );
+    }
+    taken
+}
+
 /// A node's own variables: those of its dotenv files, then its `env`. Secret values that came to be go to `secrets`.
 pub(super) fn of_node(
     files: Vec<String>,
@@ -193,7 +224,9 @@ pub(super) fn of_node(
 ) -> Vec<(String, Template)> {
     let mut own: Vec<(String, Template)> = Vec::new();
     for (name, value) in read_files(files, &node.key("env_file"), scope, dotenv, found) {
-        own.push((name, Template::Literal(value.into())));
+        if !is_procflows(&name, scope.params) {
+            own.push((name, Template::Literal(value.into())));
+        }
     }
     let env_site = node.key("env");
     for (name, text) in env.into_iter().flat_map(|env| *env) {
@@ -212,7 +245,9 @@ pub(super) fn of_node(
         if let (true, Some(value)) = (found.secret.get(), value.literal()) {
             secrets.push(value.to_owned());
         }
-        own.push((name, value));
+        if !is_taken(&name, &site, scope.params, found.problems) {
+            own.push((name, value));
+        }
     }
     own
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Diagnostic, Mark, Place, Severity, Step, did_you_mean};
+use crate::plan::params::SHORTEST_SECRET;
 
 /// A place in the file as a chain on the stack: planning 100,000 nodes passes hundreds of thousands of them and builds a
 /// [`Place`] only for those that have a problem.
@@ -121,6 +122,32 @@ impl Problems {
             Some(help) => problem.help(help),
             None => problem,
         });
+    }
+
+    /// Puts `***` in place of secrets: a problem may show what a name stands for.
+    pub(super) fn hide(&mut self, secrets: &[String]) {
+        // One may be a part of another: the longest first.
+        let mut secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        // A shorter one is a problem itself, and would blot out letters of every message.
+        for secret in secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= SHORTEST_SECRET)
+        {
+            let hide = |text: &mut String| {
+                if text.contains(secret) {
+                    *text = text.replace(secret, "***");
+                }
+            };
+            for problem in &mut self.0 {
+                hide(&mut problem.message);
+                problem.help.iter_mut().for_each(hide);
+                problem
+                    .labels
+                    .iter_mut()
+                    .for_each(|label| hide(&mut label.text));
+            }
+        }
     }
 
     /// Whether one of them keeps the pipeline from running.

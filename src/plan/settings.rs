@@ -56,7 +56,7 @@ impl<'a> Builder<'a> {
                 .clone()
                 .unwrap_or_else(|| EPIPE_CODES.to_vec()),
             limits: defaults.limits.as_ref().map(limits).unwrap_or_default(),
-            nice: 0,
+            nice: defaults.nice.unwrap_or(0),
         });
         Builder {
             defaults,

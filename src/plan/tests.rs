@@ -418,6 +418,27 @@ fn the_later_environment_wins_and_secrets_are_known() {
 }
 
 #[test]
+fn problems_show_no_secret() {
+    let said = [
+        "stdout = { file = 'f-${{ params.token }}' }\n[process.y]\ncommand = ['y']\nstdout = { file = 'f-${{ params.token }}' }",
+        "stdout = 'q-${{ params.token }}'\n[process.y]\ncommand = ['y']\nstdin = 'q-${{ params.token }}'",
+        "stdout = '/${{ params.token }}'",
+        "env_file = '${{ params.token }}'",
+        "inputs = { in = '${{ params.token }}*' }",
+        "reads = '${{ params.token }}['",
+    ];
+    for ends in said {
+        let file = format!(
+            "[params]\ntoken = {{ secret = true }}\n[process.x]\ncommand = ['x']\n{ends}\n"
+        );
+        let (plan, problems) = plan_with(&file, &[("token", "hush-hush")], &[], &[]);
+        assert!(plan.is_none(), "{file}");
+        let text = text(&problems);
+        assert!(!text.contains("hush"), "{text}");
+    }
+}
+
+#[test]
 fn a_line_that_is_no_dotenv_is_named_without_its_value() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.env"), "A=1\n\nTOKEN=two words\n").unwrap();
@@ -627,6 +648,7 @@ fn settings_come_from_the_node_then_the_defaults_then_procflow() {
         shell = ["bash", "-c"]
         limits = { memory = 100, open_files = 10 }
         retries = 2
+        nice = 3
         [process.a]
         script = "true"
         [process.b]
@@ -634,6 +656,7 @@ fn settings_come_from_the_node_then_the_defaults_then_procflow() {
         timeout = "2s"
         limits = { memory = 7, cpu_time = "1500ms" }
         retries = { max = 1, delay = "2m" }
+        nice = 0
         [process.c]
         command = ["x"]
         timeout = "1m"
@@ -667,6 +690,7 @@ fn settings_come_from_the_node_then_the_defaults_then_procflow() {
             (libc::RLIMIT_NOFILE, 10)
         ]
     );
+    assert_eq!((settings[0].nice, settings[1].nice), (3, 0));
     assert_eq!(settings[2], settings[0]);
     assert!(
         Arc::ptr_eq(&plan.units[0].ends, &plan.units[2].ends),

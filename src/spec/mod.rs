@@ -139,6 +139,10 @@ pub struct Defaults {
     pub allow_failure: Option<bool>,
     /// Resource limits of each process. Default: inherited.
     pub limits: Option<Limits>,
+    /// Added to the niceness of each process, as nice(1) does. Default: 0.
+    #[serde(deserialize_with = "values::nice")]
+    #[schemars(range(min = -20, max = 19))]
+    pub nice: Option<i32>,
 }
 
 /// A process: one program with its arguments, or a script.

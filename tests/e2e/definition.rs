@@ -32,6 +32,50 @@ fn the_later_environment_wins() {
         .stdout("inherited file env node file node env\n");
 }
 
+/// They were procflow's only where the node said nothing.
+#[test]
+fn what_procflow_sets_wins_over_what_the_file_says() {
+    let ran = Pipeline::new(
+        r#"
+        env_file = "all.env"
+        [params]
+        book-name = "moby"
+        [env]
+        PARAM_BOOK_NAME = "env"
+        PIPELINE_DIR = "env"
+        [process.a]
+        env_file = "node.env"
+        script = 'echo "$PARAM_BOOK_NAME $PROCFLOW_NODE $PROCFLOW_ATTEMPT $PARAM_OTHER"; test "$PIPELINE_DIR" = "$PWD"; test "$PROCFLOW_RUN_ID" != node'
+        stdout = "inherit"
+        [process.a.env]
+        PARAM_BOOK_NAME = "node"
+        PARAM_OTHER = "other"
+        PIPELINE_DIR = "node"
+        PROCFLOW_RUN_ID = "node"
+        PROCFLOW_NODE = "node"
+        PROCFLOW_ATTEMPT = "node"
+        "#,
+    )
+    .with_file("all.env", "PARAM_BOOK_NAME=file\n")
+    .with_file("node.env", "PARAM_BOOK_NAME=file\nPIPELINE_DIR=file\n")
+    .run()
+    .says("warning: `PROCFLOW_RUN_ID` is set by procflow itself, and its value wins")
+    .stdout("moby a 1 other\n");
+    assert_eq!(ran.stderr.matches("warning:").count(), 7);
+}
+
+#[test]
+fn a_default_that_is_secret_is_not_shown_with_its_line() {
+    Pipeline::new(
+        "[params]\ntoken = { secret = true, default = \"hush-hush\", choices = [\"hush\"] }\n[process.a]\ncommand = [\"true\"]\n",
+    )
+    .run()
+    .says("the default of param `token` is none of its choices")
+    .never_says("hush-hush")
+    .no_nodes()
+    .exit(2);
+}
+
 #[test]
 fn a_cleared_environment_holds_only_what_the_pipeline_says() {
     let ran = Pipeline::new(
