@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, Mark, Place, did_you_mean};
 use crate::plan::arrange::Graph;
 use crate::plan::build::{Draft, Names, ValueUse, check_name};
 use crate::plan::cycles::Words;
-use crate::plan::problems::{Problems, Site, listed};
+use crate::plan::problems::{Problems, Site, listed, variable};
 use crate::plan::{Node, NodeId, Queue, Sink, Source, ends, settings};
 use crate::spec::{self, AfterState, Records, Spec};
 
@@ -39,6 +39,18 @@ fn queue_settings(queue: &spec::Queue, site: &Site<'_>, problems: &mut Problems)
                 "no record fits 0 bytes",
             )
             .help("leave `max_record` out for 16MiB"),
+        );
+    }
+    if let (Some(Records::Size(size)), Some(most)) = (&queue.records, queue.max_record)
+        && u64::from(*size) > most.0
+    {
+        problems.push(
+            Diagnostic::error(
+                site.key("max_record").mark_value(),
+                format!("every record is longer than this: they are of {size} bytes"),
+            )
+            .and(site.key("records").mark_value(), "")
+            .help("leave `max_record` out: records of one size need none"),
         );
     }
     if queue.capacity.is_some_and(|size| size.0 == 0) {
@@ -222,20 +234,37 @@ pub(super) fn values(
     order: &mut Order<'_>,
     problems: &mut Problems,
 ) {
+    let mut offered: HashMap<String, &str> = HashMap::new();
+    for node in &draft.nodes {
+        if !node.units.clone().any(|unit| offers_value(draft, unit)) {
+            continue;
+        }
+        let name = variable(&node.name);
+        if let Some(first) = offered.get(&name) {
+            let place = |node: &str| Mark::Key(Place::of(&["process", node]));
+            problems.push(
+                Diagnostic::error(
+                    place(&node.name),
+                    format!(
+                        "the values of `{first}` and `{}` would both be the variable `VALUE_{name}`",
+                        node.name
+                    ),
+                )
+                .and(place(first), "")
+                .help("rename one of them"),
+            );
+        } else {
+            offered.insert(name, &node.name);
+        }
+    }
     for used in uses {
         let (user, node) = (
             &draft.nodes[used.user.index()].name,
             &draft.nodes[used.node.index()].name,
         );
-        let offers = |unit: u32| {
-            draft.units[unit as usize]
-                .ends
-                .outputs
-                .iter()
-                .any(|output| output.to.contains(&Sink::Value))
-        };
         let mark = Mark::Value(used.place.clone());
-        if !draft.nodes[used.node.index()].units.clone().any(offers) {
+        let mut units = draft.nodes[used.node.index()].units.clone();
+        if !units.any(|unit| offers_value(draft, unit)) {
             problems.push(
                 Diagnostic::error(mark, format!("`{node}` offers no value"))
                     .help(format!("say `stdout = \"value\"` in process `{node}`")),
@@ -252,6 +281,13 @@ pub(super) fn values(
             );
         }
     }
+}
+
+fn offers_value(draft: &Draft, unit: u32) -> bool {
+    let ends = &draft.units[unit as usize].ends;
+    ends.outputs
+        .iter()
+        .any(|output| output.to.contains(&Sink::Value))
 }
 
 /// Files that several write, and files that are read while they may not be there yet.
