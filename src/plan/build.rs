@@ -89,7 +89,7 @@ pub fn build(
     checks::names(&spec, &mut problems);
     checks::run(&spec.run, &mut problems);
     let params = params::decide(&spec.params, overrides, &mut problems);
-    let mut dotenv = Dotenv::new(&origin.dir);
+    let mut dotenv = Dotenv::new(&origin.dir, overrides.env);
     let dir = origin.dir.to_string_lossy();
     let mut values = Vec::new();
     let mut secrets: Vec<String> = params

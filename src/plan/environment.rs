@@ -8,6 +8,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::diagnostic::Diagnostic;
+use crate::plan::dotenv::{self, Wrong};
 use crate::plan::params::Params;
 use crate::plan::problems::{Problems, Site, variable};
 use crate::plan::scope::{Found, Scope, When};
@@ -57,13 +58,15 @@ impl Environment {
 /// Dotenv files read so far: 100,000 nodes may name the same one.
 pub(super) struct Dotenv<'a> {
     dir: &'a Path,
+    inherited: &'a dyn Fn(&str) -> Option<String>,
     files: HashMap<PathBuf, Arc<[(String, String)]>>,
 }
 
 impl<'a> Dotenv<'a> {
-    pub(super) fn new(dir: &'a Path) -> Self {
+    pub(super) fn new(dir: &'a Path, inherited: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Dotenv {
             dir,
+            inherited,
             files: HashMap::new(),
         }
     }
@@ -80,7 +83,7 @@ impl<'a> Dotenv<'a> {
             return Arc::clone(known);
         }
         let variables: Arc<[(String, String)]> = match std::fs::read_to_string(&path) {
-            Ok(text) => parse_dotenv(&text, &path, site, problems).into(),
+            Ok(text) => parse_dotenv(&text, &path, self.inherited, site, problems).into(),
             Err(reason) => {
                 problems.push(
                     Diagnostic::error(
@@ -107,62 +110,33 @@ impl<'a> Dotenv<'a> {
 fn parse_dotenv(
     text: &str,
     path: &Path,
+    inherited: &dyn Fn(&str) -> Option<String>,
     site: &Site<'_>,
     problems: &mut Problems,
 ) -> Vec<(String, String)> {
-    let line_from = |first: usize, wanted: &dyn Fn(&str) -> bool| {
-        text.lines()
-            .enumerate()
-            .skip(first)
-            .find(|(_, line)| wanted(line.trim()))
-            .map(|(number, _)| number)
-    };
-    // Lines up to here are read.
-    let mut read = 0;
-    let mut variables = Vec::new();
-    for item in dotenvy::from_read_iter(text.as_bytes()) {
-        match item {
-            Ok((name, value)) if value.contains('\0') => {
-                problems.push(Diagnostic::error(
-                    site.mark_value(),
-                    format!("{}: variable `{name}` holds a NUL byte", path.display()),
-                ));
-            }
-            Ok(variable) => {
-                read = line_from(read, &|line| {
-                    line.trim_start_matches("export ").starts_with(&variable.0)
-                })
-                .map_or(read, |line| line + 1);
-                variables.push(variable);
-            }
-            Err(dotenvy::Error::LineParse(line, _)) => {
-                // The crate gives the text of the line, or of its value, but no number: it is looked for behind what was good.
-                let wrong = line.lines().next().unwrap_or_default().trim_end();
-                let number = line_from(read, &|line| {
-                    !line.starts_with('#') && line.ends_with(wrong)
-                })
-                .unwrap_or(read);
-                // Only the name: the value may be a secret.
-                let name = text
-                    .lines()
-                    .nth(number)
-                    .unwrap_or_default()
-                    .split('=')
-                    .next()
-                    .unwrap_or_default()
-                    .trim();
-                let number = number + 1;
-                problems.push(
-                    Diagnostic::error(site.mark_value(), format!("{}:{number}: not a line of a dotenv file: `{name}...`", path.display()))
-                        .help("lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`"),
-                );
-            }
-            Err(other) => problems.push(Diagnostic::error(
+    let (mut variables, wrong) = dotenv::parse(text, inherited);
+    for Wrong { line, name } in wrong {
+        problems.push(
+            Diagnostic::error(
                 site.mark_value(),
-                format!("{}: {other}", path.display()),
-            )),
-        }
+                format!(
+                    "{}:{line}: not a line of a dotenv file: `{name}...`",
+                    path.display()
+                ),
+            )
+            .help("lines are `NAME=value`; a value with spaces is quoted: `NAME=\"two words\"`"),
+        );
     }
+    variables.retain(|(name, value)| {
+        let holds_nul = value.contains('\0');
+        if holds_nul {
+            problems.push(Diagnostic::error(
+                site.mark_value(),
+                format!("{}: variable `{name}` holds a NUL byte", path.display()),
+            ));
+        }
+        !holds_nul
+    });
     variables
 }
 

@@ -17,6 +17,7 @@ mod bridges;
 mod build;
 mod checks;
 mod cycles;
+mod dotenv;
 mod ends;
 mod environment;
 mod params;
