@@ -70,7 +70,7 @@ fn a_default_that_is_secret_is_not_shown_with_its_line() {
         "[params]\ntoken = { secret = true, default = \"hush-hush\", choices = [\"hush\"] }\n[process.a]\ncommand = [\"true\"]\n",
     )
     .run()
-    .says("the default of param `token` is none of its choices")
+    .says("the default of parameter `token` is none of its choices")
     .never_says("hush-hush")
     .no_nodes()
     .exit(2);
