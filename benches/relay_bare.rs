@@ -123,7 +123,7 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
             .map(|fd| RelayOutput { fd, spill: None })
             .collect(),
         records: Records::Lines,
-        max_record: 16 << 20,
+        max_record: None,
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Cancel,
         capacity: 256 * 1024,

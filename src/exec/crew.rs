@@ -178,7 +178,8 @@ impl Crew {
 }
 
 fn work(launcher: &mut Launcher<Arc<Plan>>, job: &Job, values: &Values) -> Done {
-    let value = |node| values.get(&node).map(String::as_str);
+    // A node that was left out, as `$(..)` of nothing, has an empty value.
+    let value = |node| Some(values.get(&node).map_or("", String::as_str));
     let mut done = Vec::with_capacity(job.units.len());
     for (unit, fds) in &job.units {
         let started = launcher.start(*unit, job.attempt, fds, &value);

@@ -12,7 +12,7 @@ use crate::exec::files::PendingFile;
 use crate::exec::relays::Carries;
 use crate::exec::runner::{Capture, LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
 use crate::exec::wiring::{self, Captured, LogEnds};
-use crate::plan::{GroupId, QueueKind, UnitId};
+use crate::plan::{GroupId, QueueKind, Sink, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
 use crate::sys::pipe::Pipe;
@@ -313,7 +313,12 @@ impl Runner<'_> {
 
     /// Makes a unit's value of what it wrote, without its last newline, as `$(..)` does; says what is wrong with it.
     fn take_value(&mut self, unit: UnitId) -> Option<String> {
-        let mut value = self.capturing.remove(&unit)?;
+        let mut outputs = self.plan.unit(unit).ends.outputs.iter();
+        if !outputs.any(|output| output.to.contains(&Sink::Value)) {
+            return None;
+        }
+        // One that wrote nothing has an empty value.
+        let mut value = self.capturing.remove(&unit).unwrap_or_default();
         if value.last() == Some(&b'\n') {
             value.pop();
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::diagnostic::reason;
 use crate::store;
 
 /// What procflow could not do, and why. It follows that everything is stopped, and exit code 3.
@@ -41,7 +42,7 @@ impl fmt::Display for Error {
             Error::Call { what, source } => (what, source),
             Error::Store(error) => return write!(f, "{error}"),
         };
-        write!(f, "cannot {what}: {source}")?;
+        write!(f, "cannot {what}: {}", reason(source))?;
         match source.raw_os_error() {
             Some(libc::EMFILE) => {
                 f.write_str("; raise the limit with `ulimit -n`, or run fewer jobs at once with -j")

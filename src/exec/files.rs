@@ -1,12 +1,16 @@
 //! File ends: written beside their target, put in its place when the unit has succeeded, so that a reader of the old file
 //! never sees half of the new one, and a failure leaves the old one as it was (spec 2.5).
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::diagnostic::reason;
+use crate::plan::UnitId;
 
 /// An output file whose unit has not succeeded yet. Dropped without [`PendingFile::commit`], it leaves nothing behind.
 #[derive(Debug)]
@@ -23,44 +27,81 @@ struct Place {
     target: PathBuf,
 }
 
+/// How long files were before a unit began to append to them, so that what a failed try has appended can be taken back.
+#[derive(Debug, Default)]
+pub struct Appended(HashMap<PathBuf, Appender>);
+
+#[derive(Debug)]
+enum Appender {
+    /// This unit alone; the file was so long before its first try.
+    One(UnitId, u64),
+    /// Several: nobody can tell whose bytes are whose.
+    Several,
+}
+
+impl Appended {
+    /// `unit` is about to append to this file; what an earlier try of it has appended is taken back, unless another unit
+    /// appends to the file as well.
+    fn begin(&mut self, unit: UnitId, path: &Path, file: &File) -> io::Result<()> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Ok(());
+        }
+        match self.0.get(path) {
+            None => {
+                let appender = Appender::One(unit, meta.len());
+                self.0.insert(path.to_owned(), appender);
+                Ok(())
+            }
+            Some(Appender::One(owner, before)) if *owner == unit && *before <= meta.len() => {
+                file.set_len(*before)
+            }
+            Some(_) => {
+                self.0.insert(path.to_owned(), Appender::Several);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Opens `path` for the output of a unit. `tag` tells the temporary files of different runs and units apart.
 ///
-/// With `append`, and where the target is no regular file (a device, a FIFO), it is written in place. A symbolic link stays
+/// With `append` (by whom), and where the target is no regular file (a device, a FIFO), it is written in place. A symbolic link stays
 /// a link: what it points to is replaced. A target's permissions are kept.
 ///
 /// # Errors
 /// A text that names the file and says what is wrong.
-pub fn open_output(path: &Path, append: bool, tag: &str) -> Result<(OwnedFd, PendingFile), String> {
+pub fn open_output(
+    path: &Path,
+    append: Option<(UnitId, &mut Appended)>,
+    tag: &str,
+) -> Result<(OwnedFd, PendingFile), String> {
     let shown = path.display().to_string();
-    let cannot = |what: &str, e: &io::Error| {
-        format!(
-            "cannot {what} \"{}\": {}",
-            shown.escape_debug(),
-            describe(e, path)
-        )
-    };
-    if append {
+    let cannot =
+        |e: &io::Error| format!("file \"{}\": {}", shown.escape_debug(), describe(e, path));
+    if let Some((unit, appended)) = append {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .open(path)
-            .map_err(|e| cannot("open", &e))?;
+            .and_then(|file| appended.begin(unit, path, &file).map(|()| file))
+            .map_err(|e| cannot(&e))?;
         return Ok((file.into(), PendingFile { shown, place: None }));
     }
     let old = match fs::metadata(path) {
         Ok(meta) if meta.is_file() => Some(meta),
         Ok(meta) if meta.is_dir() => {
-            return Err(cannot("write", &io::Error::from_raw_os_error(libc::EISDIR)));
+            return Err(cannot(&io::Error::from_raw_os_error(libc::EISDIR)));
         }
         Ok(_) => {
             let file = OpenOptions::new()
                 .write(true)
                 .open(path)
-                .map_err(|e| cannot("open", &e))?;
+                .map_err(|e| cannot(&e))?;
             return Ok((file.into(), PendingFile { shown, place: None }));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(cannot("write", &e)),
+        Err(e) => return Err(cannot(&e)),
     };
     // Renaming needs no right to write the old file; refusing here keeps a read-only file what its owner meant it to be.
     if old
@@ -68,15 +109,15 @@ pub fn open_output(path: &Path, append: bool, tag: &str) -> Result<(OwnedFd, Pen
         .is_some_and(|meta| meta.permissions().readonly())
         && !is_root()
     {
-        return Err(cannot("write", &io::Error::from_raw_os_error(libc::EACCES)));
+        return Err(cannot(&io::Error::from_raw_os_error(libc::EACCES)));
     }
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
         Err(e) if e.kind() == io::ErrorKind::NotFound => path.to_owned(),
-        Err(e) => return Err(cannot("write", &e)),
+        Err(e) => return Err(cannot(&e)),
     };
     let beside = beside(&target, tag);
-    let file = create_new(&beside).map_err(|e| cannot("create a file beside", &e))?;
+    let file = create_new(&beside).map_err(|e| cannot(&e))?;
     if let Some(meta) = old {
         // Best effort, as install(1) and editors do: on a file system without permissions there is nothing to keep.
         let _ = file.set_permissions(fs::Permissions::from_mode(
@@ -128,11 +169,7 @@ fn describe(e: &io::Error, path: &Path) -> String {
             dir.display().to_string().escape_debug()
         );
     }
-    let text = e.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_lowercase(),
-        None => text,
-    }
+    reason(e)
 }
 
 impl PendingFile {
@@ -191,7 +228,7 @@ mod tests {
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let (fd, file) = open_output(&path, false, "t").unwrap();
+        let (fd, file) = open_output(&path, None, "t").unwrap();
         write(fd, "new");
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         file.commit().unwrap();
@@ -207,7 +244,7 @@ mod tests {
     fn without_a_commit_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let (fd, file) = open_output(&path, false, "t").unwrap();
+        let (fd, file) = open_output(&path, None, "t").unwrap();
         write(fd, "half");
         assert_eq!(names(dir.path()), [".out.t"]);
         drop(file);
@@ -220,7 +257,7 @@ mod tests {
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         fs::write(&real, "old").unwrap();
         std::os::unix::fs::symlink("real", &link).unwrap();
-        let (fd, file) = open_output(&link, false, "t").unwrap();
+        let (fd, file) = open_output(&link, None, "t").unwrap();
         write(fd, "new");
         file.commit().unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -228,20 +265,27 @@ mod tests {
     }
 
     #[test]
-    fn append_goes_in_place() {
+    fn append_goes_in_place_and_a_new_try_takes_back_what_the_last_one_did() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        for text in ["a", "b"] {
-            let (fd, file) = open_output(&path, true, "t").unwrap();
+        fs::write(&path, "old ").unwrap();
+        let mut appended = Appended::default();
+        let mut append = |unit, text| {
+            let by = Some((UnitId(unit), &mut appended));
+            let (fd, file) = open_output(&path, by, "t").unwrap();
             write(fd, text);
             drop(file);
-        }
-        assert_eq!(fs::read_to_string(&path).unwrap(), "ab");
+            fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(append(0, "half"), "old half");
+        assert_eq!(append(0, "whole "), "old whole ");
+        assert_eq!(append(1, "other "), "old whole other ");
+        assert_eq!(append(0, "again"), "old whole other again");
     }
 
     #[test]
     fn a_device_is_written_in_place() {
-        let (fd, file) = open_output(Path::new("/dev/null"), false, "t").unwrap();
+        let (fd, file) = open_output(Path::new("/dev/null"), None, "t").unwrap();
         write(fd, "x");
         file.commit().unwrap();
     }
@@ -250,12 +294,12 @@ mod tests {
     fn a_missing_directory_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("no");
-        let error = open_output(&missing.join("out"), false, "t").unwrap_err();
+        let error = open_output(&missing.join("out"), None, "t").unwrap_err();
         let (out, no) = (missing.join("out"), missing);
         assert_eq!(
             error,
             format!(
-                "cannot create a file beside \"{}\": there is no directory \"{}\"",
+                "file \"{}\": there is no directory \"{}\"",
                 out.display(),
                 no.display()
             )

@@ -15,7 +15,7 @@ use crate::event::{Exit, RunEvent, Usage, What};
 use crate::exec::crew::{Crew, Values};
 use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
-use crate::exec::files::PendingFile;
+use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::relays::{Carries, Relays};
@@ -155,6 +155,7 @@ pub struct Runner<'a> {
     pub(super) next_capture: u64,
 
     pub(super) files: HashMap<UnitId, Vec<PendingFile>>,
+    pub(super) appended: Appended,
     /// Units to commit as soon as their tees have ended.
     pub(super) committing: HashSet<UnitId>,
     /// What units with the sink `value` have written so far.
@@ -241,6 +242,7 @@ impl<'a> Runner<'a> {
             unwatched: VecDeque::new(),
             next_capture: 0,
             files: HashMap::new(),
+            appended: Appended::default(),
             committing: HashSet::new(),
             capturing: HashMap::new(),
             values: Values::default(),

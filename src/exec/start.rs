@@ -97,6 +97,7 @@ impl Runner<'_> {
             run_id,
             null,
             log_pipes,
+            appended,
             spill_dir,
             ..
         } = self;
@@ -113,6 +114,7 @@ impl Runner<'_> {
             plan,
             null: null.as_fd(),
             log_pipes,
+            appended,
             spill_dir,
             run_id,
             path: &path,

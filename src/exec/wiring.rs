@@ -20,8 +20,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::diagnostic::reason;
 use crate::exec::error::Error;
-use crate::exec::files::{PendingFile, open_output};
+use crate::exec::files::{Appended, PendingFile, open_output};
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::relays::Carries;
 use crate::plan::template::Template;
@@ -194,6 +195,8 @@ pub struct Context<'a> {
     pub plan: &'a Plan,
     /// `/dev/null`, open for reading and writing, shared by all.
     pub null: BorrowedFd<'a>,
+    /// For files that are appended to.
+    pub appended: &'a mut Appended,
     /// For logs.
     pub log_pipes: &'a mut LogPipes,
     /// For spill files.
@@ -379,17 +382,22 @@ fn wire_input(
 fn open_input(path: &Path) -> Result<File, String> {
     let cannot = |what: &str| {
         format!(
-            "cannot read \"{}\": {what}",
+            "file \"{}\": {what}",
             path.display().to_string().escape_debug()
         )
     };
     match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => return Err(cannot("it is a directory")),
+        Ok(meta) if meta.is_dir() => return Err(cannot("is a directory")),
         Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(cannot("no such file")),
-        Err(e) => return Err(cannot(&e.to_string())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(format!(
+                "no such file: \"{}\"",
+                path.display().to_string().escape_debug()
+            ));
+        }
+        Err(e) => return Err(cannot(&reason(&e))),
     }
-    File::open(path).map_err(|e| cannot(&e.to_string()))
+    File::open(path).map_err(|e| cannot(&reason(&e)))
 }
 
 /// A file in memory that holds `text`, to be read from its start.
@@ -426,7 +434,8 @@ fn wire_output(
         Sink::Stdout => Ok(same_as_stdout(wired)),
         Sink::File { path, append } => {
             let tag = format!("{}.{}", cx.run_id, id.0);
-            let (file, pending) = open_output(&(cx.path)(path), *append, &tag)
+            let append = append.then_some((id, &mut *cx.appended));
+            let (file, pending) = open_output(&(cx.path)(path), append, &tag)
                 .map_err(|why| WireError::Unit(id, why))?;
             wired.files.push(pending);
             Ok(Descriptor::own(file))
@@ -512,7 +521,7 @@ fn wire_tee(
         inputs: vec![RelayInput { fd: read, fate }],
         outputs,
         records: Records::Bytes,
-        max_record: u64::MAX,
+        max_record: None,
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Close,
         capacity,

@@ -703,7 +703,6 @@ fn waits(
 /// Queues with their settings. `spills` and kind follow when the graph is known.
 fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) -> Vec<Queue> {
     const CAPACITY: u64 = 256 << 10;
-    const MAX_RECORD: u64 = 16 << 20;
     let unsaid = spec::Queue::default();
     queues
         .0
@@ -725,7 +724,7 @@ fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) ->
                     QueueKind::Relayed
                 },
                 records,
-                max_record: said.max_record.map_or(MAX_RECORD, |size| size.0),
+                max_record: said.max_record.map(|size| size.0),
                 capacity: said.capacity.map_or(CAPACITY, |size| size.0),
                 merge: said.merge.unwrap_or_default(),
                 on_writer_failure: said.on_writer_failure.unwrap_or_default(),

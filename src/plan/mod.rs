@@ -308,8 +308,9 @@ pub struct Queue {
     pub kind: QueueKind,
     /// How its bytes are cut into records.
     pub records: crate::spec::Records,
-    /// Bytes of the longest record.
-    pub max_record: u64,
+    /// Bytes of the longest record, where the file says. Where it does not, [`settings::MAX_RECORD`] where procflow looks at
+    /// records anyway.
+    pub max_record: Option<u64>,
     /// Bytes held in memory; for a bare pipe its size.
     pub capacity: u64,
     /// How several writers are put together.

@@ -10,6 +10,9 @@ use crate::plan::template::{self, Template};
 use crate::plan::{Retry, Settings};
 use crate::spec::{Defaults, Limits, Process, Retries};
 
+/// Bytes of the longest record of a queue that does not say.
+pub const MAX_RECORD: u64 = 16 << 20;
+
 /// How long a node has between its `stop_signal` and SIGKILL, where nothing says otherwise.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Exit codes that mean "my reader has gone", where nothing says otherwise: a shell's SIGPIPE (128 + 13), and 120, Python's

@@ -20,6 +20,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::plan::settings::MAX_RECORD;
 use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::counts::{Counters, Counts};
 use crate::queue::framer::Framer;
@@ -39,9 +40,9 @@ pub struct RelaySpec {
     pub outputs: Vec<RelayOutput>,
     /// How the bytes are cut into records.
     pub records: Records,
-    /// Bytes of the longest record, terminator included. Where one writer's bytes go on as they come, as through a plain
-    /// pipe, nobody looks for records, and there is no bound.
-    pub max_record: u64,
+    /// Bytes of the longest record, terminator included. `None`: [`MAX_RECORD`], but where one writer's bytes go on as they
+    /// come, as through a plain pipe, nobody looks for records, and there is no bound.
+    pub max_record: Option<u64>,
     /// How several writers are put together.
     pub merge: Merge,
     /// Whether a writer's failure lets the data end, so that what a writer leaves unfinished must be held back.
@@ -305,10 +306,12 @@ enum Polled {
 impl Relay {
     fn new(spec: RelaySpec, events: RelayEvents, control: Arc<Control>) -> io::Result<Relay> {
         // Bytes of one writer that no failure can leave half delivered go on as they come, like through a plain pipe.
-        let framer = Framer::new(&spec.records, spec.max_record)
+        let max_record = spec.max_record.unwrap_or(MAX_RECORD);
+        let framer = Framer::new(&spec.records, max_record)
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
         let as_they_come = spec.inputs.len() == 1
             && spec.on_writer_failure == OnWriterFailure::Cancel
+            && spec.max_record.is_none()
             && !framer.is_counted();
         let framer = if as_they_come {
             Framer::bytes()
@@ -351,7 +354,7 @@ impl Relay {
                 .collect::<io::Result<_>>()?,
             merge: spec.merge,
             on_writer_failure: spec.on_writer_failure,
-            max_record: spec.max_record,
+            max_record,
             offer: None,
             missing: Vec::new(),
             turn: 0,

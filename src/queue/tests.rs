@@ -69,7 +69,7 @@ struct Shape {
     inputs: usize,
     outputs: usize,
     records: Records,
-    max_record: u64,
+    max_record: Option<u64>,
     merge: Merge,
     on_writer_failure: OnWriterFailure,
     capacity: usize,
@@ -82,7 +82,7 @@ impl Default for Shape {
             inputs: 1,
             outputs: 1,
             records: Records::Lines,
-            max_record: 16 << 20,
+            max_record: None,
             merge: Merge::Arrive,
             on_writer_failure: OnWriterFailure::Cancel,
             capacity: 256 * 1024,
@@ -511,7 +511,7 @@ fn a_record_too_long_is_its_writers_fault() {
     for on_writer_failure in [OnWriterFailure::Cancel, OnWriterFailure::Close] {
         let shape = Shape {
             inputs: 2,
-            max_record: 1024,
+            max_record: Some(1024),
             on_writer_failure,
             ..Shape::default()
         };
@@ -685,7 +685,7 @@ fn a_shared_output_keeps_its_flags() {
             spill: None,
         }],
         records: Records::Lines,
-        max_record: 1 << 20,
+        max_record: Some(1 << 20),
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Cancel,
         capacity: 0,

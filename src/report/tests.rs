@@ -83,7 +83,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 readers: vec![UnitId(*reader)],
                 kind: QueueKind::Relayed,
                 records: crate::spec::Records::Lines,
-                max_record: 1 << 24,
+                max_record: None,
                 capacity: 1 << 18,
                 merge: crate::spec::Merge::Arrive,
                 on_writer_failure: crate::spec::OnWriterFailure::Cancel,

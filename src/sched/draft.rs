@@ -203,7 +203,7 @@ impl Draft {
             readers: queue.readers.iter().map(|r| UnitId(*r)).collect(),
             kind: QueueKind::Relayed,
             records: Records::Lines,
-            max_record: 1,
+            max_record: None,
             capacity: 1,
             merge: Merge::Arrive,
             on_writer_failure: if queue.close {

@@ -733,6 +733,115 @@ fn a_value_is_offered_to_the_nodes_that_come_after() {
     .stdout("<a b\n>");
 }
 
+/// What a node without output says, and one that was left out or may fail, is nothing: no reason for another to fail.
+#[test]
+fn a_value_of_nothing_is_an_empty_string() {
+    Pipeline::new(
+        r#"
+        [process.silent]
+        command = ["true"]
+        stdout = "value"
+        [process.left-out]
+        command = ["echo", "not this"]
+        stdout = "value"
+        [process.fails]
+        script = "exit 1"
+        stdout = "value"
+        allow_failure = true
+        [process.tell]
+        command = ["printf", "[%s]", "${{ value.silent }}", "${{ value.left-out }}", "${{ value.fails }}"]
+        stdout = ["inherit", { file = "told-${{ value.silent }}" }]
+        after = ["silent", "left-out", "fails"]
+        "#,
+    )
+    .args(["--skip", "left-out"])
+    .run()
+    .stdout("[][][]")
+    .file("told-", "[][][]")
+    .nodes([
+        ("silent", "succeeded"),
+        ("left-out", "skipped: --skip"),
+        ("fails", "failed: exit 1"),
+        ("tell", "succeeded"),
+    ]);
+}
+
+#[test]
+fn a_record_that_is_too_long_fails_its_writer_with_one_reader_and_with_two() {
+    for readers in ["", "[process.second]\ncommand = [\"cat\"]\nstdin = \"q\"\n"] {
+        let deliver = if readers.is_empty() {
+            ""
+        } else {
+            "deliver = \"copy\""
+        };
+        let ran = Pipeline::new(&format!(
+            r#"
+            [process.write]
+            script = "printf '%5000s\\n' x"
+            stdout = "q"
+            [process.first]
+            command = ["cat"]
+            stdin = "q"
+            {readers}
+            [queue.q]
+            max_record = "4KiB"
+            {deliver}
+            "#
+        ))
+        .run()
+        .exit(1);
+        let why = "failed: a record of queue `q` is longer than max_record (4 KiB), after 0 bytes";
+        let ran = ran
+            .node("write", why)
+            .node("first", "cancelled: writer write failed");
+        if !readers.is_empty() {
+            drop(ran.node("second", "cancelled: writer write failed"));
+        }
+    }
+}
+
+#[test]
+fn a_record_cut_off_at_its_writers_end_fails_it() {
+    Pipeline::new(
+        r#"
+        [process.write]
+        script = "printf '\\000\\000\\000\\004four\\000\\000\\000\\004two'"
+        stdout = "q"
+        [process.read]
+        command = ["cat"]
+        stdin = "q"
+        stdout = { file = "read" }
+        [queue.q]
+        records = "length32"
+        "#,
+    )
+    .run()
+    .no_file("read")
+    .nodes([
+        (
+            "write",
+            "failed: the last record of queue `q` is cut off after 7 bytes of it, 8 bytes into the data",
+        ),
+        ("read", "cancelled: writer write failed"),
+    ])
+    .exit(1);
+}
+
+#[test]
+fn what_a_failed_try_has_appended_is_taken_back() {
+    Pipeline::new(
+        r#"
+        [process.a]
+        script = "seq 3; test $PROCFLOW_ATTEMPT = 2"
+        stdout = { file = "o", append = true }
+        retries = { max = 3, delay = "1ms" }
+        "#,
+    )
+    .with_file("o", "old\n")
+    .run()
+    .file("o", "old\n1\n2\n3\n");
+}
+
 #[test]
 fn a_value_of_more_than_64_kib_fails_its_node() {
     Pipeline::new(
