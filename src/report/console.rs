@@ -238,9 +238,9 @@ impl Console {
             Output::Prefixed => {
                 let layout = self.layout(view);
                 let name = Label::of(view.plan, unit).to_string();
-                let name = match self.look.size {
+                let name = match self.look.columns {
                     None => name,
-                    Some((width, _)) => {
+                    Some(width) => {
                         let room = (usize::from(width) / 3).max(20);
                         shortened(&name, room, self.look.unicode)
                     }
@@ -383,7 +383,7 @@ impl Reporter for Console {
     fn resume(&mut self) {
         self.suspended = false;
         self.drawn = None;
-        if let Some((width, _)) = self.terminal.look().size {
+        if let (Some(_), Some((width, _))) = (&self.bars, self.terminal.look().size) {
             // A line that was begun (a prompt) is left as it is, and nothing is where no line was begun: the spaces fill the row,
             // or, if something stands in it, reach into the next; the start of the row where they end is that of an empty one.
             let spaces = " ".repeat(usize::from(width));
@@ -402,7 +402,7 @@ impl Reporter for Console {
             .ended
             .is_some_and(|(_, exit)| exit == crate::exit::ExitCode::Success);
         if self.progress != Progress::None {
-            let width = self.look.size.map(|(width, _)| usize::from(width));
+            let width = self.look.columns.map(usize::from);
             table::table(&mut self.pending, view, paint, width, self.look.unicode);
         }
         if self.progress != Progress::None || !well {

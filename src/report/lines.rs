@@ -30,7 +30,7 @@ impl Layout {
     /// For the names of this plan, as wide as the screen is now.
     pub fn new(view: &View<'_>, look: Look) -> Self {
         // Beside the name a line has its counter, state, time and reason. A narrow screen has no columns to give away.
-        let room = look.size.map_or(WIDEST_NAME, |(width, _)| {
+        let room = look.columns.map_or(WIDEST_NAME, |width| {
             usize::from(width).saturating_sub(40).max(8)
         });
         let widest = (0..view.plan.units.len())

@@ -38,8 +38,10 @@ enum Out {
 /// What the other side can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// It is a terminal, with so many columns and rows.
+    /// It is a terminal whose cursor can be moved, with so many columns and rows.
     pub size: Option<(u16, u16)>,
+    /// It breaks lines after so many columns: `size`'s, or a dumb terminal's.
+    pub columns: Option<u16>,
     /// It shows colours, and the user wants them.
     pub colour: bool,
     /// It shows more than ASCII.
@@ -55,6 +57,8 @@ pub struct Wishes {
     pub force_color: bool,
     /// `TERM` is `dumb`.
     pub dumb: bool,
+    /// `CI` is set, and neither `0` nor `false`: what is a terminal there is kept as a log.
+    pub ci: bool,
     /// The first set one of `LC_ALL`, `LC_CTYPE` and `LANG` names UTF-8.
     pub utf8: bool,
 }
@@ -72,6 +76,7 @@ impl Wishes {
             no_color: set("NO_COLOR").is_some(),
             force_color: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
             dumb: set("TERM").is_some_and(|value| value == "dumb"),
+            ci: set("CI").is_some_and(|value| !matches!(&*value, "0" | "false")),
             utf8: locale.contains("utf-8") || locale.contains("utf8"),
         }
     }
@@ -85,12 +90,13 @@ impl Terminal {
     pub fn new(fd: impl AsFd, wishes: &Wishes) -> io::Result<Self> {
         let fd: OwnedFd = fd.as_fd().try_clone_to_owned()?;
         // terminal_size says nothing of a terminal that does not know its size (0 columns), as of a pipe: lines then.
-        let size = terminal_size::terminal_size_of(&fd)
-            .map(|(width, height)| (width.0, height.0))
-            .filter(|_| !wishes.dumb);
-        let colour = !wishes.no_color && (wishes.force_color || size.is_some());
+        let known = terminal_size::terminal_size_of(&fd).map(|(width, height)| (width.0, height.0));
+        let size = known.filter(|_| !wishes.dumb);
+        let live = size.is_some() && !wishes.ci;
+        let colour = !wishes.no_color && (wishes.force_color || live);
         let look = Look {
             size,
+            columns: known.map(|(columns, _)| columns),
             colour,
             unicode: wishes.utf8,
         };
@@ -120,6 +126,7 @@ impl Terminal {
             Out::Gone,
             Look {
                 size: None,
+                columns: None,
                 colour: false,
                 unicode: false,
             },
@@ -147,10 +154,11 @@ impl Terminal {
     /// What the other side can show; the size as it is now.
     pub fn look(&self) -> Look {
         let mut inner = self.lock();
-        if let (Out::Fd(fd), Some(_)) = (&inner.out, inner.look.size)
+        if let (Out::Fd(fd), Some(_)) = (&inner.out, inner.look.columns)
             && let Some((width, height)) = terminal_size::terminal_size_of(fd)
         {
-            inner.look.size = Some((width.0, height.0));
+            inner.look.columns = Some(width.0);
+            inner.look.size = inner.look.size.map(|_| (width.0, height.0));
         }
         inner.look
     }

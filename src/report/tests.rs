@@ -104,6 +104,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 pub(super) const PLAIN: Look = Look {
+    columns: None,
     size: None,
     colour: false,
     unicode: true,
