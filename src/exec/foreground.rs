@@ -41,6 +41,8 @@ pub(super) struct Foreground {
     given: Option<Option<Termios>>,
     /// Readers to which procflow itself has sent a signal: what they end of says nothing of the user.
     asked: HashSet<UnitId>,
+    /// The first reader has been stopped by a read, and left so.
+    left: bool,
     /// Units that write to the screen, or read from it, themselves.
     users: HashSet<UnitId>,
     /// The shell, or another job of it, is in the foreground.
@@ -63,6 +65,7 @@ impl Foreground {
             readers: VecDeque::new(),
             given: None,
             asked: HashSet::new(),
+            left: false,
             users: HashSet::new(),
             background: false,
             looked: Duration::ZERO,
@@ -124,8 +127,12 @@ impl Runner<'_> {
         let modes = tcgetattr(stdin()).ok();
         if foreground(stdin(), live.child.pid()) {
             front.given = Some(modes);
-            // It may have read from the background already, and been stopped.
-            self.continue_first();
+            if std::mem::take(&mut front.left) {
+                self.continue_first();
+            }
+            // It may have read from the background already, and been stopped: no SIGCONT without a look, which would undo a
+            // Ctrl-Z that was typed in this moment.
+            self.look_for_stop();
         }
     }
 
@@ -152,12 +159,13 @@ impl Runner<'_> {
         front.readers.retain(|reader| *reader != unit);
         let asked = front.asked.remove(&unit);
         if first {
+            front.left = false;
             let had = front.given.is_some();
             let modes = self.take_terminal_back();
             if let Some(Exit::Signal { number, .. }) = exit {
                 // It had no time to set them back. (One that ends by itself may mean to leave them so, as stty(1) does.)
                 if let Some(modes) = modes {
-                    let _ = tcsetattr(stdin(), SetArg::TCSADRAIN, &modes);
+                    let _ = tcsetattr(stdin(), SetArg::TCSANOW, &modes);
                 }
                 if had && !asked {
                     self.interrupted(number);
@@ -201,7 +209,9 @@ impl Runner<'_> {
                 return self.continue_first();
             }
             // It wants to read, and the run is in the background: as any job, it waits there for `fg`.
-            if !self.foreground.orphaned {
+            if self.foreground.orphaned {
+                self.foreground.left = true;
+            } else {
                 signal_job(libc::SIGTSTP);
             }
         } else if had {

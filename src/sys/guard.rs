@@ -273,6 +273,7 @@ impl Guard<'_> {
     fn end(&self, status: c_int) -> ! {
         // SAFETY: no memory is touched. SIGCHLD alone ends the wait in `kill_all`.
         kill_all(c"/proc/thread-self/children", self.strangers);
+        take_terminal_back();
         if libc::WIFEXITED(status) {
             // SAFETY: nothing is left to be done.
             unsafe { libc::_exit(libc::WEXITSTATUS(status)) };
@@ -287,6 +288,18 @@ impl Guard<'_> {
         die_by(signal);
         // SAFETY: nothing is left to be done.
         unsafe { libc::_exit(128 + signal) }
+    }
+}
+
+/// Where the terminal was given to a node ([`foreground`]) that is gone now, makes this process's group its foreground again: a script
+/// that started us can't read it otherwise. (A runner that ends in order has done it.)
+fn take_terminal_back() {
+    // SAFETY: no memory is touched; descriptor 0 is open for as long as the process lives, since Origin::capture.
+    unsafe {
+        let (group, own) = (libc::tcgetpgrp(0), libc::getpgrp());
+        if group > 0 && group != own && Errno::result(libc::kill(-group, 0)) == Err(Errno::ESRCH) {
+            foreground(BorrowedFd::borrow_raw(0), own);
+        }
     }
 }
 

@@ -19,3 +19,4 @@ mod kill;
 mod pipelines;
 mod signals;
 mod streams;
+mod terminal;

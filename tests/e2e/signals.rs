@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::pty::openpty;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 
 use crate::support::{LIMIT, PROCFLOW, Pipeline, process_state, read_fifo, wait_for};
@@ -100,15 +101,24 @@ fn a_hangup_that_was_ignored_stays_ignored() {
 }
 
 /// A terminal of its own, with a shell (or procflow itself) as the leader of the session in it.
-struct Terminal {
+pub struct Terminal {
     master: File,
     child: Child,
+    /// What [`Terminal::until`] has read.
+    seen: String,
 }
 
 impl Terminal {
     /// Starts a command as the leader of a new session, with a new terminal as its standard streams.
-    fn start(pipeline: &Pipeline, line: &[&str]) -> Self {
-        let pty = openpty(None, None).unwrap();
+    pub fn start(pipeline: &Pipeline, line: &[&str]) -> Self {
+        // Without a size a terminal gets no bars.
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None).unwrap();
         let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let mut command = Command::new("setsid");
         command
@@ -132,20 +142,46 @@ impl Terminal {
         Terminal {
             master: File::from(pty.master),
             child,
+            seen: String::new(),
         }
     }
 
     /// Types.
-    fn type_keys(&mut self, keys: &[u8]) {
+    pub fn type_keys(&mut self, keys: &[u8]) {
         self.master.write_all(keys).unwrap();
     }
 
-    /// Everything that was shown until the last process left the terminal.
-    fn finish(mut self) -> (String, std::process::ExitStatus) {
+    /// Waits until this is shown, after what has been waited for before; gives what was shown on the way.
+    pub fn until(&mut self, text: &str) -> String {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            let left = LIMIT.saturating_sub(start.elapsed());
+            let mut ends = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut ends, PollTimeout::try_from(left).unwrap()).unwrap();
+            let from = self
+                .seen
+                .floor_char_boundary(self.seen.len().saturating_sub(400));
+            let last = &self.seen[from..];
+            assert!(ready > 0, "{text:?} does not come; the last was {last:?}");
+            let mut buffer = [0; 4096];
+            let length = self.master.read(&mut buffer).unwrap_or(0);
+            assert!(length > 0, "{text:?} does not come; the last was {last:?}");
+            self.seen
+                .push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    }
+
+    /// Everything that was shown until the last process left the terminal, after what has been waited for before.
+    pub fn finish(mut self) -> (String, std::process::ExitStatus) {
         let mut reader = self.master.try_clone().unwrap();
+        let seen = std::mem::take(&mut self.seen);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let mut shown = Vec::new();
+            let mut shown = seen.into_bytes();
             let mut buffer = [0; 4096];
             // When nobody has the other side any more, reading it is an error (EIO).
             while let Ok(length) = reader.read(&mut buffer) {
@@ -370,7 +406,7 @@ fn no_timeout_counts_the_time_that_a_run_stood_still() {
 }
 
 /// The mark in the environment of a pipeline's run.
-fn mark(pipeline: &Pipeline) -> String {
+pub fn mark(pipeline: &Pipeline) -> String {
     let command = pipeline.command();
     let mark = command
         .get_envs()
