@@ -114,26 +114,34 @@ impl Runner<'_> {
         }
     }
 
-    /// Gives the terminal to the first reader, if it is ours to give.
+    /// Gives the terminal to the first reader, and sees to it that it runs.
     fn give_to_first(&mut self) {
-        let front = &mut self.foreground;
-        if front.given.is_some() || foreground_group(stdin()) != Some(front.home) {
-            return;
-        }
-        let first = front.readers.front();
-        let Some(live) = first.and_then(|unit| self.live.get(unit)) else {
-            return;
-        };
-        let modes = tcgetattr(stdin()).ok();
-        if foreground(stdin(), live.child.pid()) {
-            front.given = Some(modes);
-            if std::mem::take(&mut front.left) {
+        if self.lend() {
+            if std::mem::take(&mut self.foreground.left) {
                 self.continue_first();
             }
             // It may have read from the background already, and been stopped: no SIGCONT without a look, which would undo a
             // Ctrl-Z that was typed in this moment.
             self.look_for_stop();
         }
+    }
+
+    /// Gives the terminal to the first reader, if it is ours to give. True where it was.
+    fn lend(&mut self) -> bool {
+        let front = &mut self.foreground;
+        if front.given.is_some() || foreground_group(stdin()) != Some(front.home) {
+            return false;
+        }
+        let first = front.readers.front();
+        let Some(live) = first.and_then(|unit| self.live.get(unit)) else {
+            return false;
+        };
+        let modes = tcgetattr(stdin()).ok();
+        if !foreground(stdin(), live.child.pid()) {
+            return false;
+        }
+        front.given = Some(modes);
+        true
     }
 
     fn continue_first(&mut self) {
@@ -226,10 +234,12 @@ impl Runner<'_> {
         self.take_terminal_back();
     }
 
-    /// The run goes on, in the foreground or not.
+    /// The run goes on, in the foreground or not. All units are continued after this.
     pub(super) fn get_terminal_back(&mut self, stopped: Duration) {
         self.foreground.orphaned = stopped < SHORTEST_STOP;
-        self.give_to_first();
+        self.foreground.left = false;
+        // No look at the reader: it still stands, by our own SIGSTOP, which is not to be taken for another Ctrl-Z.
+        self.lend();
         self.foreground.background = false;
         self.look_for_background();
         self.show_again();

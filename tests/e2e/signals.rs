@@ -1,15 +1,17 @@
 //! Ctrl-C, Ctrl-Z and the signals that ask procflow to end: everything is stopped, the report is written, and procflow ends
 //! by the same signal.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{Winsize, openpty};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 
 use crate::support::{LIMIT, PROCFLOW, Pipeline, process_state, read_fifo, wait_for};
@@ -111,15 +113,21 @@ pub struct Terminal {
 impl Terminal {
     /// Starts a command as the leader of a new session, with a new terminal as its standard streams.
     pub fn start(pipeline: &Pipeline, line: &[&str]) -> Self {
+        // Not by openpty, whose descriptors the programs of other tests would inherit: then a terminal never hangs up.
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let terminal = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_NOCTTY)
+            .open(ptsname_r(&master).unwrap())
+            .unwrap();
+        let slave = || Stdio::from(terminal.try_clone().unwrap());
         // Without a size a terminal gets no bars.
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(Some(&size), None).unwrap();
-        let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let size = ["rows", "24", "columns", "80"];
+        let sized = Command::new("stty").args(size).stdin(slave()).status();
+        assert!(sized.unwrap().success());
         let mut command = Command::new("setsid");
         command
             .args(["--ctty", "--wait"])
@@ -133,14 +141,10 @@ impl Terminal {
             };
         }
         command.env("TERM", "xterm").env("PROCFLOW", PROCFLOW);
-        command
-            .stdin(slave(&pty.slave))
-            .stdout(slave(&pty.slave))
-            .stderr(slave(&pty.slave));
+        command.stdin(slave()).stdout(slave()).stderr(slave());
         let child = command.spawn().unwrap();
-        drop(pty.slave);
         Terminal {
-            master: File::from(pty.master),
+            master: File::from(master.as_fd().try_clone_to_owned().unwrap()),
             child,
             seen: String::new(),
         }

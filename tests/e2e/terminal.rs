@@ -1,5 +1,8 @@
 //! Nodes that read the terminal themselves, and the screen at Ctrl-Z, `fg` and `bg`: as with a job of a shell.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::{Signal, kill};
@@ -28,9 +31,22 @@ fn read(pipeline: &Pipeline, name: &str) -> String {
     std::fs::read_to_string(pipeline.path(name)).unwrap()
 }
 
-/// Lets the node go on that waits at `go`; waits itself until one does.
+/// Lets the node go on that waits at `go`.
 fn release(pipeline: &Pipeline) {
-    std::fs::write(pipeline.path("go"), "go\n").unwrap();
+    release_at(pipeline, "go");
+}
+
+/// Lets the node go on that waits at this fifo, when one does.
+fn release_at(pipeline: &Pipeline, name: &str) {
+    let mut go = wait_for("a node that waits at a fifo", || {
+        // Without a reader it fails, and does not wait.
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(pipeline.path(name))
+            .ok()
+    });
+    go.write_all(b"go\n").unwrap();
 }
 
 /// The pid of the node that asks, when it does.
@@ -42,6 +58,12 @@ fn goes_on(node: i32) {
     wait_for("the node to go on", || {
         (process_state(node) != Some('T')).then_some(())
     });
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn stands_still(node: i32) {
@@ -105,9 +127,7 @@ fn the_terminal_comes_back_from_a_runner_that_was_killed() {
         "\"$PROCFLOW\" run pipeline.toml; echo ended=$?; read line; echo \"shell got $line\"";
     let mut terminal = Terminal::start(&pipeline, &["sh", "-c", script]);
     let node = asked(&pipeline);
-    let stat = std::fs::read_to_string(format!("/proc/{node}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let runner: i32 = fields.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let runner = parent(node);
     kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
     terminal.until("ended=137");
     terminal.type_keys(b"this\n");
@@ -144,6 +164,26 @@ fn ctrl_z_at_a_node_that_reads_the_terminal_stops_the_run() {
     let mut terminal = Terminal::start(&pipeline, &["sh", "-c", script]);
     let node = asked(&pipeline);
     terminal.type_keys(b"\x1a");
+    let said = read_fifo(&pipeline.path("stopped"), 1);
+    assert_eq!(said, [(128 + Signal::SIGTSTP as i32).to_string()]);
+    stands_still(node);
+    terminal.type_keys(b"for the shell\n");
+    goes_on(node);
+    terminal.type_keys(b"me\n");
+    release(&pipeline);
+    terminal.until("ended=0");
+    assert_eq!(read(&pipeline, "out"), "got me\n");
+}
+
+/// procflow itself is stopped, and stops the node: `fg` continues both, once and for all.
+#[test]
+fn a_run_that_is_stopped_while_a_node_reads_goes_on_at_fg() {
+    let pipeline = asking();
+    let script = "set -m; \"$PROCFLOW\" run pipeline.toml; echo $? > stopped; read line; fg > /dev/null; echo ended=$?";
+    let mut terminal = Terminal::start(&pipeline, &["sh", "-c", script]);
+    let node = asked(&pipeline);
+    let guard = parent(parent(node));
+    kill(Pid::from_raw(guard), Signal::SIGTSTP).unwrap();
     let said = read_fifo(&pipeline.path("stopped"), 1);
     assert_eq!(said, [(128 + Signal::SIGTSTP as i32).to_string()]);
     stands_still(node);
@@ -225,13 +265,14 @@ fn ctrl_z_leaves_a_clean_screen() {
 #[test]
 fn no_bars_are_drawn_in_the_background() {
     let pipeline = Pipeline::new(
-        "[process.a]\nscript = \"echo begun; read go < go; echo more; read go < go\"\n",
+        "[process.a]\nscript = \"echo begun; read go < first; echo more; read go < go\"\n",
     )
+    .with_fifo("first")
     .with_fifo("go");
     let script = "set -m; \"$PROCFLOW\" run pipeline.toml & read line; fg; echo ended=$?";
     let mut terminal = Terminal::start(&pipeline, &["sh", "-c", script]);
     let mut shown = terminal.until("begun");
-    release(&pipeline);
+    release_at(&pipeline, "first");
     // Bars would stand between the two.
     shown += &terminal.until("more");
     assert!(!shown.contains("running"), "{shown:?}");
