@@ -174,7 +174,7 @@ fn run_plan(
     let parts = Parts {
         plan: &plan,
         sched: Scheduler::new(&plan, jobs, memory, on_failure, seed(&id)),
-        crew: Crew::new(Arc::clone(&plan), &id, origin, machine::cpus())
+        crew: Crew::new(Arc::clone(&plan), &id, origin)
             .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
         watch,
         guard: Some(guard),

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use crate::exec::launch::{Launcher, StartError};
 use crate::plan::{NodeId, Plan, UnitId};
+use crate::sys::machine::cpus;
 use crate::sys::process::{Child, Origin};
 
 /// So many threads help at most: beyond that the kernel's own locks are what they wait for.
@@ -45,8 +46,8 @@ pub struct Crew {
     launcher: Launcher<Arc<Plan>>,
     desk: Arc<Desk>,
     helpers: Vec<JoinHandle<()>>,
-    /// More would not help.
-    most: u32,
+    /// More would not help; not known before somebody asks, since it means a look at cgroups.
+    most: Option<u32>,
     done: Receiver<(usize, Done)>,
     /// For helpers to come. Each has one of its own, so that there is an error to read when the last has gone.
     sender: Option<Sender<(usize, Done)>>,
@@ -92,12 +93,12 @@ impl Desk {
 }
 
 impl Crew {
-    /// The loop alone; helpers come with the first jobs that need them. `cpus`: how many this process may use. This process must
+    /// The loop alone; helpers come with the first jobs that need them. This process must
     /// run in the pipeline's directory: most nodes do, and going there takes a tenth of what starting a small one takes.
     ///
     /// # Errors
     /// As [`Launcher::new`].
-    pub fn new(plan: Arc<Plan>, run_id: &str, origin: Origin, cpus: u32) -> io::Result<Self> {
+    pub fn new(plan: Arc<Plan>, run_id: &str, origin: Origin) -> io::Result<Self> {
         let (sender, done) = channel();
         Ok(Crew {
             launcher: Launcher::new(Arc::clone(&plan), run_id, origin.clone())?.at_home(),
@@ -106,7 +107,7 @@ impl Crew {
             origin,
             desk: Arc::default(),
             helpers: Vec::new(),
-            most: cpus.saturating_sub(1).min(HELPERS),
+            most: None,
             done,
             sender: Some(sender),
         })
@@ -129,6 +130,12 @@ impl Crew {
             done[number] = work(&mut self.launcher, &job, &values);
             missing -= 1;
         }
+        if done.len() == 1 {
+            // The kernel wakes us as soon as the new program is loaded, on the CPU on which it is about to run, and an idle CPU
+            // then pulls it over to cold caches. What we have to do can wait until a short one has ended: in a chain, a third
+            // less time.
+            std::thread::yield_now();
+        }
         while missing > 0 {
             match self.done.recv() {
                 Ok((number, result)) => done[number] = result,
@@ -141,13 +148,19 @@ impl Crew {
 
     /// Sees to it that so many helpers are there, as far as they help; how many can be woken.
     fn get_help(&mut self, wanted: usize) -> usize {
-        let wanted = wanted.min(self.most as usize);
+        if wanted == 0 {
+            return 0;
+        }
+        let most = *self
+            .most
+            .get_or_insert_with(|| cpus().saturating_sub(1).min(HELPERS));
+        let wanted = wanted.min(most as usize);
         while self.helpers.len() < wanted {
             match self.helper() {
                 Ok(helper) => self.helpers.push(helper),
                 Err(_) => {
                     // No thread, no memory: it goes without.
-                    self.most = u32::try_from(self.helpers.len()).unwrap_or(0);
+                    self.most = u32::try_from(self.helpers.len()).ok();
                     self.sender = None;
                     break;
                 }

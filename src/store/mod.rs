@@ -3,8 +3,7 @@
 //! ```text
 //! .procflow/            0700, beside the pipeline (or --state-dir)
 //!   .gitignore          *
-//!   runs/ID/            one run; IDs sort by time
-//!     lock              flock(2)ed while the run lives
+//!   runs/ID/            one run, flock(2)ed while it lives; IDs sort by time
 //!     pipeline.toml     the text that was run
 //!     events.jsonl      report.json
 //!     logs/NODE.out     logs/NODE.err     made when there is something to write

@@ -120,9 +120,9 @@ impl RunDir {
         let (id, dir) = make_run(&runs, &runs_path, now)?;
         let path = runs_path.join(id.as_str());
 
-        let lock = create_file(&dir, "lock", &path)?;
-        lock.try_lock()
-            .map_err(|e| Error::io("lock", path.join("lock"), e))?;
+        // flock(2) takes a directory as well as a file; one file less for each run to make and to remove.
+        let lock = File::from(dir.try_clone().map_err(|e| Error::io("open", &path, e))?);
+        lock.try_lock().map_err(|e| Error::io("lock", &path, e))?;
         let mut copy = create_file(&dir, "pipeline.toml", &path)?;
         copy.write_all(pipeline_text)
             .map_err(|e| Error::io("write", path.join("pipeline.toml"), e))?;
@@ -344,22 +344,12 @@ fn run_names(runs: &OwnedFd) -> io::Result<Vec<String>> {
 /// Removes a run that does not live.
 fn remove_run(runs: &OwnedFd, name: &str) -> nix::Result<()> {
     let dir = openat(runs, name, dir_flags(), Mode::empty())?;
-    // Without its lock file it is a run that is just being made, or was half removed: the first is young, and the oldest are
-    // looked at only.
-    let lock = match openat(
-        &dir,
-        "lock",
-        OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(lock) => Some(File::from(lock)),
-        Err(Errno::ENOENT) => None,
-        Err(e) => return Err(e),
-    };
-    if lock.as_ref().is_some_and(|lock| lock.try_lock().is_err()) {
+    // One that is just being made is not locked yet; but that one is young, and only the oldest are looked at.
+    let dir = File::from(dir);
+    if dir.try_lock().is_err() {
         return Ok(());
     }
-    remove_tree(&dir)?;
+    remove_tree(&OwnedFd::from(dir))?;
     unlinkat(runs, name, UnlinkatFlags::RemoveDir)
 }
 

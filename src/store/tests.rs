@@ -72,7 +72,6 @@ fn a_run_leaves_what_the_manual_says_and_only_for_its_user() {
         (".procflow/runs".to_owned(), 0o700),
         (below(""), 0o700),
         (below("/events.jsonl"), 0o600),
-        (below("/lock"), 0o600),
         (below("/logs"), 0o700),
         (below("/logs/sort.out"), 0o600),
         (below("/logs/x[a=.._..]~2.err"), 0o600),

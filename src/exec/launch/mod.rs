@@ -123,11 +123,13 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             values,
         };
         let argv = known.argv(unit)?;
-        let cwd = self
-            .plan
-            .dir
-            .join(known.resolve(&unit.settings.cwd)?.as_ref());
-        let cwd: PathBuf = cwd.components().collect();
+        let cwd = known.resolve(&unit.settings.cwd)?;
+        let at_home = self.at_home && matches!(&*cwd, "" | ".");
+        // Without `.` and doubled slashes, as it is shown.
+        let cwd: PathBuf = match at_home {
+            true => self.plan.dir.clone(),
+            false => self.plan.dir.join(cwd.as_ref()).components().collect(),
+        };
         let before = self
             .values_before
             .get(unit.node.index())
@@ -153,7 +155,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
                 program: &program.file,
                 argv: &argv,
                 env: &env_list,
-                cwd: (!(self.at_home && cwd == self.plan.dir)).then_some(&*cwd_path),
+                cwd: (!at_home).then_some(&*cwd_path),
                 fds,
                 limits: &unit.settings.limits,
                 nice: unit.settings.nice,
