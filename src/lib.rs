@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The modules stand in the order of that flow. Imports point one way: `cli` uses everything below it; `exec` uses
-//! `sched`, `plan`, `queue`, `store`, `sys`, `event` and `report`; `sched` uses only `plan` and `event`; `plan` uses
+//! `sched`, `plan`, `queue`, `store`, `sys`, `event` and `report`, and as `store` and `report` do, the words of `diagnostic`
+//! for what the system says; `sched` uses only `plan` and `event`; `plan` uses
 //! `spec` and `diagnostic`; `sys` uses nothing of ours. A test reads the `use crate::` lines and holds them to it.
 
 pub mod cli;

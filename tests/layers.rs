@@ -31,7 +31,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "exec",
         &[
-            "sched", "plan", "spec", "queue", "store", "sys", "event", "exit", "report",
+            "sched",
+            "plan",
+            "spec",
+            "queue",
+            "store",
+            "sys",
+            "event",
+            "exit",
+            "report",
+            "diagnostic",
         ],
     ),
     (
