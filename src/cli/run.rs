@@ -144,6 +144,7 @@ fn run_plan(
         now,
     )
     .map_err(|e| Error::Broken(e.to_string()))?;
+    let dir = Arc::new(dir);
     let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
     let id = dir.id().to_string();
     let jobs = jobs(args, &plan);
@@ -192,8 +193,18 @@ fn run_plan(
         jobs,
     });
     // While the first processes run, there is time to tidy up.
-    let ended = runner.run(|| dir.prune()).map_err(|e| broken(&e))?;
-    finish(args, &plan, &dir, ended)
+    let mut pruning = None;
+    let ended = runner
+        .run(|| pruning = dir.prune_meanwhile())
+        .map_err(|e| broken(&e))?;
+    let exit = finish(args, &plan, &dir, ended)?;
+    if dir.is_crowded()
+        && let Some(pruning) = pruning
+    {
+        // A panic in it is told of by the runtime; runs that are left are no reason for more.
+        let _ = pruning.join();
+    }
+    Ok(exit)
 }
 
 /// The arguments for a process that is about to go to another directory.

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::dir::Dir;
@@ -21,6 +23,9 @@ use crate::store::{Error, Logs};
 
 /// How many runs are kept.
 const KEEP: usize = 20;
+
+/// So many more may be there for a while.
+const SLACK: usize = 4;
 
 /// Steps of the last part of a [`RunId`] in a second.
 const STEPS: u64 = 1 << 16;
@@ -188,8 +193,21 @@ impl RunDir {
             .map_err(|e| Error::io("put in place", &path, e))
     }
 
-    /// Removes all but the last 20 runs, never one that lives. It costs nothing else than a look at the directory where there
-    /// are no more than that; call it while there is something to wait for.
+    /// [`RunDir::prune`] in a thread of its own: removing a run can take longer than a small one runs, since a disk may have a
+    /// say in it.
+    pub fn prune_meanwhile(self: &Arc<Self>) -> Option<JoinHandle<()>> {
+        let dir = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("prune".to_owned());
+        // Without a thread the next run prunes.
+        thread.spawn(move || dir.prune()).ok()
+    }
+
+    /// The run has ended: whether what is left to prune is worth waiting for, and not just left for the next run.
+    pub fn is_crowded(&self) -> bool {
+        run_names(&self.runs).is_ok_and(|names| names.len() > KEEP + SLACK)
+    }
+
+    /// Removes all but the last 20 runs, never one that lives.
     ///
     /// Runs that cannot be removed are left for the next time: that is no reason to end this run.
     pub fn prune(&self) {
