@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use procflow::sys::guard::{self, Notice};
-use procflow::sys::process::{Child, Image, Origin, Spawner, reap_orphans};
+use procflow::sys::process::{Child, Image, NextEnded, Origin, Spawner, next_ended, reap_orphan};
 use procflow::sys::signals::{Signals, die_by, stop_self};
 
 fn main() {
@@ -160,7 +160,11 @@ fn probe() -> ! {
             }
         });
         let pids: Vec<i32> = nodes.iter().map(Child::pid).collect();
-        reap_orphans(|pid| pids.contains(&pid));
+        while let NextEnded::Process(pid) = next_ended()
+            && !pids.contains(&pid)
+        {
+            reap_orphan(pid);
+        }
     }
 }
 

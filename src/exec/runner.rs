@@ -24,7 +24,7 @@ use crate::plan::{GroupId, Plan, UnitId};
 use crate::report::Observers;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::sys::guard::Link;
-use crate::sys::poller::{Interest, Poller};
+use crate::sys::poller::Poller;
 use crate::sys::process::Child;
 use crate::sys::signals::Signals;
 
@@ -199,15 +199,13 @@ impl<'a> Runner<'a> {
         let poller = Poller::new().map_err(cannot)?;
         let relays = Relays::new().map_err(cannot)?;
         poller
-            .add(&parts.signals, Token::Signals.pack(), Interest::Read)
+            .add(&parts.signals, Token::Signals.pack())
             .map_err(cannot)?;
         poller
-            .add(relays.wake(), Token::Relays.pack(), Interest::Read)
+            .add(relays.wake(), Token::Relays.pack())
             .map_err(cannot)?;
         if let Some(guard) = &parts.guard {
-            poller
-                .add(guard, Token::Guard.pack(), Interest::Read)
-                .map_err(cannot)?;
+            poller.add(guard, Token::Guard.pack()).map_err(cannot)?;
         }
         let null = std::fs::OpenOptions::new()
             .read(true)
@@ -271,8 +269,7 @@ impl<'a> Runner<'a> {
             ready.extend(
                 self.poller
                     .wait(limit)
-                    .map_err(|e| Error::new("wait for events", e))?
-                    .map(|r| r.token),
+                    .map_err(|e| Error::new("wait for events", e))?,
             );
             ready.sort_unstable();
             self.wake(&ready);
@@ -307,7 +304,7 @@ impl<'a> Runner<'a> {
             };
             capture.watched = true;
             let token = Token::Capture(number).pack();
-            if let Err(e) = self.poller.add(&capture.ends.read, token, Interest::Read) {
+            if let Err(e) = self.poller.add(&capture.ends.read, token) {
                 self.fail(Error::new("watch a log", e));
             }
         }

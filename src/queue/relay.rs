@@ -178,6 +178,7 @@ impl RelayHandle {
     }
 
     /// Whether the thread has ended.
+    #[cfg(test)]
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

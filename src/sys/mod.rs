@@ -3,12 +3,9 @@
 //! All `unsafe` code of the program is below this module. It knows nothing of plans, nodes or queues, and imports nothing
 //! of ours. Every descriptor made here is close-on-exec: a child gets the ones it is given, by number, and no other.
 
-pub mod eventfd;
 pub mod guard;
 pub mod machine;
 pub mod pipe;
 pub mod poller;
 pub mod process;
 pub mod signals;
-pub mod timer;
-pub mod zerocopy;

@@ -1,9 +1,7 @@
 //! Pipes: pipe(7). Knows nothing of what flows through them.
 
-#![allow(unsafe_code)] // FIONREAD is an ioctl
-
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -79,19 +77,6 @@ pub fn is_broken(write: impl AsFd) -> bool {
         }),
         Err(_) => false,
     }
-}
-
-/// How many bytes lie unread in a pipe.
-///
-/// # Errors
-/// As ioctl(2): ENOTTY where it is no pipe.
-pub fn unread(pipe: impl AsFd) -> io::Result<usize> {
-    let mut count: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int to the address it is given, which is that of a local variable.
-    Errno::result(unsafe {
-        libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count)
-    })?;
-    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Takes every flag off a pipe's end that can be taken off: reads and writes wait.

@@ -10,46 +10,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 /// How many ready descriptors one wait takes in. More of them come with the next wait; it is no bound on how many are watched.
 const BATCH: usize = 256;
 
-/// What to wait for. Hang-ups and errors are reported in any case (epoll_ctl(2)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// There is something to read, or the end of data.
-    Read,
-    /// There is room to write.
-    Write,
-    /// Nothing but a hang-up or an error: the readers of this write end have gone.
-    Hangup,
-}
-
-impl Interest {
-    fn flags(self) -> EpollFlags {
-        match self {
-            Interest::Read => EpollFlags::EPOLLIN,
-            Interest::Write => EpollFlags::EPOLLOUT,
-            Interest::Hangup => EpollFlags::empty(),
-        }
-    }
-}
-
-/// A descriptor that is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ready {
-    /// What [`Poller::add`] was given.
-    pub token: u64,
-    /// There is something to read, or the end of data.
-    pub readable: bool,
-    /// There is room to write.
-    pub writable: bool,
-    /// The other side has gone, or the descriptor has an error: for a pipe's write end, that nobody can read from it.
-    pub hangup: bool,
-}
-
-/// A set of watched descriptors.
+/// A set of descriptors that are watched for something to read.
 ///
-/// A descriptor must be removed before it is closed: epoll watches the open file description, so one of which a
-/// duplicate lives on elsewhere would go on reporting under a token that nobody knows any more. And a child being made
-/// holds a duplicate of every descriptor that we have: the kernel lets us go on before it closes the child's copies, so they live on for
-/// a moment after the spawn. (Seen: without the removal, one that had been closed was reported now and then.)
+/// The trap: closing one ends that only when its last duplicate is closed, since epoll watches the open file description. A child
+/// being made holds a duplicate of every descriptor that we have, and the kernel lets us go on before it closes the child's copies:
+/// so one that has been closed is reported now and then, for a moment after a spawn. So no token may be used twice, and what is
+/// reported of one that is gone is to be ignored.
 #[derive(Debug)]
 pub struct Poller {
     epoll: Epoll,
@@ -68,45 +34,27 @@ impl Poller {
         })
     }
 
-    /// Watches a descriptor.
+    /// Watches a descriptor for something to read.
     ///
     /// # Errors
     /// As epoll_ctl(2): it is watched already, it is a regular file (which is always ready, so epoll refuses it with
     /// EPERM), or the user's limit of watches (`/proc/sys/fs/epoll/max_user_watches`) is reached.
-    pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(self
             .epoll
-            .add(fd, EpollEvent::new(interest.flags(), token))?)
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
-    /// Changes what a watched descriptor is watched for, and its token.
-    ///
-    /// # Errors
-    /// As epoll_ctl(2): it is not watched.
-    pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(self
-            .epoll
-            .modify(fd, &mut EpollEvent::new(interest.flags(), token))?)
-    }
-
-    /// Watches a descriptor no more.
-    ///
-    /// # Errors
-    /// As epoll_ctl(2): it is not watched.
-    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
-        Ok(self.epoll.delete(fd)?)
-    }
-
-    /// Waits until at least one descriptor is ready, and says which are. Nothing is ready when the time is over (no
-    /// `timeout`: never) or a signal handler ran. A wait of less than a millisecond is rounded up, so that a loop with a
-    /// deadline of its own does not spin; deadlines that matter belong in a [`Timer`](crate::sys::timer::Timer).
+    /// Waits until at least one descriptor has something to read, has come to its end, or has an error (epoll_ctl(2) reports those
+    /// in any case), and gives their tokens. There is none when the time is over (no `timeout`: never) or a signal handler ran. A
+    /// wait of less than a millisecond is rounded up, so that a loop with a deadline of its own does not spin.
     ///
     /// # Errors
     /// As epoll_wait(2); none that a program without bugs sees.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
-    ) -> io::Result<impl Iterator<Item = Ready> + '_> {
+    ) -> io::Result<impl Iterator<Item = u64> + '_> {
         let timeout = match timeout {
             None => EpollTimeout::NONE,
             Some(time) => {
@@ -119,14 +67,6 @@ impl Poller {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno.into()),
         };
-        Ok(self.events.iter().take(count).map(|event| {
-            let flags = event.events();
-            Ready {
-                token: event.data(),
-                readable: flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP),
-                writable: flags.contains(EpollFlags::EPOLLOUT),
-                hangup: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR),
-            }
-        }))
+        Ok(self.events.iter().take(count).map(EpollEvent::data))
     }
 }

@@ -168,22 +168,6 @@ pub fn reap_orphan(pid: i32) {
     unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) };
 }
 
-/// Reaps processes that have ended and came to us because their parents ended before them.
-///
-/// `is_ours` tells the pids of [`Child`]ren that are not reaped yet; these are left alone. The kernel shows one ended process at
-/// a time, so the first one that is ours ends the search: call it again when that one has been reaped.
-pub fn reap_orphans(is_ours: impl Fn(i32) -> bool) {
-    let mut last = 0;
-    // The same one again: it could not be reaped.
-    while let NextEnded::Process(pid) = next_ended()
-        && !is_ours(pid)
-        && pid != last
-    {
-        reap_orphan(pid);
-        last = pid;
-    }
-}
-
 /// A child that has ended and is not reaped.
 fn peek(kind: libc::idtype_t, id: libc::id_t) -> Result<Option<libc::pid_t>, Errno> {
     // SAFETY: zeroes are a valid siginfo (the kernel leaves it so where there is none); the call writes only to it.

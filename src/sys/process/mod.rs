@@ -4,6 +4,6 @@ mod child;
 mod origin;
 mod spawn;
 
-pub use child::{Child, NextEnded, Usage, next_ended, reap_orphan, reap_orphans, stopped_by};
+pub use child::{Child, NextEnded, Usage, next_ended, reap_orphan, stopped_by};
 pub use origin::Origin;
 pub use spawn::{Image, SpawnError, Spawner, Stage};
