@@ -5,6 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use crate::event::{Exit, Outcome, Stream, Usage, What};
 use crate::exec::deadlines::Due;
 use crate::exec::error::Error;
@@ -63,26 +65,38 @@ impl Runner<'_> {
             leaked,
         });
         self.leave_terminal(unit, Some(exit));
-        self.settle_outputs(unit, exit);
+        self.settle_outputs(unit);
     }
 
-    /// Ends a unit at once, or when its relays have taken in what it wrote before its end: a fault in that (a record cut
-    /// off, or too long) must be known before the unit counts as succeeded, and copies must be whole before a file among
-    /// them is put in place.
+    /// Ends a unit whose process has ended: at once, or when its relays have taken in what it wrote before its end. A fault in
+    /// that (a record cut off, or too long) must be known before the unit counts as succeeded, and copies must be whole before a
+    /// file among them is put in place.
     ///
-    /// A failure is not kept waiting for the first, since its readers are to be stopped, nor long for the second.
-    fn settle_outputs(&mut self, unit: UnitId, exit: Exit) {
+    /// First its tees have to end, then its queues are asked: before, what is in a queue's pipe is not all that will come.
+    ///
+    /// A failure is not kept waiting for its queues, since its readers are to be stopped, nor long for its tees.
+    fn settle_outputs(&mut self, unit: UnitId) {
         let plan_unit = self.plan.unit(unit);
-        let counts_as_success = self.plan.node(plan_unit.node).allow_failure
-            || matches!(exit, Exit::Code(code) if plan_unit.settings.success_codes.contains(&code));
         let has_tees = self.relays.has_tees(unit);
         let Some(live) = self.live.get_mut(&unit) else {
             return;
         };
+        let Some(Reaped { exit, .. }) = live.reaped else {
+            return;
+        };
+        // What we have stopped ends as what it was stopped for, a fault perhaps that its queue will not tell again.
+        let counts_as_success = !live.signalled
+            && (self.plan.node(plan_unit.node).allow_failure
+                || matches!(exit, Exit::Code(code) if plan_unit.settings.success_codes.contains(&code)));
         if has_tees {
             live.tee_holds.clear();
             self.relays
                 .look(|carries| matches!(carries, Carries::Tee(owner) if *owner == unit));
+            if !counts_as_success {
+                self.deadlines
+                    .arm(Due::Relays(unit), self.clock.now() + PATIENCE);
+            }
+            return;
         }
         if counts_as_success && let Some(wiring) = self.groups.get(&plan_unit.group) {
             live.unsettled = self.relays.written_by(unit);
@@ -90,31 +104,18 @@ impl Runner<'_> {
                 wiring.exited(self.plan, unit);
                 let writes = |carries: &Carries| matches!(carries, Carries::Queue(_, writers) if writers.contains(&unit));
                 self.relays.look(writes);
+                return;
             }
         }
-        if !has_tees && live.unsettled.is_empty() {
-            return self.exited(unit);
-        }
-        if !counts_as_success {
-            self.deadlines
-                .arm(Due::Relays(unit), self.clock.now() + PATIENCE);
-        }
+        self.exited(unit);
     }
 
     /// A relay has taken in all that `unit` wrote, or will not.
     fn settled(&mut self, unit: UnitId, number: u64) {
-        if let Some(live) = self.live.get_mut(&unit) {
-            live.unsettled.remove(&number);
-        }
-        self.exited_if_settled(unit);
-    }
-
-    fn exited_if_settled(&mut self, unit: UnitId) {
-        let is_waiting = self
-            .live
-            .get(&unit)
-            .is_some_and(|live| live.reaped.is_some() && live.unsettled.is_empty());
-        if is_waiting && !self.relays.has_tees(unit) {
+        if let Some(live) = self.live.get_mut(&unit)
+            && live.unsettled.remove(&number)
+            && live.unsettled.is_empty()
+        {
             self.exited(unit);
         }
     }
@@ -137,7 +138,7 @@ impl Runner<'_> {
         self.deadlines.disarm(Due::Relays(unit));
         // What it wrote before its end is in the pipes now. What a daemon of its may still write is not waited for.
         for number in live.captures {
-            let is_empty = self.read_capture(number);
+            let is_empty = self.read_rest(number);
             if let Some(Capture { ends, watched, .. }) = self.captures.remove(&number)
                 && let (
                     LogEnds {
@@ -171,7 +172,21 @@ impl Runner<'_> {
         });
     }
 
-    /// Reads what there is at a capture. True where there is nothing more.
+    /// Reads all that is at a capture now. True where there is nothing more.
+    fn read_rest(&mut self, number: u64) -> bool {
+        if self.read_capture(number) {
+            return true;
+        }
+        let Some(capture) = self.captures.get(&number) else {
+            return true;
+        };
+        // Its writer may have enlarged it (F_SETPIPE_SZ). No more than it holds: there may be a daemon that goes on writing.
+        let size = fcntl(&capture.ends.read, FcntlArg::F_GETPIPE_SZ).unwrap_or(0);
+        let more = usize::try_from(size).unwrap_or(0) / self.buffer.len();
+        (0..more).any(|_| self.read_capture(number))
+    }
+
+    /// Reads once at a capture. True where there is nothing more.
     pub(super) fn read_capture(&mut self, number: u64) -> bool {
         let Some(capture) = self.captures.get(&number) else {
             return true;
@@ -261,13 +276,11 @@ impl Runner<'_> {
                     self.settled(writer, number);
                 }
             }
-            Carries::Tee(unit) if !self.relays.has_tees(unit) => {
-                self.exited_if_settled(unit);
-                if self.committing.remove(&unit) {
-                    self.commit(unit);
+            Carries::Tee(unit) => {
+                if !self.relays.has_tees(unit) {
+                    self.settle_outputs(unit);
                 }
             }
-            Carries::Tee(_) => {}
         }
     }
 
@@ -300,12 +313,8 @@ impl Runner<'_> {
 
 /// Results: files, values, and the last word on a unit.
 impl Runner<'_> {
-    /// Puts a unit's files in place, once its tees have written all of them.
+    /// Puts a unit's files in place. Its tees have written all of them: see [`Runner::settle_outputs`].
     pub(super) fn commit(&mut self, unit: UnitId) {
-        if self.relays.has_tees(unit) {
-            self.committing.insert(unit);
-            return;
-        }
         let files = self.files.remove(&unit).unwrap_or_default();
         let result = files.into_iter().try_for_each(PendingFile::commit);
         self.inbox.push_back(Event::Committed(unit, result));
@@ -343,7 +352,6 @@ impl Runner<'_> {
     }
 
     pub(super) fn report_end(&mut self, unit: UnitId, outcome: Outcome) {
-        self.committing.remove(&unit);
         let last = self.last.remove(&unit);
         let reaped = last.as_ref().and_then(|last| last.reaped);
         self.tell(What::Ended {

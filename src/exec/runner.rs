@@ -156,8 +156,6 @@ pub struct Runner<'a> {
 
     pub(super) files: HashMap<UnitId, Vec<PendingFile>>,
     pub(super) appended: Appended,
-    /// Units to commit as soon as their tees have ended.
-    pub(super) committing: HashSet<UnitId>,
     /// What units with the sink `value` have written so far.
     pub(super) capturing: HashMap<UnitId, Vec<u8>>,
     /// The values of nodes whose unit has ended.
@@ -241,7 +239,6 @@ impl<'a> Runner<'a> {
             next_capture: 0,
             files: HashMap::new(),
             appended: Appended::default(),
-            committing: HashSet::new(),
             capturing: HashMap::new(),
             values: Values::default(),
             to_spawn: Vec::new(),

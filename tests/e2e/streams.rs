@@ -1008,3 +1008,112 @@ fn records_may_end_with_other_bytes_than_a_newline() {
     .run()
     .stdout("one|two|three\nlines|");
 }
+
+#[test]
+fn a_record_cut_off_behind_a_slow_copy_is_a_failure_of_its_writer() {
+    // The writer has ended long before its copies have brought its last bytes to `records`.
+    Pipeline::new(
+        r#"
+        [process.write]
+        script = "echo $$ > pid; head -c 40020 /dev/zero"
+        stdout = ["slow", "records"]
+        [process.slow]
+        script = """
+        until [ -s pid ]; do sleep 0.01; done
+        while kill -0 "$(cat pid)"; do sleep 0.01; done
+        cat
+        """
+        stdin = "slow"
+        stdout = "null"
+        stderr = "null"
+        [process.left]
+        command = ["cat"]
+        stdin = "records"
+        stdout = { file = "left.txt" }
+        [process.right]
+        command = ["cat"]
+        stdin = "records"
+        stdout = { file = "right.txt" }
+        [queue.slow]
+        capacity = "4KiB"
+        [queue.records]
+        records = { size = 16 }
+        deliver = "copy"
+        "#,
+    )
+    .run()
+    .nodes([
+        (
+            "write",
+            "failed: the last record of queue `records` is cut off after 4 bytes of it, 40016 bytes into the data",
+        ),
+        ("slow", "cancelled: writer write failed"),
+        ("left", "cancelled: writer write failed"),
+        ("right", "cancelled: writer write failed"),
+    ])
+    .only_files(["pid"])
+    .exit(1);
+}
+
+#[test]
+fn a_writer_stopped_for_a_fault_is_not_asked_for_it_again() {
+    // It ends well when it is stopped; its queue has told its fault, and has nothing more to say. With that waited for, this
+    // would take the whole grace, and time out.
+    Pipeline::new(
+        r#"
+        [process.write]
+        script = "trap 'exit 0' TERM; seq -s, 100; while :; do sleep 0.01; done"
+        stdout = "q"
+        stop_grace = "10m"
+        [process.left]
+        command = ["cat"]
+        stdin = "q"
+        stdout = "null"
+        [process.right]
+        command = ["cat"]
+        stdin = "q"
+        stdout = "null"
+        [queue.q]
+        max_record = "20B"
+        deliver = "copy"
+        "#,
+    )
+    .run()
+    .nodes([
+        (
+            "write",
+            "failed: a record of queue `q` is longer than max_record (20 B), after 0 bytes",
+        ),
+        ("left", "cancelled: writer write failed"),
+        ("right", "cancelled: writer write failed"),
+    ])
+    .exit(1);
+}
+
+#[test]
+fn a_log_whose_pipe_its_writer_has_enlarged_is_read_to_its_end() {
+    // F_SETPIPE_SZ is 1031. Twice: the second finds the pipe that the first has left.
+    let text = |name: &str| {
+        format!(
+            r#"
+            [process.{name}]
+            command = ["python3", "-c", """
+import fcntl, os
+fcntl.fcntl(1, 1031, 1 << 20)
+os.write(1, b"x" * 499_999 + b"\\n")
+"""]
+            "#
+        )
+    };
+    let ran = Pipeline::new(&format!("{}{}after = [\"one\"]", text("one"), text("two"))).run();
+    let mut runs = std::fs::read_dir(ran.pipeline.path(".procflow/runs")).unwrap();
+    let run = runs
+        .next()
+        .expect("the run has a directory")
+        .unwrap()
+        .path();
+    for name in ["one", "two"] {
+        let log = run.join(format!("logs/{name}.out"));
+        assert_eq!(std::fs::metadata(log).unwrap().len(), 500_000, "{name}");
+    }
+}
