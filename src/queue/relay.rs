@@ -476,6 +476,9 @@ impl Relay {
         let mut at_once = None;
         for (at, source) in self.sources.iter().enumerate() {
             if at > last {
+                if source.is_due_ahead() {
+                    at_once = Some(Polled::Ahead(at));
+                }
                 let fd = source.readable_ahead();
                 ends.extend(fd.map(|fd| (PollFd::new(fd, PollFlags::POLLIN), Polled::Ahead(at))));
             } else if self.offer.is_none() && (source.has_ahead() || source.is_due()) {
@@ -570,7 +573,23 @@ impl Relay {
         match self.sources[at].settle() {
             None => {}
             Some(Settle::Well) => self.events.send(RelayEvent::Settled { input: at }),
-            Some(Settle::Torn { held }) => self.torn(at, held),
+            Some(Settle::Torn { held, after }) => self.fault(at, self.torn(held, after)),
+            Some(Settle::TooLong { after }) => self.fault(at, self.too_long(after)),
+        }
+    }
+
+    /// The same for a source whose turn has not come. Where its fault lets the data end, what it has written before that is
+    /// still handed on in its turn.
+    fn settle_ahead(&mut self, at: usize) {
+        let why = match self.sources[at].settle_ahead() {
+            None => return,
+            Some(Settle::Well) => return self.events.send(RelayEvent::Settled { input: at }),
+            Some(Settle::Torn { held, after }) => self.torn(held, after),
+            Some(Settle::TooLong { after }) => self.too_long(after),
+        };
+        match self.on_writer_failure {
+            OnWriterFailure::Cancel => self.fault(at, why),
+            OnWriterFailure::Close => self.events.send(RelayEvent::Fault { input: at, why }),
         }
     }
 
@@ -580,6 +599,7 @@ impl Relay {
             .fill_ahead()
             .map_err(|error| unreadable(&self.name, error))?;
         self.counters.inputs[at].add(count, 0);
+        self.settle_ahead(at);
         Ok(())
     }
 
@@ -624,25 +644,31 @@ impl Relay {
                 self.offer(at, end, 1, missing);
             }
             Next::TooLong => {
-                let most = bytesize::ByteSize(self.max_record)
-                    .to_string()
-                    .replace(".0 ", " ");
-                let (name, after) = (&self.name, source.passed());
-                let why = format!(
-                    "a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"
-                );
-                self.fault(at, why);
+                let after = source.passed();
+                self.fault(at, self.too_long(after));
             }
-            Next::Torn { held } => self.torn(at, held),
+            Next::Torn { held } => {
+                let after = source.passed();
+                self.fault(at, self.torn(held, after));
+            }
         }
     }
 
-    fn torn(&mut self, at: usize, held: usize) {
-        let (name, after) = (&self.name, self.sources[at].passed());
-        let why = format!(
+    fn too_long(&self, after: u64) -> String {
+        let most = bytesize::ByteSize(self.max_record)
+            .to_string()
+            .replace(".0 ", " ");
+        let name = &self.name;
+        format!(
+            "a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"
+        )
+    }
+
+    fn torn(&self, held: usize, after: u64) -> String {
+        let name = &self.name;
+        format!(
             "the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"
-        );
-        self.fault(at, why);
+        )
     }
 
     fn offer(&mut self, source: usize, end: usize, records: u64, missing: Vec<u8>) {

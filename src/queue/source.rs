@@ -29,7 +29,8 @@ pub(crate) struct Source {
     /// Bytes handed on so far.
     passed: u64,
     ahead: Option<Ahead>,
-    /// Its pipe was found empty after the writer's process had ended, and that has been told.
+    /// Its pipe was found empty after the writer's process had ended, and whether all is in order has been told; or a fault in
+    /// what was read ahead has. What is wrong after that is a stranger's who has the pipe, too, or is known.
     settled: bool,
     /// The last read found nothing, and had begun after the writer's process had ended: nothing more comes from that.
     dry: bool,
@@ -41,6 +42,32 @@ struct Ahead {
     backlog: Backlog,
     /// The pipe had come to its end then.
     ended: bool,
+    /// The last read found nothing, and had begun after the writer's process had ended.
+    dry: bool,
+    /// The unfinished record at its end, so that a fault is known before its turn: a writer's end must not wait for its turn, as
+    /// whose turn it is may wait for the writer's end.
+    rest: Vec<u8>,
+    /// So many bytes of `rest` have been looked at.
+    seen: usize,
+    /// Bytes of whole records before `rest`.
+    whole: u64,
+    /// The record that begins with `rest` is longer than allowed.
+    too_long: bool,
+}
+
+impl Ahead {
+    fn push(&mut self, data: &[u8], framer: &Framer) -> Result<(), SpillError> {
+        self.backlog.push(data)?;
+        if !self.too_long {
+            self.rest.extend_from_slice(data);
+            let whole = framer.whole(&self.rest, self.seen);
+            self.rest.drain(..whole.end);
+            self.seen = self.rest.len();
+            self.whole += whole.end as u64;
+            self.too_long = whole.too_long;
+        }
+        Ok(())
+    }
 }
 
 /// Why a source can't go on.
@@ -95,8 +122,10 @@ pub(crate) enum Next {
 pub(crate) enum Settle {
     /// Nothing is wrong with it.
     Well,
-    /// It ended `held` bytes after a record's begin, and that is no record.
-    Torn { held: usize },
+    /// It ended `held` bytes after a record's begin, and that is no record. Before that, there are `after` bytes.
+    Torn { held: usize, after: u64 },
+    /// A record that begins after so many bytes is longer than allowed. (Only of what was read ahead; else [`Next`] says it.)
+    TooLong { after: u64 },
 }
 
 impl Source {
@@ -125,6 +154,11 @@ impl Source {
         self.ahead = Some(Ahead {
             backlog,
             ended: false,
+            dry: false,
+            rest: Vec::new(),
+            seen: 0,
+            whole: 0,
+            too_long: false,
         });
         self
     }
@@ -150,6 +184,9 @@ impl Source {
         let (State::Open(fd), Some(ahead)) = (&self.state, &mut self.ahead) else {
             return Ok(0);
         };
+        if ahead.ended {
+            return Ok(0);
+        }
         self.buffer.resize(BLOCK, 0);
         let fate = self.fate.get();
         match get(fd, &mut self.buffer)? {
@@ -157,16 +194,45 @@ impl Source {
                 ahead.ended = true;
                 Ok(0)
             }
-            None => Ok(0),
+            None => {
+                ahead.dry = fate == WriterState::Exited;
+                Ok(0)
+            }
             Some(0) => {
                 ahead.ended = true;
                 Ok(0)
             }
             Some(count) => {
-                ahead.backlog.push(&self.buffer[..count])?;
+                ahead.push(&self.buffer[..count], &self.framer)?;
                 Ok(count)
             }
         }
+    }
+
+    /// It is to be read before its turn although its pipe may be empty: something is to be told of that.
+    pub fn is_due_ahead(&self) -> bool {
+        matches!(self.state, State::Open(_))
+            && self.ahead.is_some()
+            && !self.settled
+            && self.fate.get() == WriterState::Exited
+    }
+
+    /// What is to be told of what was read before its turn: a fault at once, else that all is in order, when its writer has
+    /// exited and its pipe is empty. Told once.
+    pub fn settle_ahead(&mut self) -> Option<Settle> {
+        let ahead = self.ahead.as_ref().filter(|_| !self.settled)?;
+        let (held, after) = (ahead.rest.len(), ahead.whole);
+        let told = if ahead.too_long {
+            Settle::TooLong { after }
+        } else if !ahead.dry && !(ahead.ended && self.fate.get() == WriterState::Exited) {
+            return None;
+        } else if held > 0 && self.framer.rest() == Rest::Torn {
+            Settle::Torn { held, after }
+        } else {
+            Settle::Well
+        };
+        self.settled = true;
+        Some(told)
     }
 
     /// The end to wait on for more data.
@@ -222,7 +288,10 @@ impl Source {
             State::Open(_) if !self.dry => None,
             State::Open(_) if held > 0 && self.framer.rest() == Rest::Torn => {
                 self.settled = true;
-                Some(Settle::Torn { held })
+                Some(Settle::Torn {
+                    held,
+                    after: self.passed,
+                })
             }
             State::Open(_) | State::AtEnd | State::Done => {
                 self.settled = true;
@@ -325,7 +394,11 @@ impl Source {
                 };
             }
             if whole.too_long {
-                return Next::TooLong;
+                return if self.settled {
+                    Next::End
+                } else {
+                    Next::TooLong
+                };
             }
         }
         match (&self.state, held) {
@@ -334,6 +407,7 @@ impl Source {
             _ => match (self.fate.get(), self.framer.rest()) {
                 (WriterState::Torn, _) => Next::End,
                 (_, Rest::Unterminated) => Next::Last { end: held },
+                (_, Rest::Torn) if self.settled => Next::End,
                 (_, Rest::Torn) => Next::Torn { held },
             },
         }

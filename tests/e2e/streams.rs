@@ -1117,3 +1117,86 @@ os.write(1, b"x" * 499_999 + b"\\n")
         assert_eq!(std::fs::metadata(log).unwrap().len(), 500_000, "{name}");
     }
 }
+
+#[test]
+fn a_writer_whose_turn_has_not_come_may_end() {
+    // `first` waits with its file for all upstream of it, `second` too; the data of `second` comes after its own.
+    Pipeline::new(
+        r#"
+        [process.first]
+        command = ["cat"]
+        stdin = "words"
+        stdout = ["q", { file = "words.txt" }]
+        [process.second]
+        script = "echo a >&5; echo b"
+        stdout = "q"
+        outputs = { 5 = "words" }
+        [process.read]
+        command = ["cat"]
+        stdin = "q"
+        stdout = "inherit"
+        [queue.q]
+        merge = "sequence"
+        "#,
+    )
+    .run()
+    .file("words.txt", "a\n")
+    .stdout("a\nb\n");
+}
+
+#[test]
+fn a_fault_is_told_before_the_writers_turn_has_come() {
+    let pipeline = |records: &str, close: &str| {
+        Pipeline::new(&format!(
+            r#"
+            [process.first]
+            script = "head -c 8"
+            stdin = "start"
+            stdout = ["q", {{ file = "start.txt" }}]
+            [process.second]
+            script = "printf '1234567\\n' >&5; printf 'abcdefg\\nhijklmnop\\nq'"
+            stdout = "q"
+            outputs = {{ 5 = "start" }}
+            [process.read]
+            command = ["cat"]
+            stdin = "q"
+            stdout = "inherit"
+            [queue.q]
+            merge = "sequence"
+            {records}
+            {close}
+            "#
+        ))
+    };
+    let torn = "failed: the last record of queue `q` is cut off after 3 bytes of it, 16 bytes into the data";
+    let long = "failed: a record of queue `q` is longer than max_record (8 B), after 8 bytes";
+    for (records, why) in [
+        ("records = { size = 8 }", torn),
+        ("max_record = \"8B\"", long),
+    ] {
+        // What `first` has written before may have been read or not.
+        pipeline(records, "")
+            .run()
+            .any_stdout()
+            .nodes([
+                ("first", "cancelled: writer second failed"),
+                ("second", why),
+                ("read", "cancelled: writer second failed"),
+            ])
+            .only_files([])
+            .exit(1);
+    }
+    let close = r#"on_writer_failure = "close"
+        [queue.start]
+        on_writer_failure = "close""#;
+    pipeline("records = { size = 8 }", close)
+        .run()
+        .stdout("1234567\nabcdefg\nhijklmno")
+        .file("start.txt", "1234567\n")
+        .nodes([
+            ("first", "succeeded"),
+            ("second", torn),
+            ("read", "succeeded"),
+        ])
+        .exit(1);
+}
