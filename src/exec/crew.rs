@@ -10,9 +10,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use crate::exec::launch::{Launcher, StartError};
 use crate::plan::{NodeId, Plan, UnitId};
@@ -48,9 +49,9 @@ pub struct Crew {
     helpers: Vec<JoinHandle<()>>,
     /// More would not help; not known before somebody asks, since it means a look at cgroups.
     most: Option<u32>,
-    done: Receiver<(usize, Done)>,
-    /// For helpers to come. Each has one of its own, so that there is an error to read when the last has gone.
-    sender: Option<Sender<(usize, Done)>>,
+    done: Receiver<(usize, thread::Result<Done>)>,
+    /// For helpers to come.
+    sender: Sender<(usize, thread::Result<Done>)>,
 }
 
 /// Where jobs lie until somebody takes them.
@@ -109,7 +110,7 @@ impl Crew {
             helpers: Vec::new(),
             most: None,
             done,
-            sender: Some(sender),
+            sender,
         })
     }
 
@@ -134,12 +135,13 @@ impl Crew {
             // The kernel wakes us as soon as the new program is loaded, on the CPU on which it is about to run, and an idle CPU
             // then pulls it over to cold caches. What we have to do can wait until a short one has ended: in a chain, a third
             // less time.
-            std::thread::yield_now();
+            thread::yield_now();
         }
         while missing > 0 {
             match self.done.recv() {
-                Ok((number, result)) => done[number] = result,
-                Err(_) => panic!("BUG: {missing} jobs are with helpers that have gone"),
+                Ok((number, Ok(result))) => done[number] = result,
+                Ok((_, Err(panic))) => resume_unwind(panic),
+                Err(_) => panic!("BUG: no sender, but we have one"),
             }
             missing -= 1;
         }
@@ -161,7 +163,6 @@ impl Crew {
                 Err(_) => {
                     // No thread, no memory: it goes without.
                     self.most = u32::try_from(self.helpers.len()).ok();
-                    self.sender = None;
                     break;
                 }
             }
@@ -170,21 +171,20 @@ impl Crew {
     }
 
     fn helper(&self) -> io::Result<JoinHandle<()>> {
-        let Some(sender) = self.sender.clone() else {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
+        let sender = self.sender.clone();
         let mut launcher =
             Launcher::new(Arc::clone(&self.plan), &self.run_id, self.origin.clone())?.at_home();
         let desk = Arc::clone(&self.desk);
         let work = move || {
             while let Some((number, job, values)) = desk.take(true) {
-                let done = work(&mut launcher, &job, &values);
+                // The loop waits for each job, so it must hear of a panic: it goes on there.
+                let done = catch_unwind(AssertUnwindSafe(|| work(&mut launcher, &job, &values)));
                 if sender.send((number, done)).is_err() {
                     return;
                 }
             }
         };
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(work)
     }
@@ -210,7 +210,7 @@ impl Drop for Crew {
         self.desk.lock().closed = true;
         self.desk.brought.notify_all();
         for helper in self.helpers.drain(..) {
-            // A panic in it has been told of by the missing jobs.
+            // A panic in it has gone on in the loop.
             let _ = helper.join();
         }
     }

@@ -40,8 +40,13 @@ impl Runner<'_> {
         }
         let done = self.crew.start(jobs, &self.values);
         for ((attempt, units), done) in wirings.into_iter().zip(done) {
-            for ((unit, wiring), started) in units.into_iter().zip(done) {
-                self.started(unit, attempt, wiring, started);
+            let mut done = done.into_iter();
+            for (unit, wiring) in units {
+                match done.next() {
+                    Some(started) => self.started(unit, attempt, wiring, started),
+                    // One before it could not be started.
+                    None => self.leave_terminal(unit, None),
+                }
             }
         }
     }

@@ -224,7 +224,7 @@ impl Source {
         let (held, after) = (ahead.rest.len(), ahead.whole);
         let told = if ahead.too_long {
             Settle::TooLong { after }
-        } else if !ahead.dry && !(ahead.ended && self.fate.get() == WriterState::Exited) {
+        } else if !(ahead.dry || ahead.ended && self.fate.get() == WriterState::Exited) {
             return None;
         } else if held > 0 && self.framer.rest() == Rest::Torn {
             Settle::Torn { held, after }
