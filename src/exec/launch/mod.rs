@@ -39,7 +39,7 @@ const FORK: Patience = Patience {
     total: Duration::from_millis(300),
 };
 
-/// Starts the units of a plan. One thread makes all of them: see [`Spawner`].
+/// Starts units of a plan, from a thread that lives as long as the run: see [`Spawner`].
 #[derive(Debug)]
 pub struct Launcher<P> {
     plan: P,

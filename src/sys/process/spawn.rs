@@ -68,7 +68,7 @@ pub struct SpawnError {
 /// Makes children: with default signal dispositions, the signal mask and the limit of open files that procflow was started
 /// with, a process group of their own, and SIGKILL when the thread that made them ends.
 ///
-/// That last point (PR_SET_PDEATHSIG follows the *thread*) is why one thread that lives as long as the run makes them all.
+/// That last point (PR_SET_PDEATHSIG follows the *thread*) is why only threads that live as long as the run make them.
 #[derive(Debug)]
 pub struct Spawner {
     origin: Origin,
