@@ -27,13 +27,13 @@ fn problems(text: &str) -> Vec<String> {
 #[test]
 fn the_checked_in_schema_is_that_of_the_types() {
     let generated = format!("{:#}\n", pipeline_schema());
-    if std::env::var_os("UPDATE").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(checked_in(), &generated).unwrap();
     }
     let found = std::fs::read_to_string(checked_in()).unwrap_or_default();
     assert!(
         found == generated,
-        "out of date: UPDATE=1 cargo test --test schema writes it anew"
+        "out of date: UPDATE_EXPECT=1 cargo test --test schema writes it anew"
     );
 }
 

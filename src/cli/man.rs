@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// `procflow man > docs/man/procflow.1` brings it up to date, and so does `UPDATE_EXPECT=1 cargo test man`.
+    /// With `UPDATE_EXPECT=1` in the environment it is written anew, as `procflow man > docs/man/procflow.1` does.
     #[test]
     fn the_page_in_the_repository_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man/procflow.1");
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(
             std::fs::read_to_string(path).unwrap_or_default(),
             String::from_utf8(page).unwrap(),
-            "run `procflow man > docs/man/procflow.1`"
+            "UPDATE_EXPECT=1 cargo test --lib up_to_date writes it anew"
         );
     }
 }

@@ -523,21 +523,41 @@ fn event_lines() {
     }
 }
 
-/// The schemas that are checked in are those of the types. `PROCFLOW_WRITE_SCHEMAS=1 cargo test` writes them.
+/// The schemas that are checked in are those of the types. With `UPDATE_EXPECT=1` in the environment they are written anew.
 #[test]
 fn schemas_are_up_to_date() {
     for (name, schema) in [("events", schema_events()), ("report", schema_report())] {
         let path = format!("{}/schemas/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
-        let now = serde_json::to_string_pretty(&schema).unwrap() + "\n";
-        if std::env::var_os("PROCFLOW_WRITE_SCHEMAS").is_some() {
-            std::fs::write(&path, &now).unwrap();
+        let generated = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &generated).unwrap();
         }
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap_or_default(),
-            now,
-            "{path} is out of date"
-        );
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        if let Some((number, found, generated)) = first_difference(&found, &generated) {
+            panic!(
+                "{path}:{number} is {found:?} and should be {generated:?}: \
+                 UPDATE_EXPECT=1 cargo test --lib schemas_are_up_to_date writes it anew"
+            );
+        }
     }
+}
+
+/// The first line, counted from 1, in which two texts differ; `None` for a line that one of them does not have. Of two whole
+/// schemas nobody sees what is different.
+fn first_difference<'a>(
+    one: &'a str,
+    other: &'a str,
+) -> Option<(usize, Option<&'a str>, Option<&'a str>)> {
+    // Not `lines`: it takes "a" and "a\n" for the same.
+    let (mut one, mut other) = (one.split('\n'), other.split('\n'));
+    for number in 1.. {
+        match (one.next(), other.next()) {
+            (None, None) => break,
+            (left, right) if left != right => return Some((number, left, right)),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[test]
