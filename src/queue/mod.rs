@@ -8,11 +8,12 @@
 //! writer's pipe ──▶ Source ─┘  records    └─▶ Sink ──▶ file, standard output
 //! ```
 //!
-//! A queue is a `relay` with a thread of its own, so that a busy queue cannot delay a kill; blocks move, never single
+//! A queue is a relay (`relay`) with a thread of its own, so that a busy queue cannot delay a kill; blocks move, never single
 //! records. One writer copied to pipes goes through `tee`, where no byte enters user space.
 //!
-//! What it doesn't know: nodes, exit codes, why a queue is stopped. It takes the end of an input for the end of its data:
-//! who starts it keeps a write end open until the writer is known to have succeeded.
+//! What it doesn't know: nodes, exit codes, why a queue is stopped. A writer's data has ended when its pipe has, and who
+//! starts a relay keeps a write end open until the writer is known to have succeeded. Before that it says that the writer's
+//! process has ended ([`WriterState::Exited`]), and the relay answers whether all that it left in the pipe is in order.
 
 mod backlog;
 mod counts;
