@@ -6,9 +6,10 @@
 //! relays' eventfd, deadlines                                                    └──▶ RunEvent ──▶ Observers
 //! ```
 //!
-//! `start` and `wiring` make the processes of a group and the pipes between them, `ending` sees them off, `control` hears
-//! signals, `foreground` lends the terminal, `crew` starts processes, for each of which `launch`
-//! makes of a unit what the kernel wants.
+//! `start` and `wiring` make the processes of a group and the pipes between them, `files` the files they write, `log_pipes`
+//! the pipes for their logs. `crew` starts processes, on more threads than the loop's where that is faster; for each
+//! `launch` makes of a unit what the kernel wants. `ending` sees them off, `relays` keeps the threads that carry queues,
+//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal.
 
 pub mod crew;
 pub mod deadlines;
