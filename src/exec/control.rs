@@ -94,8 +94,12 @@ impl Runner<'_> {
             // Only relays were waited for, and are no longer.
             return self.exited(unit);
         }
-        live.signalled |= !matches!(signal, libc::SIGSTOP | libc::SIGCONT);
-        if let Err(e) = live.child.signal_group(signal) {
+        let ends_it = !matches!(signal, libc::SIGSTOP | libc::SIGCONT);
+        live.signalled |= ends_it;
+        // One that has become another user's (sudo) and runs on through a Ctrl-Z does no harm.
+        if let Err(e) = live.child.signal_group(signal)
+            && ends_it
+        {
             let node = &self.plan.node(self.plan.unit(unit).node).name;
             self.fail(Error::new(format!("send signal {signal} to `{node}`"), e));
         }
