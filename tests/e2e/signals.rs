@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, PROCFLOW, Pipeline, process_state, read_fifo, wait_for};
+use crate::support::{LIMIT, PROCFLOW, Pipeline, process_state, read_fifo, release_fifo, wait_for};
 
 #[test]
 fn a_signal_stops_everything_and_ends_procflow_by_the_same() {
@@ -367,13 +367,7 @@ fn ctrl_z_and_fg_stop_and_continue_everything() {
     wait_for("the node to go on", || {
         (process_state(node) != Some('T')).then_some(())
     });
-    std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(pipeline.path("go"))
-        .unwrap()
-        .write_all(b"go\n")
-        .unwrap();
+    release_fifo(&pipeline.path("go"), "go\n");
     let (shown, _) = terminal.finish();
     assert!(shown.contains("ended=0"), "{shown}");
     assert_eq!(

@@ -309,18 +309,7 @@ impl Live {
 
     /// Lets whoever reads this fifo go on.
     pub fn release(&self, fifo: &str, text: &str) {
-        // Opened for both, so that it doesn't wait for the reader; the reader may be gone.
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.pipeline.path(fifo))
-            .unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        // It must not be closed before somebody has read it: a fifo that nobody holds loses what is in it.
-        wait_for(&format!("somebody to read {fifo}"), || {
-            let mut ends = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-            (poll(&mut ends, PollTimeout::ZERO).unwrap() == 0).then_some(())
-        });
+        release_fifo(&self.pipeline.path(fifo), text);
     }
 
     /// The processes of this run: procflow's own and the nodes'.
@@ -407,6 +396,22 @@ impl Drop for Live {
             let _ = child.wait();
         }
     }
+}
+
+/// Writes this to a fifo, and waits until somebody has read it.
+pub fn release_fifo(fifo: &Path, text: &str) {
+    // Opened for both, so that it doesn't wait for the reader; the reader may be gone.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(fifo)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    // It must not be closed before somebody has read it: a fifo that nobody holds loses what is in it.
+    wait_for(&format!("somebody to read {}", fifo.display()), || {
+        let mut ends = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        (poll(&mut ends, PollTimeout::ZERO).unwrap() == 0).then_some(())
+    });
 }
 
 /// So many lines of a fifo, waited for.
