@@ -21,7 +21,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,6 +115,7 @@ pub struct Pipeline {
     stdin: Vec<u8>,
     file: String,
     report: bool,
+    job: bool,
 }
 
 impl Pipeline {
@@ -135,6 +136,7 @@ impl Pipeline {
             stdin: Vec::new(),
             file: "pipeline.toml".to_owned(),
             report: true,
+            job: false,
         }
     }
 
@@ -249,6 +251,13 @@ impl Pipeline {
         command
     }
 
+    /// Starts it in a process group of its own, as a shell starts a job. Where the tests' group is an orphaned one, as in a
+    /// container or under setsid(1), the kernel stops nobody of it at Ctrl-Z; who has its parent in another group is stopped.
+    pub fn as_job(mut self) -> Self {
+        self.job = true;
+        self
+    }
+
     /// Starts it, for tests that look at it while it runs.
     pub fn start(self) -> Live {
         fs::write(self.path("stdin"), &self.stdin).unwrap();
@@ -257,6 +266,9 @@ impl Pipeline {
             .stdin(File::open(self.path("stdin")).unwrap())
             .stdout(File::create(self.path("stdout")).unwrap())
             .stderr(File::create(self.path("stderr")).unwrap());
+        if self.job {
+            command.process_group(0);
+        }
         let child = command.spawn().unwrap();
         Live {
             pipeline: self,
