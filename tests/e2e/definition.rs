@@ -368,7 +368,7 @@ fn niceness_is_added() {
     let ours: i32 = String::from_utf8(ours).unwrap().trim().parse().unwrap();
     Pipeline::new("[process.a]\ncommand = [\"nice\"]\nnice = 7\nstdout = \"inherit\"\n")
         .run()
-        .stdout(&format!("{}\n", (ours + 7).min(19)));
+        .stdout(format!("{}\n", (ours + 7).min(19)));
 }
 
 #[test]

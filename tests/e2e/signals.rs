@@ -387,7 +387,7 @@ fn no_timeout_counts_the_time_that_a_run_stood_still() {
     )
     .with_fifo("ready")
     .with_fifo("go")
-    .as_job()
+    .in_its_own_group()
     .start();
     let node: i32 = live.lines("ready", 1)[0].parse().unwrap();
     live.signal(Signal::SIGTSTP);

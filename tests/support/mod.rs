@@ -253,7 +253,7 @@ impl Pipeline {
 
     /// Starts it in a process group of its own, as a shell starts a job. Where the tests' group is an orphaned one, as in a
     /// container or under setsid(1), the kernel stops nobody of it at Ctrl-Z; who has its parent in another group is stopped.
-    pub fn as_job(mut self) -> Self {
+    pub fn in_its_own_group(mut self) -> Self {
         self.job = true;
         self
     }
