@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Error;
+use crate::cli::args::{PipelineArgs, SelectArgs};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::{Origin, Overrides, Plan, build};
 use crate::spec::{Source, Spec, read};
@@ -32,6 +33,18 @@ pub struct Asked {
     pub skip: Vec<String>,
     /// Keep the spec: it is copied for that.
     pub keep_spec: bool,
+}
+
+impl Asked {
+    /// What the command line asks of a pipeline and of a part of it.
+    pub fn of(pipeline: &PipelineArgs, select: &SelectArgs) -> Self {
+        Asked {
+            set: pipeline.set.set.clone(),
+            only: select.only.clone(),
+            skip: select.skip.clone(),
+            keep_spec: false,
+        }
+    }
 }
 
 impl Pipeline {

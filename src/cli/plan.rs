@@ -23,12 +23,7 @@ pub fn run(
     err: &mut dyn Write,
     styled: bool,
 ) -> Result<ExitCode, Error> {
-    let asked = Asked {
-        set: args.pipeline.set.set.clone(),
-        only: args.select.only.clone(),
-        skip: args.select.skip.clone(),
-        keep_spec: false,
-    };
+    let asked = Asked::of(&args.pipeline, &args.select);
     let pipeline = Pipeline::load(&args.pipeline.file, asked)?;
     let Some(plan) = words::plan_or_problems(&pipeline, err, styled)? else {
         return Ok(ExitCode::Usage);

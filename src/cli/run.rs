@@ -1,9 +1,7 @@
 //! `procflow run`: reads like the table of contents of a run.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,8 +10,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
-use crate::cli::{Error, dry_run};
-use crate::diagnostic::{Diagnostic, Severity, did_you_mean, harmless, reason, render};
+use crate::cli::{Error, dry_run, words};
+use crate::diagnostic::{did_you_mean, harmless, reason};
 use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
@@ -21,6 +19,7 @@ use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan};
 use crate::report;
+use crate::report::terminal::{Look, Wishes};
 use crate::report::{
     Console, EventLog, Observers, Output, Redactor, Terminal, check_target, write_target,
 };
@@ -64,20 +63,7 @@ pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCo
 }
 
 fn read(args: &RunArgs) -> Result<Pipeline, Error> {
-    let (set, only, skip) = (
-        args.pipeline.set.set.clone(),
-        args.select.only.clone(),
-        args.select.skip.clone(),
-    );
-    Pipeline::load(
-        &args.pipeline.file,
-        Asked {
-            set,
-            only,
-            skip,
-            keep_spec: false,
-        },
-    )
+    Pipeline::load(&args.pipeline.file, Asked::of(&args.pipeline, &args.select))
 }
 
 /// Says what is wrong with the file, or goes on with its plan.
@@ -86,7 +72,7 @@ fn with_plan(
     pipeline: Pipeline,
     then: impl FnOnce(Plan, String) -> Result<ExitCode, Error>,
 ) -> Result<ExitCode, Error> {
-    say(&pipeline);
+    say(&pipeline)?;
     let Some(plan) = pipeline.plan else {
         return Ok(ExitCode::Usage);
     };
@@ -97,23 +83,12 @@ fn with_plan(
 }
 
 /// Errors and warnings. Notes are `check`'s: they would be said at every run.
-fn say(pipeline: &Pipeline) {
-    let shown: Vec<Diagnostic> = pipeline
-        .problems
-        .iter()
-        .filter(|problem| problem.severity > Severity::Note)
-        .cloned()
-        .collect();
-    if !shown.is_empty() {
-        let terminal = Terminal::of_stderr();
-        let colour = terminal.look().colour;
-        terminal.say(&render(
-            &shown,
-            &pipeline.source.name,
-            &pipeline.source.text,
-            colour,
-        ));
-    }
+fn say(pipeline: &Pipeline) -> Result<(), Error> {
+    let terminal = Terminal::of_stderr();
+    let mut problems = Vec::new();
+    words::plan_or_problems(pipeline, &mut problems, terminal.look().colour)?;
+    terminal.say(&String::from_utf8_lossy(&problems));
+    Ok(())
 }
 
 fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
@@ -255,7 +230,7 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
         watch.add_event_file(event_file(path)?);
     }
     let terminal = Terminal::of_stderr();
-    let (progress, output) = display(args, terminal.look().size.is_some(), in_ci());
+    let (progress, output) = display(args, terminal.look(), Wishes::of_process().ci);
     watch.add_reporter(Box::new(Console::new(
         terminal,
         progress,
@@ -266,39 +241,26 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
 }
 
 fn event_file(path: &Path) -> Result<EventLog, Error> {
-    let shown = path.display();
-    let cannot = |e: io::Error| {
+    EventLog::open(path).map_err(|e| {
         Error::Usage(format!(
-            "--events {shown}: cannot be written: {}",
+            "--events {}: cannot be written: {}",
+            path.display(),
             reason(&e)
         ))
-    };
-    if path.as_os_str() == "-" {
-        let out = io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?;
-        return Ok(EventLog::new("standard output", File::from(out)));
-    }
-    File::create(path)
-        .map(|file| EventLog::new(shown.to_string(), file))
-        .map_err(cannot)
-}
-
-fn in_ci() -> bool {
-    std::env::var_os("CI")
-        .is_some_and(|value| !matches!(value.as_encoded_bytes(), b"" | b"0" | b"false"))
+    })
 }
 
 /// Bars and prefixed lines for who sits at a terminal; lines and whole blocks for who reads a log.
-fn display(args: &RunArgs, terminal: bool, ci: bool) -> (report::Progress, Output) {
-    let live = terminal && !ci;
+fn display(args: &RunArgs, look: Look, ci: bool) -> (report::Progress, Output) {
     let progress = match args.progress {
-        Progress::Auto if live => report::Progress::Bars,
-        Progress::Auto | Progress::Plain => report::Progress::Plain,
+        Progress::Auto => report::Progress::auto(look, ci),
+        Progress::Plain => report::Progress::Plain,
         Progress::Bars => report::Progress::Bars,
         Progress::None => report::Progress::None,
     };
     let output = match args.output {
-        None if live => Output::Prefixed,
-        None | Some(NodeOutput::Grouped) => Output::Grouped,
+        None => Output::auto(look, ci),
+        Some(NodeOutput::Grouped) => Output::Grouped,
         Some(NodeOutput::Prefixed) => Output::Prefixed,
         Some(NodeOutput::Failed) => Output::Failed,
         Some(NodeOutput::None) => Output::None,

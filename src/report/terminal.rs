@@ -64,6 +64,11 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// From this process's environment.
+    pub fn of_process() -> Self {
+        Wishes::from_env(|name| std::env::var(name).ok())
+    }
+
     /// From environment variables, by this look-up.
     pub fn from_env(var: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name| var(name).filter(|value| !value.is_empty());
@@ -105,16 +110,12 @@ impl Terminal {
 
     /// Speaks to standard error, as the environment wishes; to nobody where that is closed.
     pub fn of_stderr() -> Self {
-        Terminal::new(
-            io::stderr(),
-            &Wishes::from_env(|name| std::env::var(name).ok()),
-        )
-        .unwrap_or_else(|_| Terminal::gone())
+        Terminal::new(io::stderr(), &Wishes::of_process()).unwrap_or_else(|_| Terminal::gone())
     }
 
     /// How standard output looks, for commands whose purpose is to print.
     pub fn stdout_look() -> Look {
-        let wishes = Wishes::from_env(|name| std::env::var(name).ok());
+        let wishes = Wishes::of_process();
         Terminal::new(io::stdout(), &wishes)
             .unwrap_or_else(|_| Terminal::gone())
             .look()
