@@ -120,6 +120,29 @@ pub struct Usage {
     pub max_rss: u64,
 }
 
+/// What a `request` or `task` pool has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolCounts {
+    /// Records that came, and their bytes.
+    pub taken: u64,
+    /// See above.
+    pub taken_bytes: u64,
+    /// Records answered; each is counted once.
+    pub answered: u64,
+    /// Bytes of results.
+    pub result_bytes: u64,
+    /// Records that are dead letters.
+    pub dead: u64,
+    /// Tries after the first, of whatever record.
+    pub retried: u64,
+    /// Records being worked on.
+    pub in_flight: u64,
+    /// Workers started.
+    pub started: u64,
+    /// Records in all, where that is known before the end.
+    pub total: Option<u64>,
+}
+
 /// One fact.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunEvent {
@@ -151,8 +174,8 @@ pub enum What {
         unit: UnitId,
         /// Its try, from 1.
         attempt: u32,
-        /// Its process id.
-        pid: i32,
+        /// Its process id; none of a pool that procflow feeds, and of a gathering of files.
+        pid: Option<i32>,
     },
     /// A unit is being stopped: by this signal (SIGKILL when its grace is over).
     Stopping {
@@ -189,6 +212,46 @@ pub enum What {
         /// The end of its standard error, where it failed: at most the last 10 lines, 4 KiB.
         stderr_tail: Vec<u8>,
     },
+    /// A worker of a `request` pool was started. (Those of a `task` pool are in its `tasks.jsonl`.)
+    WorkerStarted {
+        /// The pool.
+        unit: UnitId,
+        /// Its number, from 0.
+        worker: u32,
+        /// Its process id.
+        pid: i32,
+    },
+    /// It has ended.
+    WorkerEnded {
+        /// The pool.
+        unit: UnitId,
+        /// Its number, from 0.
+        worker: u32,
+        /// How.
+        exit: Exit,
+        /// What was measured of it.
+        usage: Usage,
+    },
+    /// What a `request` or `task` pool has done so far: now and then while it runs, and once before its end.
+    PoolProgress {
+        /// The pool.
+        unit: UnitId,
+        /// See [`PoolCounts`].
+        counts: PoolCounts,
+    },
+    /// What has passed through a queue so far, now and then while it lives.
+    QueueProgress {
+        /// Which.
+        queue: crate::plan::QueueId,
+        /// Bytes that came from its writers.
+        bytes: u64,
+        /// Records, where procflow looks for them.
+        records: Option<u64>,
+        /// Bytes that it holds.
+        held: u64,
+        /// Records that were dropped, since it was full (`overflow = "drop_newest"`, `"drop_oldest"`).
+        dropped: u64,
+    },
     /// A queue has ended; what passed through it, where procflow knows (a bare pipe's bytes are counted by nobody).
     QueueEnded {
         /// Which.
@@ -199,6 +262,12 @@ pub enum What {
         records: Option<u64>,
         /// Bytes from each writer and to each reader, where known.
         ends: Vec<(UnitId, u64)>,
+        /// Records that were dropped, since it was full.
+        dropped: u64,
+        /// How long it held records that no reader took; how long there was nothing to hand on. Where procflow carries it.
+        full: Duration,
+        /// See above.
+        empty: Duration,
     },
     /// The run begins to stop; nothing new starts but clean-up.
     RunStopping {

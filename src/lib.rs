@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Imports point one way. `cli` uses everything below it. `exec` uses `sched`, `plan`, `queue`, `store`, `sys`, `event`,
-//! `report`, and as `store` and `report` do, the words of `diagnostic` for what the system says. `sched` uses only `plan` and
-//! `event`, `queue` only the settings of a queue, `plan` only `spec` and `diagnostic`, and `sys` nothing of ours; words of the
+//! `pool`, `report`, and as `store` and `report` do, the words of `diagnostic` for what the system says. `sched` uses only `plan` and
+//! `event`, `queue` only the settings of a queue, `pool` those of a pool, `queue`'s records and the words of `event`, `plan` only `spec` and `diagnostic`, and `sys` nothing of ours; words of the
 //! file, such as what `on_failure` may be, are `spec`'s in all of them. `tests/layers.rs` has the table, and holds the
 //! `use crate::` lines to it.
 
@@ -23,6 +23,7 @@ pub mod event;
 pub mod sched;
 
 pub mod exec;
+pub mod pool;
 pub mod queue;
 pub mod store;
 pub mod sys;

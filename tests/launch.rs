@@ -18,8 +18,8 @@ use procflow::event::Failure;
 use procflow::exec::launch::{Launcher, StartError};
 use procflow::plan::template::{Part, Template};
 use procflow::plan::{
-    After, Arg, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Retry, Settings, Sink,
-    Source, Unit, UnitId,
+    After, Arg, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Retry, Role, Settings,
+    Sink, Source, Unit, UnitId,
 };
 use procflow::spec::{AfterState, OnFailure};
 use procflow::sys::pipe::Pipe;
@@ -80,6 +80,7 @@ fn plan(dir: &Path, command: &[&str]) -> Plan {
         units: vec![Unit {
             node: NodeId(0),
             group: GroupId(0),
+            role: Role::Process,
             argv: command.iter().map(|arg| Arg::One(literal(arg))).collect(),
             env: vec![],
             settings: Arc::new(settings),
@@ -103,6 +104,7 @@ fn node(name: &str, unit: u32, after: Vec<After>) -> Node {
         units: unit..unit + 1,
         after,
         allow_failure: false,
+        pool: None,
         skip: false,
         description: None,
         tags: vec![],

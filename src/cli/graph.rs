@@ -37,7 +37,7 @@ pub fn run(
 
 /// What an edge of a queue is called: its name, and whether it spills. (That it is merged or copied can be seen.)
 fn queue_label(queue: &Queue) -> String {
-    if queue.spills {
+    if queue.spills() {
         format!("{} (spills)", queue.name)
     } else {
         queue.name.to_string()

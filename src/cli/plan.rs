@@ -177,6 +177,7 @@ pub fn kind(plan: &Plan, queue: &Queue) -> Vec<&'static str> {
         // What stands before it is no matter of the queue: an array of ends, whose copies procflow makes.
         QueueKind::Direct if is_copy(plan, queue) => kind.push("pipe, one of several copies"),
         QueueKind::Direct => kind.push("bare pipe"),
+        QueueKind::Stored => kind.push("stored"),
         QueueKind::Relayed => {
             if queue.writers.len() > 1 {
                 kind.push("merged");
@@ -187,7 +188,7 @@ pub fn kind(plan: &Plan, queue: &Queue) -> Vec<&'static str> {
             if kind.is_empty() {
                 kind.push("relayed");
             }
-            if queue.spills {
+            if queue.spills() {
                 kind.push("spills to disk when full");
             }
         }
@@ -248,8 +249,8 @@ fn group_json(plan: &Plan, group: &Group) -> Value {
             "name": &*queue.name,
             "writers": names(&queue.writers),
             "readers": names(&queue.readers),
-            "kind": match queue.kind { QueueKind::Direct => "direct", QueueKind::Relayed => "relayed" },
-            "spills": queue.spills,
+            "kind": match queue.kind { QueueKind::Direct => "direct", QueueKind::Relayed => "relayed", QueueKind::Stored => "stored" },
+            "spills": queue.spills(),
             "capacity": queue.capacity,
         })
     });

@@ -125,7 +125,7 @@ fn run_plan(
     let jobs = jobs(args, &plan);
     let watch = observers(args, &plan, &dir)?;
 
-    let spill_dir = match plan.queues.iter().any(|queue| queue.spills) {
+    let spill_dir = match plan.queues.iter().any(|queue| queue.spills()) {
         true => dir.queues().map_err(|e| broken(&e))?,
         false => dir.path().to_owned(),
     };

@@ -62,6 +62,7 @@ pub fn argv(plan: &Plan, unit: &Unit) -> Vec<String> {
                 masked(plan, &text).into_owned()
             }
             Arg::EachInput(name) => format!("${{{{ in.{name} }}}}"),
+            Arg::EachTask => "${{ task }}".to_owned(),
         })
         .collect()
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -271,6 +272,9 @@ impl Runner<'_> {
                     bytes: Some(bytes),
                     records,
                     ends,
+                    dropped: 0,
+                    full: counts.full,
+                    empty: counts.empty,
                 });
                 for writer in writers {
                     self.settled(writer, number);
@@ -305,6 +309,9 @@ impl Runner<'_> {
                     bytes: None,
                     records: None,
                     ends: Vec::new(),
+                    dropped: 0,
+                    full: Duration::ZERO,
+                    empty: Duration::ZERO,
                 });
             }
         }

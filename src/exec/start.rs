@@ -111,6 +111,9 @@ impl Runner<'_> {
             plan.dir.join(template.resolve(&|part| match part {
                 Part::Text(text) => text.to_string(),
                 Part::RunId => run_id.clone(),
+                Part::Task | Part::TaskField(_) | Part::TaskIndex | Part::Worker => {
+                    panic!("BUG: a path with a task in it")
+                }
                 Part::Value(node) => values.get(node).cloned().unwrap_or_default(),
                 Part::In(_) | Part::Out(_) => panic!("BUG: a path with a descriptor in it"),
             }))
@@ -183,7 +186,11 @@ impl Runner<'_> {
         };
         self.live.insert(unit, live);
         self.give_terminal(unit);
-        self.tell(What::Started { unit, attempt, pid });
+        self.tell(What::Started {
+            unit,
+            attempt,
+            pid: Some(pid),
+        });
         self.inbox.push_back(Event::Spawned(unit));
     }
 }

@@ -303,7 +303,7 @@ fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Re
         ends.read.insert((id, reader), read);
         outputs.push(RelayOutput {
             fd: write,
-            spill: queue.spills.then(|| cx.spill_dir.to_owned()),
+            spill: queue.spills().then(|| cx.spill_dir.to_owned()),
         });
     }
     let spec = RelaySpec {

@@ -12,7 +12,8 @@ use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
 use crate::plan::scope::{Found, Scope, When};
 use crate::plan::{
-    After, Arg, Ends, Group, GroupId, Node, NodeId, Plan, Queue, QueueId, QueueKind, Unit, UnitId,
+    After, Arg, Deliver, Ends, Group, GroupId, Node, NodeId, Overflow, Plan, Queue, QueueId,
+    QueueKind, Role, Unit, UnitId,
 };
 use crate::plan::{checks, cycles, ends, environment, params, select, settings, template};
 use crate::spec::{self, AfterState, Process, Spec};
@@ -398,6 +399,7 @@ impl Nodes<'_> {
                     .allow_failure
                     .or(self.defaults.allow_failure)
                     .unwrap_or(false),
+                pool: None,
                 skip,
                 description: process.description.map(Into::into),
                 tags: process.tags.into_iter().map(Into::into).collect(),
@@ -409,6 +411,7 @@ impl Nodes<'_> {
             draft.units.push(Unit {
                 node: user,
                 group: GroupId(0),
+                role: Role::Process,
                 argv,
                 env,
                 settings,
@@ -728,7 +731,12 @@ fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) ->
                 capacity: said.capacity.map_or(CAPACITY, |size| size.0),
                 merge: said.merge.unwrap_or_default(),
                 on_writer_failure: said.on_writer_failure.unwrap_or_default(),
-                spills: false,
+                file: None,
+                max_records: None,
+                overflow: Overflow::Block,
+                deliver: Deliver::Copy,
+                header: 0,
+                feedback: false,
             }
         })
         .collect()
@@ -737,7 +745,7 @@ fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) ->
 fn mark_spilling(queues: &mut [Queue], meets: &[bool]) {
     for (queue, &meets) in queues.iter_mut().zip(meets) {
         if meets {
-            queue.spills = true;
+            queue.overflow = Overflow::Spill;
             queue.kind = QueueKind::Relayed;
         }
     }

@@ -138,6 +138,8 @@ pub struct Node {
     pub after: Vec<After>,
     /// Its failure fails neither the run nor what comes after it.
     pub allow_failure: bool,
+    /// What makes a pool of it; none for a process.
+    pub pool: Option<Arc<Pool>>,
     /// Left out by `--skip`: never started; for what comes after it, it counts as satisfied, and its queues as empty.
     pub skip: bool,
     /// For reports.
@@ -162,6 +164,8 @@ pub struct Unit {
     pub node: NodeId,
     /// With whom it runs.
     pub group: GroupId,
+    /// What it is to its node.
+    pub role: Role,
     /// Its arguments, program first. For a script: the shell's argv, then the script as a literal.
     pub argv: Vec<Arg>,
     /// Environment of this node alone, over [`Plan::env`]; the later wins.
@@ -176,6 +180,93 @@ pub struct Unit {
     pub writes: Vec<Template>,
 }
 
+/// What a unit is to its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The one process of a process node.
+    Process,
+    /// This worker, from 0, of a `stream` pool: a process that reads its share.
+    Worker(u32),
+    /// A `request` or `task` pool as a whole. To the rest of the graph it is like a process: its ends are the pool's, it runs
+    /// until all is answered, and it is stopped as one. Inside, procflow feeds workers that come and go (`crate::pool`).
+    Pool,
+    /// Not a process: puts what the workers of a `stream` pool write to one file together, by whole records. It reads a queue
+    /// of theirs and has the file among its outputs, so the file appears when all of them have succeeded.
+    Gather,
+}
+
+/// What makes a pool of a process: several workers, and how they are fed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// How many.
+    pub workers: u32,
+    /// How they get their work.
+    pub feed: Feed,
+    /// Fixed work instead of standard input.
+    pub tasks: Option<Tasks>,
+    /// The order of results (`request`, `task`).
+    pub order: Order,
+    /// Records handed over at once. `None`: `request` adapts itself, `task` hands over one.
+    pub batch: Option<u32>,
+    /// Records being worked on in the whole pool. `None`: no bound but the workers.
+    pub max_in_flight: Option<u32>,
+    /// A worker is replaced after so many records (`request`).
+    pub recycle_after: Option<u64>,
+    /// For one record (`request`, `task`).
+    pub task_timeout: Option<Duration>,
+    /// Tries after the first, for one record (`request`, `task`). What is tried again of a `stream` pool is its group, as of a
+    /// process: that is in [`Settings::retry`].
+    pub retry: Retry,
+    /// A record is the standard input of the task that it is for (`task`): always for a `script`, and where the command
+    /// mentions neither `${{ task }}` nor a field of it.
+    pub record_on_stdin: bool,
+    /// The pool writes the records that failed every try to its output of this name ([`DEAD_LETTER`]).
+    pub dead_letter: bool,
+}
+
+/// The name, in [`Ends::outputs`], of the end to which a pool writes the records that failed every try. Its descriptor
+/// exists in no process.
+pub const DEAD_LETTER: &str = "dead_letter";
+
+/// How the workers of a pool get their work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// Each worker is one process that reads its share until the end.
+    Stream,
+    /// Each worker is one process that gets a record and answers with exactly one.
+    Request,
+    /// A new process for each record.
+    Task,
+}
+
+/// In which order a pool's results leave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// As they are done.
+    #[default]
+    Completion,
+    /// As the records came.
+    Input,
+}
+
+/// Fixed work of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tasks {
+    /// `["a", "b"]`, or arrays: each task has fields, at least one.
+    List(Vec<Vec<Box<str>>>),
+    /// From the first number to the one before the second.
+    Range(i64, i64),
+    /// The files that match, sorted.
+    Glob(Template),
+    /// The lines of a file, read when the pool starts; cut into fields where there is a separator.
+    Lines {
+        /// The file.
+        path: Template,
+        /// Between fields.
+        separator: Option<Box<str>>,
+    },
+}
+
 /// One element of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arg {
@@ -183,6 +274,8 @@ pub enum Arg {
     One(Template),
     /// An element that is nothing but `${{ in.X }}` of several queues: one argument for each.
     EachInput(Box<str>),
+    /// An element that is nothing but `${{ task }}` of a batch: one argument for each record.
+    EachTask,
 }
 
 /// Effective settings of a unit: the node's, else `[defaults]`, else procflow's.
@@ -300,6 +393,9 @@ pub enum Sink {
 pub struct Queue {
     /// Its name.
     pub name: Arc<str>,
+    /// A regular file that it is read from instead of writers: the `stdin = { file = "p" }` of a `stream` pool, whose workers
+    /// share it.
+    pub file: Option<Template>,
     /// Who writes it, in the file's order.
     pub writers: Vec<UnitId>,
     /// Who reads it, in the file's order.
@@ -313,12 +409,60 @@ pub struct Queue {
     pub max_record: Option<u64>,
     /// Bytes held in memory; for a bare pipe its size.
     pub capacity: u64,
+    /// Records held, where a count matters more than bytes.
+    pub max_records: Option<u64>,
+    /// What happens when it is full.
+    pub overflow: Overflow,
+    /// Who gets a record, with several readers.
+    pub deliver: Deliver,
+    /// So many first records go to every reader.
+    pub header: u32,
     /// How several writers are put together.
     pub merge: crate::spec::Merge,
     /// What a writer's failure means for the readers.
     pub on_writer_failure: crate::spec::OnWriterFailure,
-    /// It lies on an undirected cycle of its group (spec 2.4): it spills to disk where it would block its writer.
-    pub spills: bool,
+    /// It may close a cycle (spec 2.6): it leads back to one of its writers, or to a node upstream of it.
+    pub feedback: bool,
+}
+
+impl Queue {
+    /// What does not fit its memory goes to disk.
+    pub fn spills(&self) -> bool {
+        self.overflow == Overflow::Spill
+    }
+}
+
+/// What happens when a queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// Its writers wait.
+    #[default]
+    Block,
+    /// It goes to disk. Also where it lies on an undirected cycle of its group (spec 2.4), and would block otherwise.
+    Spill,
+    /// What comes is dropped.
+    DropNewest,
+    /// What has waited longest is dropped.
+    DropOldest,
+}
+
+/// Which of several readers gets a record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Deliver {
+    /// One that is free.
+    #[default]
+    Share,
+    /// One after the other, record by record.
+    RoundRobin,
+    /// All of them.
+    Copy,
+    /// Equal keys go to the same reader.
+    ByField {
+        /// The key, from 1; 0 is the whole record.
+        field: u32,
+        /// Between fields; `None`: runs of spaces and tabs.
+        separator: Option<Box<str>>,
+    },
 }
 
 /// How procflow carries a queue.
@@ -331,6 +475,8 @@ pub enum QueueKind {
     Direct,
     /// Through a relay thread: several writers or readers, it may spill, or a rule of its records needs a look at the data.
     Relayed,
+    /// Kept on disk as a whole. It joins no groups: its readers start when all its writers have succeeded, and read the file.
+    Stored,
 }
 
 /// Units joined by live queues: they start together, and a retry restarts them together.

@@ -32,6 +32,14 @@ pub enum Part {
     Value(NodeId),
     /// `${{ run.id }}`
     RunId,
+    /// `${{ task }}`: the record that a worker is started for (`task` pools).
+    Task,
+    /// `${{ task.0 }}`: one of its fields.
+    TaskField(u32),
+    /// `${{ task.index }}`: its place among all, from 0.
+    TaskIndex,
+    /// `${{ worker }}`: the number of the worker, from 0, in pools whose workers come and go.
+    Worker,
 }
 
 impl Template {
@@ -67,6 +75,10 @@ impl Template {
                 Part::Out(end) => write!(f, "${{{{ out.{end} }}}}"),
                 Part::Value(node) => write!(f, "${{{{ value.{} }}}}", name(*node)),
                 Part::RunId => f.write_str("${{ run.id }}"),
+                Part::Task => f.write_str("${{ task }}"),
+                Part::TaskField(field) => write!(f, "${{{{ task.{field} }}}}"),
+                Part::TaskIndex => f.write_str("${{ task.index }}"),
+                Part::Worker => f.write_str("${{ worker }}"),
             }),
         })
     }

@@ -203,11 +203,12 @@ fn groups(plan: &Plan) -> Vec<String> {
                 let kind = match queue.kind {
                     QueueKind::Direct => "direct",
                     QueueKind::Relayed => "relayed",
+                    QueueKind::Stored => "stored",
                 };
                 format!(
                     " | {} {kind}{}",
                     queue.name,
-                    if queue.spills { " spills" } else { "" }
+                    if queue.spills() { " spills" } else { "" }
                 )
             });
             format!(
@@ -239,6 +240,7 @@ fn argv(plan: &Plan, node: &str) -> Vec<String> {
         .map(|argument| match argument {
             Arg::One(template) => show(template),
             Arg::EachInput(name) => format!("each {name}"),
+            Arg::EachTask => "each task".to_owned(),
         })
         .collect()
 }

@@ -298,7 +298,13 @@ impl Reporter for Console {
                 }
             }
             What::RunStopping { cause } => self.stopping(cause, view),
-            What::Stopping { .. } | What::QueueEnded { .. } | What::RunEnded { .. } => {}
+            What::Stopping { .. }
+            | What::WorkerStarted { .. }
+            | What::WorkerEnded { .. }
+            | What::PoolProgress { .. }
+            | What::QueueProgress { .. }
+            | What::QueueEnded { .. }
+            | What::RunEnded { .. } => {}
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
-use crate::event::{Exit, Failure, Outcome, RunEvent, VERSION, What};
+use crate::event::{Exit, Failure, Outcome, PoolCounts, RunEvent, VERSION, What};
 use crate::plan::{Plan, UnitId};
 use crate::report::redact::Redactor;
 use crate::report::terminal::write_patiently;
@@ -46,7 +46,60 @@ enum Line<'a> {
         unit: Option<u32>,
         /// From 1.
         attempt: u32,
+        /// Missing where procflow does the work itself: a pool that it feeds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pid: Option<i32>,
+    },
+    /// A worker of a `request` pool was started.
+    WorkerStarted {
+        t: f64,
+        node: &'a str,
+        /// From 0.
+        worker: u32,
         pid: i32,
+    },
+    /// A worker of a `request` pool has ended.
+    WorkerEnded {
+        t: f64,
+        node: &'a str,
+        /// From 0.
+        worker: u32,
+        /// Its exit code, where it ended by one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit: Option<u8>,
+        /// The signal that ended it, by name.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
+        /// Seconds that it lived.
+        wall: f64,
+        /// Seconds of CPU time in user mode.
+        user: f64,
+        /// Seconds of CPU time in the kernel.
+        system: f64,
+        /// Peak resident memory in bytes; never below procflow's own.
+        max_rss: u64,
+    },
+    /// What a `request` or `task` pool has done so far.
+    PoolProgress {
+        t: f64,
+        node: &'a str,
+        #[serde(flatten)]
+        counts: PoolLine,
+    },
+    /// What has passed through a queue so far.
+    QueueProgress {
+        t: f64,
+        queue: &'a str,
+        /// Bytes that came from its writers.
+        bytes: u64,
+        /// Records, where procflow looked for them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        records: Option<u64>,
+        /// Bytes that it holds.
+        held: u64,
+        /// Records that were dropped, since it was full.
+        #[serde(skip_serializing_if = "is_zero")]
+        dropped: u64,
     },
     /// A process is being stopped.
     Stopping {
@@ -113,6 +166,9 @@ enum Line<'a> {
         /// Records, where procflow counted them.
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<u64>,
+        /// Records that were dropped, since it was full.
+        #[serde(skip_serializing_if = "is_zero")]
+        dropped: u64,
     },
     /// The run begins to stop.
     RunStopping {
@@ -157,6 +213,54 @@ impl From<&Outcome> for State {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
+/// What a pool has done.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub(super) struct PoolLine {
+    /// Records that came.
+    taken: u64,
+    /// Their bytes.
+    taken_bytes: u64,
+    /// Records answered, each counted once.
+    answered: u64,
+    /// Bytes of results.
+    result_bytes: u64,
+    /// Records that failed every try and went to the dead letters.
+    dead: u64,
+    /// Tries after the first.
+    retried: u64,
+    /// Records being worked on.
+    in_flight: u64,
+    /// Workers started.
+    workers_started: u64,
+    /// Records in all, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<u64>,
+}
+
+impl PoolLine {
+    pub(super) fn of(counts: &PoolCounts) -> Self {
+        PoolLine {
+            taken: counts.taken,
+            taken_bytes: counts.taken_bytes,
+            answered: counts.answered,
+            result_bytes: counts.result_bytes,
+            dead: counts.dead,
+            retried: counts.retried,
+            in_flight: counts.in_flight,
+            workers_started: counts.started,
+            total: counts.total,
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over references"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn is_false(value: &bool) -> bool {
     !*value
 }
@@ -284,10 +388,60 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 max_rss: usage.max_rss,
             }
         }
+        What::WorkerStarted { unit, worker, pid } => Line::WorkerStarted {
+            t,
+            node: label(*unit).0,
+            worker: *worker,
+            pid: *pid,
+        },
+        What::WorkerEnded {
+            unit,
+            worker,
+            exit,
+            usage,
+        } => {
+            let (exit, signal) = match exit {
+                Exit::Code(code) => (Some(*code), None),
+                Exit::Signal { number, .. } => (None, Some(crate::report::units::signal(*number))),
+            };
+            Line::WorkerEnded {
+                t,
+                node: label(*unit).0,
+                worker: *worker,
+                exit,
+                signal,
+                wall: seconds(usage.wall),
+                user: seconds(usage.user),
+                system: seconds(usage.system),
+                max_rss: usage.max_rss,
+            }
+        }
+        What::PoolProgress { unit, counts } => Line::PoolProgress {
+            t,
+            node: label(*unit).0,
+            counts: PoolLine::of(counts),
+        },
+        What::QueueProgress {
+            queue,
+            bytes,
+            records,
+            held,
+            dropped,
+        } => Line::QueueProgress {
+            t,
+            queue: &plan.queue(*queue).name,
+            bytes: *bytes,
+            records: *records,
+            held: *held,
+            dropped: *dropped,
+        },
         What::QueueEnded {
             queue,
             bytes,
             records,
+            dropped,
+            full: _,
+            empty: _,
             ends: _,
         } => {
             let Some(queue) = plan.queues.get(queue.index()) else {
@@ -298,6 +452,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 queue: &queue.name,
                 bytes: *bytes,
                 records: *records,
+                dropped: *dropped,
             }
         }
         What::RunStopping { cause } => Line::RunStopping {

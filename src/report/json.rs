@@ -164,6 +164,8 @@ pub enum Kind {
     Direct,
     /// By procflow.
     Relayed,
+    /// On disk, as a whole, before its readers start.
+    Stored,
 }
 
 impl Report {
@@ -306,6 +308,7 @@ impl Queue {
             kind: match queue.kind {
                 QueueKind::Direct => Kind::Direct,
                 QueueKind::Relayed => Kind::Relayed,
+                QueueKind::Stored => Kind::Stored,
             },
             writers: names(&queue.writers),
             readers: names(&queue.readers),

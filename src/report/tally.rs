@@ -177,11 +177,15 @@ impl Tally {
                 let was_running = unit.running_since().is_some();
                 unit.first_started.get_or_insert(event.at);
                 unit.started = Some(event.at);
-                unit.pid = Some(*pid);
+                unit.pid = *pid;
                 unit.attempt = *attempt;
                 self.counts.running += usize::from(!was_running);
             }
-            What::Stopping { .. } => {}
+            What::Stopping { .. }
+            | What::WorkerStarted { .. }
+            | What::WorkerEnded { .. }
+            | What::PoolProgress { .. }
+            | What::QueueProgress { .. } => {}
             What::Retrying { unit, .. } => {
                 let unit = self.unit_mut(*unit);
                 let was_running = unit.running_since().is_some();
@@ -222,6 +226,7 @@ impl Tally {
                 bytes,
                 records,
                 ends,
+                ..
             } => {
                 if let Some(queue) = self.queues.get_mut(queue.index()) {
                     *queue = Queue {

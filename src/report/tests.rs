@@ -8,7 +8,8 @@ use crate::event::{Cause, Exit, Failure, Outcome, RunEvent, Stream, Usage, What}
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{
-    Arg, Ends, Group, Node, NodeId, Plan, Queue, QueueId, QueueKind, Retry, Settings, Unit, UnitId,
+    Arg, Deliver, Ends, Group, Node, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, Retry,
+    Role, Settings, Unit, UnitId,
 };
 use crate::report::terminal::Look;
 use crate::report::{Console, Observers, Output, Progress, Terminal, schema_events, schema_report};
@@ -57,6 +58,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 units: id..id + 1,
                 after: vec![],
                 allow_failure: false,
+                pool: None,
                 skip: false,
                 description: None,
                 tags: vec![],
@@ -67,6 +69,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
             .map(|id| Unit {
                 node: NodeId(id),
                 group: crate::plan::GroupId(0),
+                role: Role::Process,
                 argv: vec![Arg::One(literal("sh"))],
                 env: vec![],
                 settings: settings.clone(),
@@ -87,7 +90,12 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 capacity: 1 << 18,
                 merge: crate::spec::Merge::Arrive,
                 on_writer_failure: crate::spec::OnWriterFailure::Cancel,
-                spills: false,
+                file: None,
+                max_records: None,
+                overflow: Overflow::Block,
+                deliver: Deliver::Copy,
+                header: 0,
+                feedback: false,
             })
             .collect(),
         groups: vec![Group {
@@ -161,7 +169,7 @@ impl<'p> Story<'p> {
         self.event(What::Started {
             unit: UnitId(unit),
             attempt: 1,
-            pid: 101 + i32::try_from(unit).unwrap(),
+            pid: Some(101 + i32::try_from(unit).unwrap()),
         });
     }
 
@@ -253,6 +261,9 @@ fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<
         bytes: Some(3_250_586),
         records: Some(1000),
         ends: vec![(UnitId(0), 3_250_586), (UnitId(1), 3_250_586)],
+        dropped: 0,
+        full: Duration::ZERO,
+        empty: Duration::ZERO,
     });
     story.at(330);
     story.finish(ExitCode::NodeFailed)
@@ -439,7 +450,7 @@ fn every_event() -> Vec<RunEvent> {
         What::Started {
             unit,
             attempt: 1,
-            pid: 101,
+            pid: Some(101),
         },
         What::Stopping {
             unit,
@@ -456,6 +467,9 @@ fn every_event() -> Vec<RunEvent> {
             bytes: Some(1),
             records: None,
             ends: Vec::new(),
+            dropped: 0,
+            full: Duration::ZERO,
+            empty: Duration::ZERO,
         },
     ];
     let last = [
@@ -605,7 +619,7 @@ fn a_try_that_failed_is_told_with_what_it_printed() {
     story.at(1600).event(What::Started {
         unit: UnitId(0),
         attempt: 2,
-        pid: 102,
+        pid: Some(102),
     });
     story.print(0, Stream::Out, "got it\n");
     story.at(1700).event(What::Ended {
@@ -811,7 +825,7 @@ fn one_sink_does_not_hurt_another() {
         what: What::Started {
             unit: UnitId(0),
             attempt: 1,
-            pid: 1,
+            pid: Some(1),
         },
     });
     let error = observers.flush().unwrap_err().to_string();
@@ -1032,7 +1046,7 @@ fn start(observers: &mut Observers<'_>, unit: u32) {
         what: What::Started {
             unit: UnitId(unit),
             attempt: 1,
-            pid: 1,
+            pid: Some(1),
         },
     });
 }
@@ -1213,7 +1227,7 @@ fn the_table_fits_every_screen() {
             what: What::Started {
                 unit: UnitId(unit),
                 attempt: 1,
-                pid: 1,
+                pid: Some(1),
             },
         });
         tally.add(&RunEvent {

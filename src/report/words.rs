@@ -91,7 +91,7 @@ fn shell(plan: &Plan, unit: UnitId) -> Option<&str> {
                 .contains(&name)
                 .then_some(name)
         }
-        Arg::One(Template::Parts(_)) | Arg::EachInput(_) => None,
+        Arg::One(Template::Parts(_)) | Arg::EachInput(_) | Arg::EachTask => None,
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::plan::template::Template;
 use crate::plan::{
-    After, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Queue, QueueId, QueueKind,
-    Retry, Settings, Sink, Source, Unit, UnitId,
+    After, Deliver, Ends, Group, GroupId, Input, Node, NodeId, Output, Overflow, Plan, Queue,
+    QueueId, QueueKind, Retry, Role, Settings, Sink, Source, Unit, UnitId,
 };
 use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
 
@@ -175,6 +175,7 @@ impl Draft {
             Unit {
                 node: NodeId::from(id),
                 group: group_of[id],
+                role: Role::Process,
                 argv: Vec::new(),
                 env: Vec::new(),
                 settings: Arc::new(Settings {
@@ -211,13 +212,19 @@ impl Draft {
             } else {
                 OnWriterFailure::Cancel
             },
-            spills: false,
+            file: None,
+            max_records: None,
+            overflow: Overflow::Block,
+            deliver: Deliver::Copy,
+            header: 0,
+            feedback: false,
         };
         let node = |(id, draft): (usize, &DraftNode)| Node {
             name: format!("n{id}").into(),
             units: id as u32..id as u32 + 1,
             after: draft.after.clone(),
             allow_failure: draft.allow_failure,
+            pool: None,
             skip: draft.skip,
             description: None,
             tags: Vec::new(),

@@ -194,6 +194,7 @@ impl<'a> Known<'a, '_> {
                 Arg::One(template) => {
                     argv.push(c_string(self.resolve(template)?.as_bytes(), "an argument")?)
                 }
+                Arg::EachTask => panic!("BUG: a unit without a task has an argument for each"),
                 Arg::EachInput(name) => {
                     for path in self.inputs(name) {
                         argv.push(c_string(path.as_bytes(), "an argument")?);
@@ -261,6 +262,9 @@ impl<'a> Known<'a, '_> {
                 Part::In(name) => text.push_str(&self.inputs(name).collect::<Vec<_>>().join(" ")),
                 Part::Out(name) => text.push_str(&self.output(name)),
                 Part::RunId => text.push_str(self.run_id),
+                Part::Task | Part::TaskField(_) | Part::TaskIndex | Part::Worker => {
+                    panic!("BUG: a unit without a task names it")
+                }
                 // An empty text instead would make `rm -r ${{ value.where }}/x` something nobody meant.
                 Part::Value(node) => match (self.values)(*node) {
                     Some(value) => text.push_str(value),
