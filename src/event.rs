@@ -85,6 +85,8 @@ pub enum Cause {
         /// The node whose failure began it (may be `node`).
         root: NodeId,
     },
+    /// Another worker of its pool, this node, did not do its work.
+    Pool(NodeId),
     /// It waits for a node that did not end as needed; `root` began it.
     After {
         /// The node it waits for.

@@ -114,6 +114,7 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
             name(node),
             name(root)
         ),
+        Cause::Pool(node) => format!("another worker of {} failed", name(node)),
         Cause::After { node, root } if node == root => format!("{} failed", name(node)),
         Cause::After { node, root } => {
             format!("{} did not succeed ({} failed)", name(node), name(root))

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, NodeId, Plan, QueueId, Sink, UnitId};
+use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Sink, UnitId};
 use crate::sched::flat::Flat;
 use crate::sched::order::Fact;
 use crate::sched::ready::{Claim, Ready};
@@ -143,6 +143,8 @@ pub(super) struct NodeState {
     pub started: u32,
     /// The end of its first unit that did not succeed.
     pub ill: Option<Outcome>,
+    /// The first of its units, of which it has several, that ended ill: a worker of a pool. It takes the others with it.
+    pub ill_unit: Option<UnitId>,
 }
 
 /// What is known of a queue in the current try.
@@ -183,7 +185,10 @@ impl<'p> Scheduler<'p> {
         let mut reads = Vec::new();
         let mut writes = Vec::new();
         for (id, queue) in plan.queues.iter().enumerate() {
-            reads.extend(queue.readers.iter().map(|unit| (unit.0, QueueId::from(id))));
+            // What is stored is there as a whole before its readers start: they hang on its writers by a wait, no more.
+            if queue.kind != QueueKind::Stored {
+                reads.extend(queue.readers.iter().map(|unit| (unit.0, QueueId::from(id))));
+            }
             writes.extend(queue.writers.iter().map(|unit| (unit.0, QueueId::from(id))));
         }
         // A unit may have two ends of one queue; it is one reader, or writer, of it.
@@ -228,6 +233,7 @@ impl<'p> Scheduler<'p> {
                     open: node.units.len() as u32,
                     started: 0,
                     ill: None,
+                    ill_unit: None,
                 })
                 .collect(),
             queues,
@@ -541,6 +547,9 @@ impl<'p> Scheduler<'p> {
                 .writers
                 .iter()
                 .for_each(|writer| self.touch(*writer));
+        }
+        if new == Side::Ill {
+            self.worker_is_lost(unit);
         }
         for at in self.writes.range(unit.index()) {
             let id = self.writes.at(at);

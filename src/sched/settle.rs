@@ -184,7 +184,8 @@ impl Scheduler<'_> {
                 .map(|unit| (unit, From::Writer))
                 .chain(writers.map(|unit| (unit, From::Reader)));
             for (unit, from) in found {
-                if seen.insert(*unit) {
+                // A stored queue leads to other groups.
+                if self.plan.units[unit.index()].group == group && seen.insert(*unit) {
                     causes.push((*unit, derived(from, self.node_of(at), &at_outcome)));
                 }
             }
@@ -206,7 +207,33 @@ impl Scheduler<'_> {
 
     /// Why a unit that runs cannot go on.
     fn reason_to_stop(&self, unit: UnitId) -> Option<Cause> {
-        self.ill_upstream(unit).or_else(|| self.readers_lost(unit))
+        self.ill_upstream(unit)
+            .or_else(|| self.worker_lost(unit))
+            .or_else(|| self.readers_lost(unit))
+    }
+
+    /// A unit has ended ill: where it is one of a pool's workers, nobody can know how much of its share it had done, and so
+    /// the others' work is for nothing.
+    pub(super) fn worker_is_lost(&mut self, unit: UnitId) {
+        let plan = self.plan;
+        let id = self.node_of(unit);
+        let units = &plan.nodes[id.index()].units;
+        let node = &mut self.nodes[id.index()];
+        if units.len() > 1 && node.ill_unit.is_none() {
+            node.ill_unit = Some(unit);
+            units.clone().for_each(|unit| self.touch(UnitId(unit)));
+        }
+    }
+
+    /// Another worker of its pool ended ill.
+    fn worker_lost(&self, unit: UnitId) -> Option<Cause> {
+        let node = self.node_of(unit);
+        let lost = self.nodes[node.index()].ill_unit?;
+        match self.units[lost.index()].state.ill() {
+            Some(Outcome::Failed(_)) => Some(Cause::Pool(node)),
+            Some(Outcome::Cancelled(cause) | Outcome::Skipped(cause)) => Some(cause.clone()),
+            other => panic!("BUG: {lost:?}, a worker, was lost with {other:?}"),
+        }
     }
 
     /// A writer of one of its queues ended ill; for a unit with a file any unit upstream of it counts: that file is lost.

@@ -684,7 +684,10 @@ impl<'p> World<'p> {
                     Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => {
                         assert!(self.halted.is_some())
                     }
-                    Cause::After { .. } | Cause::NeverFailed(_) | Cause::ByUser => {
+                    Cause::After { .. }
+                    | Cause::NeverFailed(_)
+                    | Cause::ByUser
+                    | Cause::Pool(_) => {
                         panic!("{unit:?} {outcome:?}")
                     }
                 }
@@ -699,6 +702,7 @@ impl<'p> World<'p> {
                     Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => {
                         assert!(self.halted.is_some())
                     }
+                    Cause::Pool(_) => panic!("{unit:?} {outcome:?}"),
                     Cause::After { .. }
                     | Cause::NeverFailed(_)
                     | Cause::Writer { .. }
@@ -798,6 +802,7 @@ impl<'p> World<'p> {
             Cause::Interrupted(_) => assert!(self.halted.is_some_and(|v| rank(v) >= 3)),
             Cause::Broken => assert_eq!(self.halted, Some(Verdict::Broken)),
             Cause::ByUser => {}
+            Cause::Pool(_) => panic!("no node of these worlds has several units"),
         }
     }
 

@@ -158,7 +158,7 @@ pub(super) fn root(cause: &Cause) -> Option<NodeId> {
         Cause::Writer { root, .. } | Cause::Reader { root, .. } | Cause::After { root, .. } => {
             Some(*root)
         }
-        Cause::RunFailed(root) => Some(*root),
+        Cause::RunFailed(root) | Cause::Pool(root) => Some(*root),
         Cause::NeverFailed(_)
         | Cause::RunTimeout
         | Cause::Interrupted(_)

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, NodeId, Plan, QueueId, Sink, UnitId};
+use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::sched::draft::Draft;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure};
@@ -42,7 +42,8 @@ impl<'p> Story<'p> {
             .collect();
         for group in spawned {
             for unit in self.scheduler.plan.groups[group.index()].units.clone() {
-                if !self.scheduler.plan.nodes[unit.index()].skip {
+                let node = self.scheduler.plan.units[unit.index()].node;
+                if !self.scheduler.plan.nodes[node.index()].skip {
                     self.scheduler.handle(Event::Spawned(unit), &mut self.said);
                 }
             }
@@ -829,4 +830,102 @@ fn large_plan() {
         )
         .unwrap();
     }
+}
+
+/// A plan whose last units, so many, are workers of one pool.
+fn with_pool(draft: &Draft, workers: usize) -> Plan {
+    let mut plan = draft.plan();
+    let first = plan.units.len() - workers;
+    plan.nodes.truncate(first + 1);
+    plan.nodes[first].units = first as u32..plan.units.len() as u32;
+    for (worker, unit) in (0u32..).zip(&mut plan.units[first..]) {
+        unit.node = NodeId::from(first);
+        unit.role = Role::Worker(worker);
+    }
+    plan
+}
+
+/// Nobody can know how much of its share a worker had done: its failure is the pool's.
+#[test]
+fn a_worker_that_fails_takes_the_others_with_it() {
+    let mut draft = Draft::default();
+    let [writer, one, two, three] = draft.nodes();
+    let queue = draft.pipe(&[writer], &[one, two, three]);
+    let plan = with_pool(&draft, 3);
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story
+        .says(&[spawn(0)])
+        .exit(0, 0)
+        .says(&[release(queue, 0), ended(0, well())])
+        .exit(1, 0)
+        .says(&[ended(1, well())])
+        .exit(2, 3)
+        .says(&[
+            ended(2, failed(3)),
+            Action::Stop(UnitId(3)),
+            Action::Arm(Timer::Grace(UnitId(3)), Duration::from_secs(5)),
+            Action::Stopping(Cause::RunFailed(NodeId(1))),
+        ])
+        .signal(3, 15)
+        .says(&[
+            Action::Disarm(Timer::Grace(UnitId(3))),
+            ended(3, Outcome::Cancelled(Cause::Pool(NodeId(1)))),
+            group_ended(0),
+            Action::Finish(Verdict::Failed),
+        ]);
+}
+
+/// It waits for all of a pool.
+#[test]
+fn what_comes_after_a_pool_waits_for_every_worker() {
+    let mut draft = Draft::default();
+    let [after, writer, one, two] = draft.nodes();
+    draft.after(after, 2, AfterState::Succeeded);
+    let queue = draft.pipe(&[writer], &[one, two]);
+    let plan = with_pool(&draft, 2);
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story
+        .says(&[spawn(1)])
+        .exit(1, 0)
+        .says(&[release(queue, 1), ended(1, well())])
+        .exit(2, 0)
+        .says(&[ended(2, well())])
+        .exit(3, 0)
+        .says(&[ended(3, well()), group_ended(1), spawn(0)]);
+}
+
+/// What is stored joins no groups: its readers' failure is not its writers' business, and the other way round there is the
+/// wait between the two.
+#[test]
+fn a_stored_queue_joins_nobody() {
+    let mut draft = Draft::default();
+    let [writer, reader] = draft.nodes();
+    draft.after(reader, writer, AfterState::Succeeded);
+    let mut plan = draft.plan();
+    let queue = {
+        let mut joined = Draft::default();
+        let [writer, reader] = joined.nodes();
+        joined.pipe(&[writer], &[reader]);
+        let mut queue = joined.plan().queues.remove(0);
+        queue.kind = QueueKind::Stored;
+        plan.queues.push(queue);
+        plan.groups[0].queues.push(QueueId(0));
+        QueueId(0)
+    };
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story
+        .says(&[spawn(0)])
+        .exit(0, 0)
+        .says(&[
+            release(queue, 0),
+            ended(0, well()),
+            group_ended(0),
+            spawn(1),
+        ])
+        .exit(1, 1)
+        .says(&[
+            ended(1, failed(1)),
+            group_ended(1),
+            Action::Finish(Verdict::Failed),
+        ]);
 }
