@@ -22,6 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::unistd::pipe2;
+use procflow::plan::{Deliver, Overflow};
 use procflow::queue::{Fate, RelayEvents, RelayInput, RelayOutput, RelaySpec, start};
 use procflow::spec::{Merge, OnWriterFailure, Records};
 
@@ -127,6 +128,11 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Cancel,
         capacity: 256 * 1024,
+        deliver: Deliver::Copy,
+        header: 0,
+        batch: None,
+        max_records: None,
+        overflow: Overflow::Block,
     };
     start(
         spec,

@@ -26,7 +26,9 @@ use crate::exec::files::{Appended, PendingFile, open_output};
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::relays::Carries;
 use crate::plan::template::Template;
-use crate::plan::{GroupId, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId};
+use crate::plan::{
+    Deliver, GroupId, Overflow, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId,
+};
 use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
 use crate::sys::pipe::{Pipe, is_broken};
@@ -312,6 +314,11 @@ fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Re
         outputs,
         records: queue.records.clone(),
         max_record: queue.max_record,
+        deliver: queue.deliver.clone(),
+        header: queue.header,
+        batch: None,
+        max_records: queue.max_records,
+        overflow: queue.overflow,
         merge: queue.merge,
         on_writer_failure: queue.on_writer_failure,
         capacity: pipe_size(queue),
@@ -522,6 +529,11 @@ fn wire_tee(
         outputs,
         records: Records::Bytes,
         max_record: None,
+        deliver: Deliver::Copy,
+        header: 0,
+        batch: None,
+        max_records: None,
+        overflow: Overflow::Block,
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Close,
         capacity,

@@ -105,6 +105,30 @@ impl Backlog {
         }
     }
 
+    /// Memory has no room for more.
+    pub fn is_full(&self) -> bool {
+        self.memory.len() >= self.capacity
+    }
+
+    /// Takes all of `data`: where nothing goes to a file, beyond the bound of memory.
+    pub fn push_all(&mut self, data: &[u8]) -> Result<(), SpillError> {
+        if self.spill.is_some() {
+            self.push(data).map(drop)
+        } else {
+            self.memory.extend(data);
+            Ok(())
+        }
+    }
+
+    /// Bytes held, in memory and in the file.
+    pub fn len(&self) -> u64 {
+        let spilled = self
+            .spill
+            .as_ref()
+            .map_or(0, |spill| spill.end - spill.front);
+        self.memory.len() as u64 + spilled
+    }
+
     /// The first `count` bytes have gone.
     pub fn consume(&mut self, count: usize) -> Result<(), SpillError> {
         self.memory.drain(..count);

@@ -11,6 +11,12 @@ pub struct Counts {
     /// What each output has been given, in the order of [`crate::queue::RelaySpec::outputs`]. Less than what came in where
     /// its reader has gone.
     pub outputs: Vec<Count>,
+    /// What was dropped since the queue was full ([`crate::plan::Overflow`]).
+    pub dropped: Count,
+    /// What could be given to nobody since its reader had gone. The records of bytes that were held for it are not counted.
+    pub lost: Count,
+    /// Bytes held now, beyond what is in pipes.
+    pub held: u64,
     /// How long there was nothing to hand on.
     pub empty: Duration,
     /// How long records were held back by an output that took no more.
@@ -32,6 +38,9 @@ pub struct Count {
 pub(crate) struct Counters {
     pub inputs: Vec<Counter>,
     pub outputs: Vec<Counter>,
+    pub dropped: Counter,
+    pub lost: Counter,
+    pub held: AtomicU64,
     pub empty: AtomicU64,
     pub full: AtomicU64,
     has_records: bool,
@@ -60,6 +69,9 @@ impl Counters {
         Counters {
             inputs: some(inputs),
             outputs: some(outputs),
+            dropped: Counter::default(),
+            lost: Counter::default(),
+            held: AtomicU64::new(0),
             empty: AtomicU64::new(0),
             full: AtomicU64::new(0),
             has_records,
@@ -76,6 +88,9 @@ impl Counters {
         Counts {
             inputs: self.inputs.iter().map(count).collect(),
             outputs: self.outputs.iter().map(count).collect(),
+            dropped: count(&self.dropped),
+            lost: count(&self.lost),
+            held: self.held.load(Ordering::Relaxed),
             empty: Duration::from_nanos(self.empty.load(Ordering::Relaxed)),
             full: Duration::from_nanos(self.full.load(Ordering::Relaxed)),
         }

@@ -4,7 +4,7 @@
 //! nothing between two looks.
 
 use memchr::memmem::{Finder, find};
-use memchr::{memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::spec::Records;
 
@@ -190,6 +190,80 @@ impl Framer {
             }
         }
         whole
+    }
+
+    /// Where the first record of `data` ends, which is whole records; the last may lack its terminator. All of it for bytes
+    /// without records.
+    pub fn first(&self, data: &[u8]) -> usize {
+        let end = match &self.kind {
+            Kind::Terminator(byte) => memchr(*byte, data).map(|at| at + 1),
+            Kind::Separator(finder) => finder.find(data).map(|at| at + finder.needle().len()),
+            Kind::Start(finder) => finder.find(data).map(|at| at + 1),
+            Kind::Length32 => data
+                .first_chunk::<4>()
+                .map(|length| (u32::from_be_bytes(*length) as usize).saturating_add(4)),
+            Kind::Size(size) => Some(*size),
+            Kind::Bytes => None,
+        };
+        end.unwrap_or(data.len()).min(data.len())
+    }
+
+    /// Where so many bytes end, or the record before that: as many records of `data`, which is whole records, as fit `most` bytes,
+    /// but at least one. Bytes without records may end anywhere.
+    pub fn portion(&self, data: &[u8], most: usize) -> usize {
+        if data.len() <= most {
+            return data.len();
+        }
+        match &self.kind {
+            Kind::Bytes => most.max(1).min(data.len()),
+            Kind::Size(size) => ((most / size).max(1) * size).min(data.len()),
+            Kind::Terminator(byte) => {
+                memrchr(*byte, &data[..most]).map_or_else(|| self.first(data), |at| at + 1)
+            }
+            Kind::Separator(_) | Kind::Start(_) | Kind::Length32 => {
+                let mut end = self.first(data);
+                while end < data.len() {
+                    let next = end + self.first(&data[end..]);
+                    if next > most {
+                        break;
+                    }
+                    end = next;
+                }
+                end
+            }
+        }
+    }
+
+    /// How many records `data` is, which is whole records; the last may lack its terminator. 0 for bytes without records.
+    pub fn count(&self, data: &[u8]) -> u64 {
+        match &self.kind {
+            Kind::Bytes => 0,
+            Kind::Size(size) => data.len().div_ceil(*size) as u64,
+            Kind::Terminator(byte) => {
+                let is_open = data.last().is_some_and(|last| last != byte);
+                memchr_iter(*byte, data).count() as u64 + u64::from(is_open)
+            }
+            Kind::Separator(_) | Kind::Start(_) | Kind::Length32 => {
+                let (mut end, mut count) = (0, 0);
+                while end < data.len() {
+                    end += self.first(&data[end..]);
+                    count += 1;
+                }
+                count
+            }
+        }
+    }
+
+    /// A record without what only says where it ends: its terminator, the newline before the next one's start, its length.
+    pub fn body<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        let without = match &self.kind {
+            Kind::Terminator(byte) => record.strip_suffix(&[*byte]),
+            Kind::Separator(finder) => record.strip_suffix(finder.needle()),
+            Kind::Start(_) => record.strip_suffix(b"\n"),
+            Kind::Length32 => record.get(4..),
+            Kind::Size(_) | Kind::Bytes => None,
+        };
+        without.unwrap_or(record)
     }
 
     /// What `rest`, which is not empty and stands behind the last complete record, is when nothing more comes.

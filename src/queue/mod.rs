@@ -16,9 +16,13 @@
 //! process has ended ([`WriterState::Exited`]), and the relay answers whether all that it left in the pipe is in order.
 
 mod backlog;
+mod by_field;
+mod carrier;
 mod counts;
+mod deal;
 mod framer;
 mod relay;
+mod share;
 mod sink;
 mod source;
 mod tee;

@@ -1,5 +1,9 @@
 //! What tests compare with: records cut in the plainest way, one byte after the other.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use crate::plan::Deliver;
+use crate::queue::by_field::Key;
 use crate::spec::Records;
 
 /// Where records of some data end.
@@ -60,4 +64,41 @@ pub(crate) fn missing(records: &Records, last: &[u8]) -> Vec<u8> {
         .find(|end| split(records, &[last, end].concat()).ends == [last.len() + end.len()])
         .unwrap_or_default()
         .to_vec()
+}
+
+/// Which of so many readers gets which of `whole`, in the plainest way; `None` where that is the readers' to say.
+pub(crate) fn deal(
+    records: &Records,
+    deliver: &Deliver,
+    header: u32,
+    readers: usize,
+    whole: &[Vec<u8>],
+) -> Option<Vec<Vec<Vec<u8>>>> {
+    let header = whole.len().min(header as usize);
+    let mut dealt = vec![whole[..header].to_vec(); readers];
+    for (number, record) in whole[header..].iter().enumerate() {
+        let reader = match deliver {
+            Deliver::Share | Deliver::Copy => return None,
+            Deliver::RoundRobin => number % readers,
+            Deliver::ByField { field, separator } => {
+                let mut body = &record[..];
+                match records {
+                    Records::Lines | Records::Start(_) => {
+                        body = body.strip_suffix(b"\n").unwrap_or(body);
+                    }
+                    Records::Nul => body = body.strip_suffix(b"\0").unwrap_or(body),
+                    Records::Separator(text) => {
+                        body = body.strip_suffix(text.as_bytes()).unwrap_or(body);
+                    }
+                    Records::Length32 => body = &body[4..],
+                    Records::Size(_) | Records::Bytes => {}
+                }
+                Key::new(*field, separator.as_deref())
+                    .unwrap()
+                    .reader(body, readers)
+            }
+        };
+        dealt[reader].push(record.clone());
+    }
+    Some(dealt)
 }

@@ -1,32 +1,18 @@
-//! A queue's thread: whole records from its writers to each of its readers.
-//!
-//! One offer at a time: a run of whole records of one writer is offered to all outputs, each takes what its pipe and its
-//! backlog have room for, and nothing else is read before all have taken it. So every output gets the same bytes in the
-//! same order, a slow one holds the others back no earlier than its backlog is full, and memory is bounded by one block, or one
-//! unfinished record, for each input and one backlog for each output.
+//! A relay as the rest of the program sees it: what it is to carry, what it says, and how it is told things.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::plan::settings::MAX_RECORD;
-use crate::queue::backlog::{Backlog, SpillError};
+use crate::plan::{Deliver, Overflow};
+use crate::queue::carrier::Carrier;
 use crate::queue::counts::{Counters, Counts};
-use crate::queue::framer::Framer;
-use crate::queue::sink::{Sink, SinkError};
-use crate::queue::source::{Next, Settle, Source, SourceError};
-use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
 /// A relay to start.
@@ -36,7 +22,7 @@ pub struct RelaySpec {
     pub name: String,
     /// The writers' ends, in the file's order.
     pub inputs: Vec<RelayInput>,
-    /// The readers' ends. Each gets all.
+    /// The readers' ends, in the file's order.
     pub outputs: Vec<RelayOutput>,
     /// How the bytes are cut into records.
     pub records: Records,
@@ -47,8 +33,22 @@ pub struct RelaySpec {
     pub merge: Merge,
     /// Whether a writer's failure lets the data end, so that what a writer leaves unfinished must be held back.
     pub on_writer_failure: OnWriterFailure,
+    /// Which reader gets a record. With one reader there is nothing to choose.
+    pub deliver: Deliver,
+    /// So many first records go to every reader, also to one that gets nothing else; where there are fewer, all of them do. The
+    /// first of what is merged: where several writers each begin with a header of their own, only that of the writer whose
+    /// records come first is one, and the others' are records like any other.
+    pub header: u32,
+    /// With [`Deliver::Share`]: exactly so many records are handed over at once, but for the last ones. `None`: as many as the
+    /// reader's pace allows.
+    pub batch: Option<u32>,
     /// Bytes held in memory for each output, its pipe included.
     pub capacity: usize,
+    /// Records held at most, those in the readers' pipes included. (A pipe holds bytes, so what a writer may have in its own is
+    /// for who makes that pipe.)
+    pub max_records: Option<u64>,
+    /// What happens when that, or `capacity`, is reached. What [`Overflow::Spill`] needs to know stands at each output.
+    pub overflow: Overflow,
 }
 
 /// A writer's end.
@@ -143,7 +143,7 @@ pub struct RelayEvents {
 }
 
 impl RelayEvents {
-    fn send(&self, event: RelayEvent) {
+    pub(crate) fn send(&self, event: RelayEvent) {
         // Nobody listens any more, or (EAGAIN) is awake already.
         let _ = self.sender.send((self.id, event));
         let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
@@ -241,485 +241,14 @@ impl Control {
 pub fn start(spec: RelaySpec, events: RelayEvents) -> io::Result<RelayHandle> {
     let control = Arc::new(Control::new()?);
     let name = format!("queue {}", spec.name.replace('\0', "?"));
-    let mut relay = Relay::new(spec, events, Arc::clone(&control))?;
-    let counters = Arc::clone(&relay.counters);
+    let mut carrier = Carrier::new(spec, events, Arc::clone(&control))?;
+    let counters = carrier.counters();
     let thread = std::thread::Builder::new()
         .name(name)
-        .spawn(move || relay.live())?;
+        .spawn(move || carrier.live())?;
     Ok(RelayHandle {
         control,
         counters,
         thread: Some(thread),
     })
-}
-
-/// All that a relay's thread owns.
-struct Relay {
-    name: String,
-    sources: Vec<Source>,
-    sinks: Vec<Sink>,
-    merge: Merge,
-    on_writer_failure: OnWriterFailure,
-    max_record: u64,
-    /// What is being handed out.
-    offer: Option<Offer>,
-    /// The terminator that the last record handed out lacks, should another follow.
-    missing: Vec<u8>,
-    /// The source to begin with next time, so that a busy one doesn't starve the others.
-    turn: usize,
-    control: Arc<Control>,
-    counters: Arc<Counters>,
-    events: RelayEvents,
-}
-
-/// Whole records of one source, offered to all sinks.
-struct Offer {
-    source: usize,
-    /// What was missing behind the last offer.
-    terminator: Vec<u8>,
-    /// So many of the source's bytes.
-    end: usize,
-    records: u64,
-}
-
-/// What the only writer of a tee has written is always in order.
-const SETTLED: RelayEvent = RelayEvent::Settled { input: 0 };
-
-/// Why a relay's loop came to its end.
-enum Over {
-    Ended,
-    Stopped,
-}
-
-/// Why procflow can't go on, in words for people.
-struct Broken(String);
-
-/// What poll(2) said about an end.
-enum Polled {
-    Wake,
-    Source(usize),
-    /// A source whose turn has not come.
-    Ahead(usize),
-    Faulty(usize),
-    Sink(usize, PollFlags),
-}
-
-impl Relay {
-    fn new(spec: RelaySpec, events: RelayEvents, control: Arc<Control>) -> io::Result<Relay> {
-        // Bytes of one writer that no failure can leave half delivered go on as they come, like through a plain pipe.
-        let max_record = spec.max_record.unwrap_or(MAX_RECORD);
-        let framer = Framer::new(&spec.records, max_record)
-            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
-        let as_they_come = spec.inputs.len() == 1
-            && spec.on_writer_failure == OnWriterFailure::Cancel
-            && spec.max_record.is_none()
-            && !framer.is_counted();
-        let framer = if as_they_come {
-            Framer::bytes()
-        } else {
-            framer
-        };
-        let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
-        // Where an output spills no writer may be held up, not even until its turn comes.
-        let ahead = match spec.merge {
-            Merge::Sequence => spec.outputs.iter().find_map(|output| output.spill.clone()),
-            Merge::Arrive => None,
-        };
-        let source = |input: RelayInput| {
-            let source = Source::new(input.fd, input.fate, framer.clone())?;
-            Ok(match &ahead {
-                Some(dir) => source.read_ahead(Backlog::new(spec.capacity, Some(dir.clone()))),
-                None => source,
-            })
-        };
-        // The reader's pipe holds its part: a backlog behind one that is large enough would only cost a copy.
-        let sink = |output: RelayOutput| {
-            let pipe = fcntl(&output.fd, FcntlArg::F_GETPIPE_SZ).ok();
-            let pipe = pipe
-                .and_then(|size| usize::try_from(size).ok())
-                .unwrap_or(0);
-            let backlog = Backlog::new(spec.capacity.saturating_sub(pipe), output.spill);
-            Sink::new(output.fd, backlog)
-        };
-        Ok(Relay {
-            name: spec.name,
-            sources: spec
-                .inputs
-                .into_iter()
-                .map(source)
-                .collect::<io::Result<_>>()?,
-            sinks: spec
-                .outputs
-                .into_iter()
-                .map(sink)
-                .collect::<io::Result<_>>()?,
-            merge: spec.merge,
-            on_writer_failure: spec.on_writer_failure,
-            max_record,
-            offer: None,
-            missing: Vec::new(),
-            turn: 0,
-            control,
-            counters: Arc::new(counters),
-            events,
-        })
-    }
-
-    /// The thread. Whatever goes wrong, no end is closed before all is delivered, all readers have gone, or the relay is
-    /// stopped: a reader would take that for the end of data.
-    fn live(&mut self) {
-        let broken = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(Over::Ended)) => {
-                // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
-                self.sources.clear();
-                self.sinks.clear();
-                return self.events.send(RelayEvent::Ended);
-            }
-            Ok(Ok(Over::Stopped)) => return,
-            Ok(Err(Broken(why))) => why,
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text
-                    .or_else(|| panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("no message");
-                format!("queue `{}` panicked: {text}", self.name)
-            }
-        };
-        self.events.send(RelayEvent::Broken(broken));
-        while !self.control.is_stop() {
-            let mut wake = [PollFd::new(self.control.fd(), PollFlags::POLLIN)];
-            // An error is EINTR.
-            let _ = poll(&mut wake, PollTimeout::NONE);
-        }
-    }
-
-    fn run(&mut self) -> Result<Over, Broken> {
-        if let [source] = &mut self.sources[..]
-            && let Some(input) = source.bare_pipe()
-            && self.sinks.len() > 1
-            && self.sinks.iter().all(Sink::is_bare_pipe)
-        {
-            let ended = Tee::new(input, &mut self.sinks, &self.control, &self.counters)
-                .and_then(|mut tee| tee.run(source.fate(), || self.events.send(SETTLED)));
-            let failed = |error| Broken(format!("can't copy queue `{}`: {error}", self.name));
-            return ended
-                .map(|ended| if ended { Over::Ended } else { Over::Stopped })
-                .map_err(failed);
-        }
-        loop {
-            if self.offer.is_none() && self.sources.iter().all(Source::is_done) {
-                // Each as soon as it has all: what another still holds may be waiting for this one's reader to end.
-                self.sinks
-                    .iter_mut()
-                    .filter(|sink| sink.is_empty())
-                    .for_each(Sink::close);
-            }
-            if self.sinks.iter().all(Sink::is_closed) {
-                return Ok(Over::Ended);
-            }
-            let polled = self.wait()?;
-            let is_woken = polled.iter().any(|end| matches!(end, Polled::Wake));
-            if is_woken && self.control.is_stop() {
-                return Ok(Over::Stopped);
-            }
-            if is_woken {
-                // Readers are to go on without what a faulty writer has left.
-                self.sources
-                    .iter_mut()
-                    .filter(|source| source.is_forgiven())
-                    .for_each(Source::close);
-            }
-            for end in &polled {
-                if let Polled::Sink(sink, events) = end {
-                    self.flush(*sink, *events)?;
-                }
-            }
-            self.hand_out()?;
-            // Not before room was made: what is read has somewhere to go.
-            let pivot = polled
-                .iter()
-                .position(|end| matches!(end, Polled::Source(source) if *source >= self.turn));
-            let (late, early) = polled.split_at(pivot.unwrap_or(0));
-            for end in early.iter().chain(late) {
-                match end {
-                    Polled::Source(source) if self.offer.is_none() => self.read(*source)?,
-                    Polled::Ahead(source) => self.read_ahead(*source)?,
-                    Polled::Faulty(source) => self.sources[*source].close(),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    /// Waits until something can be done.
-    fn wait(&self) -> Result<Vec<Polled>, Broken> {
-        let mut ends = vec![(
-            PollFd::new(self.control.fd(), PollFlags::POLLIN),
-            Polled::Wake,
-        )];
-        let offered = self.offer.as_ref().map_or(0, Offer::len);
-        for (at, sink) in self.sinks.iter().enumerate() {
-            if let Some((fd, wants)) = sink.waits(offered) {
-                // Without POLLOUT it still says when the reader has gone.
-                let events = if wants {
-                    PollFlags::POLLOUT
-                } else {
-                    PollFlags::empty()
-                };
-                ends.push((PollFd::new(fd, events), Polled::Sink(at, events)));
-            }
-        }
-        let last = match self.merge {
-            Merge::Arrive => self.sources.len(),
-            Merge::Sequence => self.first_open(),
-        };
-        let mut at_once = None;
-        for (at, source) in self.sources.iter().enumerate() {
-            if at > last {
-                if source.is_due_ahead() {
-                    at_once = Some(Polled::Ahead(at));
-                }
-                let fd = source.readable_ahead();
-                ends.extend(fd.map(|fd| (PollFd::new(fd, PollFlags::POLLIN), Polled::Ahead(at))));
-            } else if self.offer.is_none() && (source.has_ahead() || source.is_due()) {
-                at_once = Some(Polled::Source(at));
-            } else if let Some(fd) = source.readable()
-                && self.offer.is_none()
-            {
-                ends.push((PollFd::new(fd, PollFlags::POLLIN), Polled::Source(at)));
-            }
-            if let Some(fd) = source.faulty()
-                && self.on_writer_failure == OnWriterFailure::Close
-            {
-                ends.push((PollFd::new(fd, PollFlags::empty()), Polled::Faulty(at)));
-            }
-        }
-        let (mut fds, whose): (Vec<PollFd>, Vec<Polled>) = ends.into_iter().unzip();
-        let begin = Instant::now();
-        let timeout = if at_once.is_some() {
-            PollTimeout::ZERO
-        } else {
-            PollTimeout::NONE
-        };
-        while let Err(error) = poll(&mut fds, timeout) {
-            if error != Errno::EINTR {
-                return Err(Broken(format!(
-                    "can't wait for the ends of queue `{}`: {error}",
-                    self.name
-                )));
-            }
-        }
-        self.count_wait(begin);
-        let said = fds
-            .iter()
-            .map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
-        let said = said.zip(whose).filter(|(events, _)| !events.is_empty());
-        Ok(said
-            .map(|(events, end)| match end {
-                Polled::Sink(at, _) => Polled::Sink(at, events),
-                other => other,
-            })
-            .chain(at_once)
-            .collect())
-    }
-
-    fn count_wait(&self, begin: Instant) {
-        let waited = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if self.offer.is_some() {
-            self.counters.full.fetch_add(waited, Ordering::Relaxed);
-        } else if self.sinks.iter().all(Sink::is_empty) {
-            self.counters.empty.fetch_add(waited, Ordering::Relaxed);
-        }
-    }
-
-    /// The source whose turn it is where they come in sequence.
-    fn first_open(&self) -> usize {
-        self.sources
-            .iter()
-            .position(|source| !source.is_done())
-            .unwrap_or(self.sources.len())
-    }
-
-    /// A sink has room, or has gone.
-    fn flush(&mut self, at: usize, events: PollFlags) -> Result<(), Broken> {
-        let sink = &mut self.sinks[at];
-        sink.polled(events);
-        let left = sink
-            .flush()
-            .map_err(|error| unwritable(&self.name, error))?;
-        self.counters.outputs[at].add(left, 0);
-        Ok(())
-    }
-
-    /// A source has something to read, or has ended.
-    fn read(&mut self, at: usize) -> Result<(), Broken> {
-        self.turn = at + 1;
-        match self.sources[at].fill() {
-            Ok(count) => self.counters.inputs[at].add(count, 0),
-            Err(error) => return Err(unreadable(&self.name, error)),
-        }
-        self.advance(at);
-        self.hand_out()?;
-        self.settle(at);
-        Ok(())
-    }
-
-    /// Says whether all is in order that a source's writer has written, once it has ended and all of that is here.
-    fn settle(&mut self, at: usize) {
-        // What is offered has not been taken in yet.
-        if self.offer.is_some() {
-            return;
-        }
-        match self.sources[at].settle() {
-            None => {}
-            Some(Settle::Well) => self.events.send(RelayEvent::Settled { input: at }),
-            Some(Settle::Torn { held, after }) => self.fault(at, self.torn(held, after)),
-            Some(Settle::TooLong { after }) => self.fault(at, self.too_long(after)),
-        }
-    }
-
-    /// The same for a source whose turn has not come. Where its fault lets the data end, what it has written before that is
-    /// still handed on in its turn.
-    fn settle_ahead(&mut self, at: usize) {
-        let why = match self.sources[at].settle_ahead() {
-            None => return,
-            Some(Settle::Well) => return self.events.send(RelayEvent::Settled { input: at }),
-            Some(Settle::Torn { held, after }) => self.torn(held, after),
-            Some(Settle::TooLong { after }) => self.too_long(after),
-        };
-        match self.on_writer_failure {
-            OnWriterFailure::Cancel => self.fault(at, why),
-            OnWriterFailure::Close => self.events.send(RelayEvent::Fault { input: at, why }),
-        }
-    }
-
-    /// A source has something to read, but it isn't its turn.
-    fn read_ahead(&mut self, at: usize) -> Result<(), Broken> {
-        let count = self.sources[at]
-            .fill_ahead()
-            .map_err(|error| unreadable(&self.name, error))?;
-        self.counters.inputs[at].add(count, 0);
-        self.settle_ahead(at);
-        Ok(())
-    }
-
-    /// Hands out what is offered, and what its source has behind that, as far as it goes.
-    fn hand_out(&mut self) -> Result<(), Broken> {
-        while let Some(offer) = &self.offer {
-            let parts = [
-                &offer.terminator[..],
-                self.sources[offer.source].data(offer.end),
-            ];
-            let mut is_taken = true;
-            for (sink, counter) in self.sinks.iter_mut().zip(&self.counters.outputs) {
-                let had_taken = sink.has_taken(offer.len());
-                let left = sink
-                    .take(parts)
-                    .map_err(|error| unwritable(&self.name, error))?;
-                let has_taken = sink.has_taken(offer.len());
-                let took_now = has_taken && !had_taken && !sink.is_closed();
-                counter.add(left, if took_now { offer.records } else { 0 });
-                is_taken &= has_taken;
-            }
-            if !is_taken {
-                break;
-            }
-            let source = offer.source;
-            self.sources[source].consume(offer.end);
-            self.offer = None;
-            self.advance(source);
-        }
-        Ok(())
-    }
-
-    /// Finds what a source has to offer next. Nothing must be offered.
-    fn advance(&mut self, at: usize) {
-        let source = &mut self.sources[at];
-        match source.next() {
-            Next::More => {}
-            Next::End => source.close(),
-            Next::Whole { end, records } => self.offer(at, end, records, Vec::new()),
-            Next::Last { end } => {
-                let missing = source.framer().missing_terminator(source.data(end));
-                self.offer(at, end, 1, missing);
-            }
-            Next::TooLong => {
-                let after = source.passed();
-                self.fault(at, self.too_long(after));
-            }
-            Next::Torn { held } => {
-                let after = source.passed();
-                self.fault(at, self.torn(held, after));
-            }
-        }
-    }
-
-    fn too_long(&self, after: u64) -> String {
-        let most = bytesize::ByteSize(self.max_record)
-            .to_string()
-            .replace(".0 ", " ");
-        let name = &self.name;
-        format!(
-            "a record of queue `{name}` is longer than max_record ({most}), after {after} bytes"
-        )
-    }
-
-    fn torn(&self, held: usize, after: u64) -> String {
-        let name = &self.name;
-        format!(
-            "the last record of queue `{name}` is cut off after {held} bytes of it, {after} bytes into the data"
-        )
-    }
-
-    fn offer(&mut self, source: usize, end: usize, records: u64, missing: Vec<u8>) {
-        let terminator = std::mem::replace(&mut self.missing, missing);
-        self.counters.inputs[source].add(0, records);
-        self.offer = Some(Offer {
-            source,
-            terminator,
-            end,
-            records,
-        });
-        self.sinks.iter_mut().for_each(Sink::renew);
-    }
-
-    fn fault(&mut self, input: usize, why: String) {
-        let source = &mut self.sources[input];
-        source.fault();
-        if self.on_writer_failure == OnWriterFailure::Close && source.faulty().is_none() {
-            // It has ended already.
-            source.close();
-        }
-        self.events.send(RelayEvent::Fault { input, why });
-    }
-}
-
-impl Offer {
-    fn len(&self) -> usize {
-        self.terminator.len() + self.end
-    }
-}
-
-fn unreadable(name: &str, error: SourceError) -> Broken {
-    match error {
-        SourceError::Read(error) => Broken(format!("can't read queue `{name}`: {error}")),
-        SourceError::Spill(error) => unspillable(name, &error),
-    }
-}
-
-fn unwritable(name: &str, error: SinkError) -> Broken {
-    match error {
-        SinkError::Write(error) => {
-            Broken(format!("can't write what queue `{name}` carries: {error}"))
-        }
-        SinkError::Spill(error) => unspillable(name, &error),
-    }
-}
-
-fn unspillable(name: &str, error: &SpillError) -> Broken {
-    let SpillError { dir, call, error } = error;
-    Broken(format!(
-        "can't {call} of queue `{name}` in {}: {error}",
-        dir.display()
-    ))
 }

@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
 
 use crate::queue::backlog::{Backlog, SpillError};
+use crate::queue::framer::Framer;
+use crate::sys::pipe;
 
 /// pipe(7): a pipe that polls writable takes so many bytes without blocking.
 const PIPE_BUF: usize = 4096;
@@ -25,8 +27,12 @@ pub(crate) struct Sink {
     /// A write may bring something.
     ready: bool,
     backlog: Backlog,
-    /// How much of what is being handed out it has taken.
+    /// How much of what is being handed out to all it has taken.
     taken: usize,
+    /// What the last record that it was given lacks, should another follow.
+    lacks: Vec<u8>,
+    /// Bytes that were held for a reader that has gone, and that nobody has asked for yet.
+    lost: usize,
 }
 
 /// How an end is written.
@@ -100,6 +106,8 @@ impl Sink {
             ready: way != Way::Shared,
             backlog,
             taken: 0,
+            lacks: Vec::new(),
+            lost: 0,
         })
     }
 
@@ -125,14 +133,15 @@ impl Sink {
     /// Its reader has gone, or nothing more will come: what is held for it is dropped.
     pub fn close(&mut self) {
         self.fd = None;
+        self.lost += usize::try_from(self.backlog.len()).unwrap_or(usize::MAX);
         self.backlog = Backlog::new(0, None);
     }
 
     /// The end to wait on, and whether for room to write (else only for its reader to go). `offered`: the length of what
-    /// is being handed out.
-    pub fn waits(&self, offered: usize) -> Option<(BorrowedFd<'_>, bool)> {
+    /// is being handed out to all. `for_more`: there is or may be something to hand to it.
+    pub fn waits(&self, offered: usize, for_more: bool) -> Option<(BorrowedFd<'_>, bool)> {
         let fd = self.fd.as_ref()?.as_fd();
-        let wants = !self.backlog.is_empty() || self.taken < offered;
+        let wants = for_more || !self.backlog.is_empty() || self.taken < offered;
         // Only of a pipe is it known what the poll says then; a terminal that has hung up would say so again and again.
         (wants || self.way == Way::Pipe).then_some((fd, wants))
     }
@@ -193,6 +202,120 @@ impl Sink {
             before += part.len();
         }
         Ok(left)
+    }
+
+    /// Writes or holds all of `data`; returns the bytes that left. Nothing for a reader that has gone.
+    pub fn give(&mut self, data: &[u8]) -> Result<usize, SinkError> {
+        self.hold(data)?;
+        self.flush()
+    }
+
+    /// Holds all of `data` until it is flushed.
+    pub fn hold(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        if self.fd.is_some() {
+            self.backlog.push_all(&std::mem::take(&mut self.lacks))?;
+            self.backlog.push_all(data)?;
+        }
+        Ok(())
+    }
+
+    /// Writes records of `data` without waiting; a last one that it wrote only in part is held to its end. Returns how
+    /// much of `data` it has taken so, and the bytes that left. Nothing must be held.
+    pub fn hand(&mut self, data: &[u8], framer: &Framer) -> Result<(usize, usize), SinkError> {
+        let lacks = std::mem::take(&mut self.lacks);
+        let mut left = 0;
+        for (part, before) in [(&lacks[..], 0), (data, lacks.len())] {
+            while left < before + part.len() {
+                let Some(fd) = &self.fd else { break };
+                match put(fd, self.way, &mut self.ready, &part[left - before..])? {
+                    Wrote::Bytes(count) => left += count,
+                    Wrote::Full => break,
+                    Wrote::Gone => self.close(),
+                }
+            }
+            if left < before + part.len() {
+                break;
+            }
+        }
+        let Some(written) = left.checked_sub(lacks.len()) else {
+            // Nothing of the data; what came before it is not to be torn.
+            self.lacks = lacks;
+            if left > 0 {
+                let rest = self.lacks.split_off(left);
+                self.lacks.clear();
+                self.backlog.push_all(&rest)?;
+            }
+            return Ok((0, left));
+        };
+        if written == 0 {
+            self.lacks = lacks;
+            self.lacks.drain(..left);
+            return Ok((0, left));
+        }
+        let mut end = 0;
+        while end < written {
+            end = if written == data.len() {
+                written
+            } else {
+                end + framer.first(&data[end..])
+            };
+        }
+        if self.fd.is_some() {
+            self.backlog.push_all(&data[written..end])?;
+        }
+        Ok((end, left))
+    }
+
+    /// The last record that it was given lacks this, should another follow.
+    pub fn lacks(&mut self, terminator: &[u8]) {
+        self.lacks = terminator.to_vec();
+    }
+
+    /// Whether something can be handed to it at once.
+    pub fn is_free(&self) -> bool {
+        self.fd.is_some() && self.ready && self.backlog.is_empty()
+    }
+
+    /// Whether it holds as much as it may.
+    pub fn is_full(&self) -> bool {
+        self.backlog.is_full()
+    }
+
+    /// Whether it may hold more than that.
+    pub fn is_boundless(&self) -> bool {
+        self.backlog.is_boundless()
+    }
+
+    /// Bytes held for a reader that has gone; told once.
+    pub fn take_lost(&mut self) -> usize {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// What its pipe holds; 0 where it is none.
+    pub fn pipe_size(&self) -> usize {
+        match (&self.fd, self.way) {
+            (Some(fd), Way::Pipe) => fcntl(fd, FcntlArg::F_GETPIPE_SZ)
+                .ok()
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Makes its pipe hold so much, if it can be; returns what it holds.
+    pub fn resize(&self, size: usize) -> usize {
+        match (&self.fd, self.way) {
+            (Some(fd), Way::Pipe) => pipe::resize(fd, size),
+            _ => 0,
+        }
+    }
+
+    /// Bytes in its pipe that its reader has not read.
+    pub fn unread(&self) -> usize {
+        match (&self.fd, self.way) {
+            (Some(fd), Way::Pipe) => pipe::unread(fd).unwrap_or(0),
+            _ => 0,
+        }
     }
 
     /// Whether it has taken all `offered` bytes, or is closed.

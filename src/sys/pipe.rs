@@ -1,7 +1,9 @@
 //! Pipes: pipe(7). Knows nothing of what flows through them.
 
+#![allow(unsafe_code)] // FIONREAD is not in nix
+
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -65,6 +67,17 @@ pub fn resize(pipe: impl AsFd, capacity: usize) -> usize {
         }
     }
     current
+}
+
+/// Bytes that lie in a pipe, asked at either end of it (FIONREAD, pipe(7)). `None` where this is no pipe.
+pub fn unread(pipe: impl AsFd) -> Option<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open as long as it is borrowed, and FIONREAD writes one int where it is told to.
+    let result = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &mut count) };
+    if result == -1 {
+        return None;
+    }
+    usize::try_from(count).ok()
 }
 
 /// Nobody can read any more what is written to this end.

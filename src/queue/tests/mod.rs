@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod deal;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,6 +20,7 @@ use nix::unistd::pipe2;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::plan::{Deliver, Overflow};
 use crate::queue::model::{missing, split};
 use crate::queue::{
     Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
@@ -74,6 +77,11 @@ struct Shape {
     on_writer_failure: OnWriterFailure,
     capacity: usize,
     pipe: i32,
+    deliver: Deliver,
+    header: u32,
+    batch: Option<u32>,
+    max_records: Option<u64>,
+    overflow: Overflow,
 }
 
 impl Default for Shape {
@@ -87,6 +95,11 @@ impl Default for Shape {
             on_writer_failure: OnWriterFailure::Cancel,
             capacity: 256 * 1024,
             pipe: 4096,
+            deliver: Deliver::Copy,
+            header: 0,
+            batch: None,
+            max_records: None,
+            overflow: Overflow::Block,
         }
     }
 }
@@ -117,6 +130,15 @@ impl Shape {
             merge: self.merge,
             on_writer_failure: self.on_writer_failure,
             capacity: self.capacity,
+            deliver: self.deliver.clone(),
+            header: self.header,
+            batch: self.batch,
+            max_records: self.max_records,
+            overflow: if spill.is_some() {
+                Overflow::Spill
+            } else {
+                self.overflow
+            },
         };
         let relay = start(spec, relay_events).unwrap();
         let files = |fds: Vec<OwnedFd>| fds.into_iter().map(File::from).collect();
@@ -689,6 +711,11 @@ fn a_shared_output_keeps_its_flags() {
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Cancel,
         capacity: 0,
+        deliver: Deliver::Copy,
+        header: 0,
+        batch: None,
+        max_records: None,
+        overflow: Overflow::Block,
     };
     let relay = start(spec, relay_events).unwrap();
     assert_eq!(
