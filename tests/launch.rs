@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use procflow::event::Failure;
-use procflow::exec::launch::{Launcher, StartError};
+use procflow::exec::launch::{As, Launcher, StartError};
 use procflow::plan::template::{Part, Template};
 use procflow::plan::{
     After, Arg, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Retry, Role, Settings,
@@ -119,6 +119,14 @@ fn ends(plan: &mut Plan) -> &mut Ends {
     Arc::get_mut(&mut plan.units[0].ends).unwrap()
 }
 
+fn as_attempt(attempt: u32) -> As<'static> {
+    As {
+        attempt,
+        worker: None,
+        task: None,
+    }
+}
+
 /// Starts the first unit as attempt 2 of run `r1`; gives what it printed, or why it could not start.
 fn run(
     plan: &Plan,
@@ -128,7 +136,7 @@ fn run(
     let null = File::open("/dev/null").unwrap();
     let Pipe { read, write } = Pipe::new(65536).unwrap();
     let fds = [(null.as_raw_fd(), 0), (write.as_raw_fd(), 1), (2, 2)];
-    let mut child = match launcher.start(UnitId(0), 2, &fds, values) {
+    let mut child = match launcher.start(UnitId(0), as_attempt(2), &fds, values) {
         Ok(child) => child,
         Err(StartError::Unit(Failure::CannotStart { code, why })) => return Err((code, why)),
         Err(other) => panic!("{other}"),
@@ -507,7 +515,7 @@ fn a_program_that_has_moved_is_looked_up_again() {
     let mut launcher = Launcher::new(&plan, "r1", origin()).unwrap();
     let mut start = || {
         let mut child = launcher
-            .start(UnitId(0), 1, &[], &no_values)
+            .start(UnitId(0), as_attempt(1), &[], &no_values)
             .map_err(|error| error.to_string())?;
         until_it_ends(&child);
         Ok::<_, String>(child.try_wait().unwrap().unwrap().0.code())

@@ -17,7 +17,7 @@ use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
 use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exit::ExitCode;
-use crate::plan::{NodeId, Plan};
+use crate::plan::{NodeId, Plan, Queue, QueueKind, Role, Unit};
 use crate::report;
 use crate::report::terminal::{Look, Wishes};
 use crate::report::{
@@ -125,7 +125,9 @@ fn run_plan(
     let jobs = jobs(args, &plan);
     let watch = observers(args, &plan, &dir)?;
 
-    let spill_dir = match plan.queues.iter().any(|queue| queue.spills()) {
+    let needs_dir = |queue: &Queue| queue.spills() || queue.kind == QueueKind::Stored;
+    let is_fed = |unit: &Unit| unit.role == Role::Pool;
+    let spill_dir = match plan.queues.iter().any(needs_dir) || plan.units.iter().any(is_fed) {
         true => dir.queues().map_err(|e| broken(&e))?,
         false => dir.path().to_owned(),
     };
@@ -158,6 +160,11 @@ fn run_plan(
             .map_err(|e| broken(&format_args!("cannot listen to signals: {e}")))?,
         run_id: id.clone(),
         spill_dir,
+        on_failure,
+        tasks_log: Box::new({
+            let dir = Arc::clone(&dir);
+            move |node| dir.create_tasks(node).map_err(io::Error::other)
+        }),
     };
     let mut runner = Runner::new(parts, RunClock::start()).map_err(|e| broken(&e))?;
     runner.tell(What::RunStarted {

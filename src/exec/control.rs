@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::event::What;
 use crate::exec::error::Error;
-use crate::exec::runner::Runner;
+use crate::exec::runner::{Body, Runner};
 use crate::plan::UnitId;
 use crate::sched::Event;
 use crate::sys::guard::Notice;
@@ -96,8 +96,16 @@ impl Runner<'_> {
         }
         let ends_it = !matches!(signal, libc::SIGSTOP | libc::SIGCONT);
         live.signalled |= ends_it;
+        let child = match &live.body {
+            Body::Process(child) => child,
+            Body::Pool(pool) => {
+                let pool = *pool;
+                return self.signal_pool(pool, signal);
+            }
+            Body::Gather => return self.signal_gather(unit, signal),
+        };
         // One that has become another user's (sudo) and runs on through a Ctrl-Z does no harm.
-        if let Err(e) = live.child.signal_group(signal)
+        if let Err(e) = child.signal_group(signal)
             && ends_it
         {
             let node = &self.plan.node(self.plan.unit(unit).node).name;

@@ -15,8 +15,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use crate::exec::launch::{Launcher, StartError};
+use crate::exec::launch::{As, Launcher, StartError};
 use crate::plan::{NodeId, Plan, UnitId};
+use crate::pool::Task;
 use crate::sys::machine::cpus;
 use crate::sys::process::{Child, Origin};
 
@@ -26,13 +27,24 @@ const HELPERS: u32 = 3;
 /// What nodes that have ended had to say.
 pub type Values = Arc<HashMap<NodeId, String>>;
 
-/// A group to start.
+/// A group to start, or a worker of a pool.
 #[derive(Debug)]
 pub struct Job {
     /// The try, from 1.
     pub attempt: u32,
     /// Its units in order, each with its descriptors: (ours, its number). Ours stay open until the job is done.
     pub units: Vec<(UnitId, Vec<(RawFd, u32)>)>,
+    /// The unit is a pool, of which this is a worker.
+    pub worker: Option<Worker>,
+}
+
+/// A worker of a pool that procflow feeds.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub number: u32,
+    /// What it is started for, in a `task` pool.
+    pub task: Option<Task>,
 }
 
 /// What came of a [`Job`]: for each unit in order, up to the first that could not be started.
@@ -193,9 +205,14 @@ impl Crew {
 fn work(launcher: &mut Launcher<Arc<Plan>>, job: &Job, values: &Values) -> Done {
     // A node that was left out, as `$(..)` of nothing, has an empty value.
     let value = |node| Some(values.get(&node).map_or("", String::as_str));
+    let role = As {
+        attempt: job.attempt,
+        worker: job.worker.as_ref().map(|worker| worker.number),
+        task: job.worker.as_ref().and_then(|worker| worker.task.as_ref()),
+    };
     let mut done = Vec::with_capacity(job.units.len());
     for (unit, fds) in &job.units {
-        let started = launcher.start(*unit, job.attempt, fds, &value);
+        let started = launcher.start(*unit, role, fds, &value);
         let failed = started.is_err();
         done.push(started);
         if failed {

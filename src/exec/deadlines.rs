@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::plan::UnitId;
+use crate::pool::Ticket;
 use crate::sched::Timer;
 
 /// What a deadline is for.
@@ -17,6 +18,8 @@ pub enum Due {
     Relays(UnitId),
     /// The relay of this number is not waited for any longer: its group has ended.
     Relay(u64),
+    /// This worker of a pool has had its `stop_grace`.
+    Worker(u64, Ticket),
 }
 
 /// The run's clock: monotonic time since its start, without the time that the run was suspended.

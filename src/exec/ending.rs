@@ -1,6 +1,7 @@
 //! How units end: reaped, what they wrote last handed on, their files put in place, their queues let go.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use crate::event::{Exit, Outcome, Stream, Usage, What};
 use crate::exec::deadlines::Due;
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
+use crate::exec::launch::grouped;
 use crate::exec::relays::Carries;
-use crate::exec::runner::{Capture, LastTry, PATIENCE, Reaped, Runner, VALUE_MAX};
+use crate::exec::runner::{Body, Capture, LastTry, Owner, PATIENCE, Reaped, Runner, VALUE_MAX};
 use crate::exec::wiring::{self, Captured, LogEnds};
-use crate::plan::{GroupId, QueueKind, Sink, UnitId};
+use crate::plan::{GroupId, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
-use crate::sys::pipe::Pipe;
+use crate::sys::pipe::{Pipe, unread};
 use crate::sys::process::{NextEnded, next_ended, reap_orphan};
 
 impl Runner<'_> {
@@ -30,7 +32,8 @@ impl Runner<'_> {
         let alone = loop {
             match next_ended() {
                 NextEnded::Process(pid) => match self.pids.remove(&pid) {
-                    Some(unit) => self.reap(unit),
+                    Some(Owner::Unit(unit)) => self.reap(unit),
+                    Some(Owner::Worker(pool, ticket)) => self.reap_worker(pool, ticket),
                     None => reap_orphan(pid),
                 },
                 NextEnded::None => break false,
@@ -45,13 +48,16 @@ impl Runner<'_> {
         let Some(live) = self.live.get_mut(&unit) else {
             panic!("BUG: {unit:?} ended, and does not run");
         };
-        let (status, used) = match live.child.reap() {
+        let Body::Process(child) = &mut live.body else {
+            panic!("BUG: {unit:?} is no process, and ended as one");
+        };
+        let (status, used) = match child.reap() {
             Ok(Some(ended)) => ended,
             Ok(None) => panic!("BUG: {unit:?} was reaped before"),
             Err(e) => return self.fail(Error::new("learn how a process ended", e)),
         };
         // Of a group that we have signalled the last may still be dying: that is no leak.
-        let leaked = !live.signalled && live.child.had_leftovers();
+        let leaked = !live.signalled && child.had_leftovers();
         let wall = self.clock.now().saturating_sub(live.started);
         let usage = Usage {
             wall,
@@ -65,7 +71,46 @@ impl Runner<'_> {
             usage,
             leaked,
         });
+        live.fault = live.share.take().and_then(left_unread);
         self.leave_terminal(unit, Some(exit));
+        self.settle_outputs(unit);
+    }
+
+    /// Who gathers is stopped: what its queue still carries is not wanted.
+    pub(super) fn signal_gather(&mut self, unit: UnitId, signal: i32) {
+        if matches!(signal, libc::SIGSTOP | libc::SIGCONT) {
+            return;
+        }
+        for number in self.relays.read_by(self.plan, unit) {
+            self.end_relay(number);
+        }
+        self.gathered(
+            unit,
+            Exit::Signal {
+                number: signal,
+                core: false,
+            },
+        );
+    }
+
+    /// A unit that gathers has ended: its queue's relay has.
+    fn gathered(&mut self, unit: UnitId, exit: Exit) {
+        let now = self.clock.now();
+        let Some(live) = self.live.get_mut(&unit) else {
+            return;
+        };
+        if live.reaped.is_some() {
+            return;
+        }
+        let usage = Usage {
+            wall: now.saturating_sub(live.started),
+            ..Usage::default()
+        };
+        live.reaped = Some(Reaped {
+            exit,
+            usage,
+            leaked: false,
+        });
         self.settle_outputs(unit);
     }
 
@@ -76,7 +121,7 @@ impl Runner<'_> {
     /// First its tees have to end, then its queues are asked: before, what is in a queue's pipe is not all that will come.
     ///
     /// A failure is not kept waiting for its queues, since its readers are to be stopped, nor long for its tees.
-    fn settle_outputs(&mut self, unit: UnitId) {
+    pub(super) fn settle_outputs(&mut self, unit: UnitId) {
         let plan_unit = self.plan.unit(unit);
         let has_tees = self.relays.has_tees(unit);
         let Some(live) = self.live.get_mut(&unit) else {
@@ -87,6 +132,7 @@ impl Runner<'_> {
         };
         // What we have stopped ends as what it was stopped for, a fault perhaps that its queue will not tell again.
         let counts_as_success = !live.signalled
+            && live.fault.is_none()
             && (self.plan.node(plan_unit.node).allow_failure
                 || matches!(exit, Exit::Code(code) if plan_unit.settings.success_codes.contains(&code)));
         if has_tees {
@@ -164,7 +210,7 @@ impl Runner<'_> {
             Some(wiring) => wiring.broken(self.plan, unit),
             None => Vec::new(),
         };
-        let fault = self.take_value(unit);
+        let fault = live.fault.or_else(|| self.take_value(unit));
         self.inbox.push_back(Event::Exited {
             unit,
             exit: reaped.exit,
@@ -174,7 +220,7 @@ impl Runner<'_> {
     }
 
     /// Reads all that is at a capture now. True where there is nothing more.
-    fn read_rest(&mut self, number: u64) -> bool {
+    pub(super) fn read_rest(&mut self, number: u64) -> bool {
         if self.read_capture(number) {
             return true;
         }
@@ -279,6 +325,11 @@ impl Runner<'_> {
                 for writer in writers {
                     self.settled(writer, number);
                 }
+                for &reader in &self.plan.queue(queue).readers {
+                    if self.plan.unit(reader).role == Role::Gather {
+                        self.gathered(reader, Exit::Code(0));
+                    }
+                }
             }
             Carries::Tee(unit) => {
                 if !self.relays.has_tees(unit) {
@@ -291,11 +342,22 @@ impl Runner<'_> {
     /// Nothing of this attempt of the group runs any more. Nobody is left to read its queues. A tee may still have to write a
     /// log or a file, which takes long only where a daemon has kept an end.
     pub(super) fn end_group(&mut self, group: GroupId) {
+        let mut relayed = Vec::new();
         for number in self.relays.of_group(group) {
+            if let Some(Carries::Queue(queue, _)) = self.relays.carries(number) {
+                relayed.push(*queue);
+            }
             match self.relays.carries(number) {
                 Some(Carries::Tee(_)) => self
                     .deadlines
                     .arm(Due::Relay(number), self.clock.now() + PATIENCE),
+                Some(Carries::Queue(queue, writers))
+                    if !writers.is_empty() && self.is_well_stored(group, *queue) =>
+                {
+                    // Its readers, which may start at once, find all of it in its file.
+                    self.relays.wait_for(number);
+                    self.end_relay(number);
+                }
                 _ => self.end_relay(number),
             }
         }
@@ -303,18 +365,34 @@ impl Runner<'_> {
         self.groups.remove(&group);
         let plan = self.plan;
         for &queue in &plan.group(group).queues {
-            if plan.queue(queue).kind == QueueKind::Direct {
-                self.tell(What::QueueEnded {
-                    queue,
-                    bytes: None,
-                    records: None,
-                    ends: Vec::new(),
-                    dropped: 0,
-                    full: Duration::ZERO,
-                    empty: Duration::ZERO,
-                });
-            }
+            let bytes = match plan.queue(queue).kind {
+                QueueKind::Relayed => continue,
+                QueueKind::Direct => None,
+                QueueKind::Stored if relayed.contains(&queue) => continue,
+                QueueKind::Stored => {
+                    let file = self.spill_dir.join(&*plan.queue(queue).name);
+                    std::fs::metadata(file).ok().map(|meta| meta.len())
+                }
+            };
+            self.tell(What::QueueEnded {
+                queue,
+                bytes,
+                records: None,
+                ends: Vec::new(),
+                dropped: 0,
+                full: Duration::ZERO,
+                empty: Duration::ZERO,
+            });
         }
+    }
+}
+
+impl Runner<'_> {
+    /// All that was to be written to a stored queue has been.
+    fn is_well_stored(&self, group: GroupId, queue: QueueId) -> bool {
+        let wiring = self.groups.get(&group);
+        self.plan.queue(queue).kind == QueueKind::Stored
+            && wiring.is_some_and(|wiring| wiring.is_released(queue))
     }
 }
 
@@ -374,8 +452,16 @@ impl Runner<'_> {
     }
 }
 
+/// What is wrong with a worker that has ended: records handed to it lie unread in its pipe, and nobody will do them.
+fn left_unread(share: OwnedFd) -> Option<String> {
+    match unread(&share) {
+        None | Some(0) => None,
+        Some(bytes) => Some(format!("left {} bytes unread", grouped(bytes))),
+    }
+}
+
 /// What wait4(2) says, as we say it.
-fn exit_of(status: ExitStatus) -> Exit {
+pub(super) fn exit_of(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code((code & 0xff) as u8),
         (None, Some(number)) => Exit::Signal {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::event::Exit;
-use crate::exec::runner::Runner;
+use crate::exec::runner::{Body, Runner};
 use crate::plan::{Plan, Sink, Source, UnitId};
 use crate::sched::Event;
 use crate::sys::guard::{foreground, foreground_group, guard_group, signal_job};
@@ -137,7 +137,10 @@ impl Runner<'_> {
             return false;
         };
         let modes = tcgetattr(stdin()).ok();
-        if !foreground(stdin(), live.child.pid()) {
+        let Body::Process(child) = &live.body else {
+            return false;
+        };
+        if !foreground(stdin(), child.pid()) {
             return false;
         }
         front.given = Some(modes);
@@ -206,7 +209,10 @@ impl Runner<'_> {
         let Some(live) = first.and_then(|unit| self.live.get(unit)) else {
             return;
         };
-        let Some(signal) = stopped_by(live.child.pid()) else {
+        let Body::Process(child) = &live.body else {
+            return;
+        };
+        let Some(signal) = stopped_by(child.pid()) else {
             return;
         };
         let had = self.foreground.given.is_some();

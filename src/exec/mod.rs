@@ -9,6 +9,7 @@
 //! `start` and `wiring` make the processes of a group and the pipes between them, `files` the files they write, `log_pipes`
 //! the pipes for their logs. `crew` starts processes, on more threads than the loop's where that is faster; for each
 //! `launch` makes of a unit what the kernel wants. `ending` sees them off, `relays` keeps the threads that carry queues,
+//! `pools` (with `pool_wiring`) those that feed pools and their workers, `feedback` ends cycles, `stored` has queues on disk,
 //! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal.
 
 pub mod crew;
@@ -17,11 +18,15 @@ pub mod error;
 pub mod files;
 pub mod launch;
 pub mod log_pipes;
+pub mod pool_wiring;
+pub mod pools;
 pub mod relays;
 pub mod runner;
 pub mod wiring;
 
 mod control;
 mod ending;
+mod feedback;
 mod foreground;
 mod start;
+mod stored;

@@ -1,6 +1,6 @@
 //! The relays that run, by number: whose they are, and what they have to say.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::plan::{GroupId, QueueId, UnitId};
+use crate::plan::{GroupId, Plan, QueueId, UnitId};
 use crate::queue::{Counts, RelayEvent, RelayEvents, RelayHandle, RelaySpec, start};
 
 /// What a relay is for.
@@ -36,6 +36,8 @@ pub struct Relays {
     last: u64,
     sender: Sender<(u64, RelayEvent)>,
     inbox: Receiver<(u64, RelayEvent)>,
+    /// What was said while one of them was waited for.
+    heard: VecDeque<(u64, RelayEvent)>,
     wake: Arc<OwnedFd>,
 }
 
@@ -52,6 +54,7 @@ impl Relays {
             last: 0,
             sender,
             inbox,
+            heard: VecDeque::new(),
             wake: Arc::new(wake.into()),
         })
     }
@@ -86,6 +89,9 @@ impl Relays {
 
     /// The next thing that one says. Call it until there is nothing more.
     pub fn next_event(&mut self) -> Option<(u64, RelayEvent)> {
+        if let Some(event) = self.heard.pop_front() {
+            return Some(event);
+        }
         match self.inbox.try_recv() {
             Ok(event) => Some(event),
             Err(_) => {
@@ -93,6 +99,25 @@ impl Relays {
                 let mut count = [0; 8];
                 let _ = nix::unistd::read(&*self.wake, &mut count);
                 self.inbox.try_recv().ok()
+            }
+        }
+    }
+
+    /// Waits until this one has handed on everything, or says that it cannot. To be asked of one that writes to a file and whose
+    /// writers have all ended: it waits for nobody but the disk.
+    pub fn wait_for(&mut self, number: u64) {
+        let is_end = |(of, event): &(u64, RelayEvent)| {
+            *of == number && matches!(event, RelayEvent::Ended | RelayEvent::Broken(_))
+        };
+        if self.heard.iter().any(is_end) {
+            return;
+        }
+        // The sender is ours as well, so it does not end.
+        while let Ok(event) = self.inbox.recv() {
+            let over = is_end(&event);
+            self.heard.push_back(event);
+            if over {
+                return;
             }
         }
     }
@@ -132,6 +157,16 @@ impl Relays {
         self.running
             .iter()
             .filter(|(_, relay)| is_written(&relay.carries))
+            .map(|(&number, _)| number)
+            .collect()
+    }
+
+    /// The numbers of those that carry a queue which this unit reads.
+    pub fn read_by(&self, plan: &Plan, unit: UnitId) -> Vec<u64> {
+        let is_read = |carries: &Carries| matches!(carries, Carries::Queue(queue, _) if plan.queue(*queue).readers.contains(&unit));
+        self.running
+            .iter()
+            .filter(|(_, relay)| is_read(&relay.carries))
             .map(|(&number, _)| number)
             .collect()
     }

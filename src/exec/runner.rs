@@ -6,6 +6,7 @@
 //! outrun by an exit, and an exit is not mistaken for a time-out that came at the same moment.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,11 +19,14 @@ use crate::exec::error::Error;
 use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
+use crate::exec::pools::Pools;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::wiring::{Captured, LogEnds, TeeHold, Wiring};
 use crate::plan::{GroupId, Plan, UnitId};
+use crate::pool::Ticket;
 use crate::report::Observers;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
+use crate::spec::OnFailure;
 use crate::sys::guard::Link;
 use crate::sys::poller::Poller;
 use crate::sys::process::Child;
@@ -48,6 +52,7 @@ pub(super) enum Token {
     Guard,
     Signals,
     Relays,
+    Pools,
     Capture(u64),
 }
 
@@ -59,7 +64,8 @@ impl Token {
             Token::Guard => 0,
             Token::Signals => 1 << Self::KIND,
             Token::Relays => 2 << Self::KIND,
-            Token::Capture(number) => (3 << Self::KIND) | number,
+            Token::Pools => 3 << Self::KIND,
+            Token::Capture(number) => (4 << Self::KIND) | number,
         }
     }
 
@@ -69,15 +75,36 @@ impl Token {
             0 => Token::Guard,
             1 => Token::Signals,
             2 => Token::Relays,
-            3 => Token::Capture(id),
+            3 => Token::Pools,
+            4 => Token::Capture(id),
             _ => panic!("BUG: epoll returned the token {token:#x}"),
         }
     }
 }
 
-/// A unit's process, from its start until the scheduler knows of its exit.
+/// What does a unit's work.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// A process.
+    Process(Child),
+    /// A pool's thread, by its number, and its workers.
+    Pool(u64),
+    /// The relay of the queue that it gathers.
+    Gather,
+}
+
+/// Whose a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// This unit's.
+    Unit(UnitId),
+    /// A worker of the pool of this number.
+    Worker(u64, Ticket),
+}
+
+/// A unit at work, from its start until the scheduler knows of its exit.
 pub(super) struct Live {
-    pub(super) child: Child,
+    pub(super) body: Body,
     pub(super) attempt: u32,
     pub(super) started: Duration,
     /// Its captures that are still open.
@@ -86,6 +113,10 @@ pub(super) struct Live {
     pub(super) tee_holds: Vec<TeeHold>,
     /// procflow has signalled it: what is left of its group then has not leaked, it is dying.
     pub(super) signalled: bool,
+    /// Of a `stream` pool's worker: the read end of its share.
+    pub(super) share: Option<OwnedFd>,
+    /// What is wrong with its result although it may have ended well.
+    pub(super) fault: Option<String>,
     /// How the process ended, once it is reaped and only relays are waited for.
     pub(super) reaped: Option<Reaped>,
     /// Relays that have not taken in all that it wrote.
@@ -103,6 +134,8 @@ pub(super) struct Reaped {
 /// An end that the loop reads.
 pub(super) struct Capture {
     pub(super) unit: UnitId,
+    /// Of a pool that procflow feeds: which of its workers.
+    pub(super) worker: Option<u32>,
     pub(super) what: Captured,
     pub(super) ends: LogEnds,
     /// The poller has it.
@@ -123,6 +156,8 @@ pub struct Runner<'a> {
     pub(super) watch: Observers<'a>,
     pub(super) run_id: String,
     pub(super) spill_dir: PathBuf,
+    pub(super) on_failure: OnFailure,
+    pub(super) tasks_log: TasksLog,
 
     pub(super) poller: Poller,
     pub(super) signals: Signals,
@@ -142,11 +177,12 @@ pub struct Runner<'a> {
 
     pub(super) live: HashMap<UnitId, Live>,
     /// Whose process this is, until it is reaped.
-    pub(super) pids: HashMap<i32, UnitId>,
+    pub(super) pids: HashMap<i32, Owner>,
     /// SIGCHLD has come.
     pub(super) child_ended: bool,
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
+    pub(super) pools: Pools,
     pub(super) log_pipes: LogPipes,
     pub(super) captures: HashMap<u64, Capture>,
     /// Captures that are not watched yet, and since when there are: the oldest first.
@@ -183,9 +219,16 @@ pub struct Parts<'a> {
     pub signals: Signals,
     /// The run's id.
     pub run_id: String,
-    /// For what queues spill.
+    /// For what queues spill, and for queues that are stored.
     pub spill_dir: PathBuf,
+    /// What a failure means for the rest: a pool treats its records so.
+    pub on_failure: OnFailure,
+    /// Makes the file in which a pool of this name notes its tasks.
+    pub tasks_log: TasksLog,
 }
+
+/// Opens the `tasks.jsonl` of the pool of this name.
+pub type TasksLog = Box<dyn Fn(&str) -> io::Result<File>>;
 
 impl<'a> Runner<'a> {
     /// A run that has not begun; its clock has.
@@ -196,11 +239,15 @@ impl<'a> Runner<'a> {
         let cannot = |e: io::Error| Error::new("set up the loop", e);
         let poller = Poller::new().map_err(cannot)?;
         let relays = Relays::new().map_err(cannot)?;
+        let pools = Pools::new().map_err(cannot)?;
         poller
             .add(&parts.signals, Token::Signals.pack())
             .map_err(cannot)?;
         poller
             .add(relays.wake(), Token::Relays.pack())
+            .map_err(cannot)?;
+        poller
+            .add(pools.wake(), Token::Pools.pack())
             .map_err(cannot)?;
         if let Some(guard) = &parts.guard {
             poller.add(guard, Token::Guard.pack()).map_err(cannot)?;
@@ -218,6 +265,8 @@ impl<'a> Runner<'a> {
             watch: parts.watch,
             run_id: parts.run_id,
             spill_dir: parts.spill_dir,
+            on_failure: parts.on_failure,
+            tasks_log: parts.tasks_log,
             poller,
             signals: parts.signals,
             guard: parts.guard,
@@ -233,6 +282,7 @@ impl<'a> Runner<'a> {
             child_ended: false,
             groups: HashMap::new(),
             relays,
+            pools,
             log_pipes: LogPipes::default(),
             captures: HashMap::new(),
             unwatched: VecDeque::new(),
@@ -326,6 +376,7 @@ impl<'a> Runner<'a> {
             Token::Guard => self.read_guard(),
             Token::Signals => self.read_signals(),
             Token::Relays => self.read_relays(),
+            Token::Pools => self.read_pools(),
             Token::Capture(number) => {
                 self.read_capture(number);
             }
@@ -341,6 +392,7 @@ impl<'a> Runner<'a> {
                 Due::Sched(timer) => self.inbox.push_back(Event::Fired(timer)),
                 Due::Relays(unit) => self.exited(unit),
                 Due::Relay(number) => self.end_relay(number),
+                Due::Worker(pool, ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
             }
         }
     }
@@ -357,7 +409,7 @@ impl<'a> Runner<'a> {
                 self.actions = actions;
             }
             // All at once, and so with more hands than one: what else there was to say has been said.
-            if self.to_spawn.is_empty() {
+            if self.to_spawn.is_empty() && !self.pools.has_asked() {
                 return;
             }
             self.spawn();

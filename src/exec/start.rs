@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use crate::event::{Failure, What};
-use crate::exec::crew::Job;
+use crate::exec::crew::{Done, Job};
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
 use crate::exec::relays::Carries;
-use crate::exec::runner::{Capture, LastTry, Live, Runner};
+use crate::exec::runner::{Body, Capture, LastTry, Live, Owner, Runner};
 use crate::exec::wiring::{Context, UnitWiring, WireError, starts, wire};
 use crate::plan::template::{Part, Template};
-use crate::plan::{GroupId, UnitId};
+use crate::plan::{GroupId, Role, UnitId};
 use crate::queue::RelaySpec;
 use crate::sched::Event;
 use crate::sys::process::Child;
@@ -20,35 +20,72 @@ impl Runner<'_> {
     /// Starts what the scheduler has said since the last time: makes the queues of each group, then lets the crew make the
     /// processes.
     pub(super) fn spawn(&mut self) {
+        let (mut worker_jobs, workers): (Vec<_>, Vec<_>) =
+            self.prepare_workers().into_iter().unzip();
         let mut jobs = Vec::with_capacity(self.to_spawn.len());
         let mut wirings = Vec::with_capacity(self.to_spawn.len());
         for (group, attempt) in std::mem::take(&mut self.to_spawn) {
             if let Some(units) = self.prepare(group, attempt) {
-                let job = units
-                    .iter()
-                    .map(|(unit, wiring)| (*unit, wiring.numbers()))
-                    .collect();
+                let processes = units.iter().filter(|(unit, _)| self.is_process(*unit));
+                let job = processes.map(|(unit, wiring)| (*unit, wiring.numbers()));
                 jobs.push(Job {
                     attempt,
-                    units: job,
+                    units: job.collect(),
+                    worker: None,
                 });
                 wirings.push((attempt, units));
             }
         }
+        jobs.append(&mut worker_jobs);
         if jobs.is_empty() {
             return;
         }
-        let done = self.crew.start(jobs, &self.values);
-        for ((attempt, units), done) in wirings.into_iter().zip(done) {
-            let mut done = done.into_iter();
-            for (unit, wiring) in units {
-                match done.next() {
-                    Some(started) => self.started(unit, attempt, wiring, started),
-                    // One before it could not be started.
-                    None => self.leave_terminal(unit, None),
-                }
+        let mut done = self.crew.start(jobs, &self.values).into_iter();
+        for (attempt, units) in wirings {
+            self.group_started(attempt, units, done.next().unwrap_or_default());
+        }
+        for (worker, done) in workers.into_iter().zip(done) {
+            self.worker_started(worker, done.into_iter().next());
+        }
+    }
+
+    /// The processes of a group have been made, up to the first that could not be. What of it is no process follows now, in its
+    /// place: its thread ends by itself when nobody is there to read or write.
+    fn group_started(&mut self, attempt: u32, units: Vec<(UnitId, UnitWiring)>, done: Done) {
+        let mut done = done.into_iter();
+        let mut failed = false;
+        for (unit, wiring) in units {
+            match self.plan.unit(unit).role {
+                _ if failed => self.leave_terminal(unit, None),
+                Role::Pool => self.start_pool(unit, attempt, wiring),
+                Role::Gather => self.start_gather(unit, attempt, wiring),
+                Role::Process | Role::Worker(_) => match done.next() {
+                    Some(started) => {
+                        failed = started.is_err();
+                        self.started(unit, attempt, wiring, started);
+                    }
+                    None => panic!("BUG: nothing came of {unit:?}"),
+                },
             }
         }
+    }
+
+    fn is_process(&self, unit: UnitId) -> bool {
+        match self.plan.unit(unit).role {
+            Role::Process | Role::Worker(_) => true,
+            Role::Pool | Role::Gather => false,
+        }
+    }
+
+    /// The relay of its queue does the work, and has begun.
+    fn start_gather(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring) {
+        self.is_live(unit, attempt, wiring, Body::Gather);
+        self.tell(What::Started {
+            unit,
+            attempt,
+            pid: None,
+        });
+        self.inbox.push_back(Event::Spawned(unit));
     }
 
     /// Makes the queues of a group and its units' descriptors, or answers why that cannot be.
@@ -87,7 +124,7 @@ impl Runner<'_> {
 
     /// Nothing is wrong with the unit, but procflow cannot start it, nor any other. The scheduler waits for an answer all the
     /// same.
-    fn spawn_broken(&mut self, unit: UnitId, attempt: u32, error: Error) {
+    pub(super) fn spawn_broken(&mut self, unit: UnitId, attempt: u32, error: Error) {
         let why = error.to_string();
         self.fail(error);
         self.spawn_failed(unit, attempt, Failure::CannotStart { code: 126, why });
@@ -147,6 +184,7 @@ impl Runner<'_> {
                 self.leave_terminal(unit, None);
                 return match error {
                     StartError::Unit(failure) => self.spawn_failed(unit, attempt, failure),
+                    StartError::Task(why) => panic!("BUG: {unit:?} is no task's: {why}"),
                     StartError::Broken(error) => {
                         self.spawn_broken(unit, attempt, Error::new("start a process", error));
                     }
@@ -154,7 +192,19 @@ impl Runner<'_> {
             }
         };
         let pid = child.pid();
-        self.pids.insert(pid, unit);
+        self.pids.insert(pid, Owner::Unit(unit));
+        self.is_live(unit, attempt, wiring, Body::Process(child));
+        self.give_terminal(unit);
+        self.tell(What::Started {
+            unit,
+            attempt,
+            pid: Some(pid),
+        });
+        self.inbox.push_back(Event::Spawned(unit));
+    }
+
+    /// A unit is at work: what is kept of its wiring.
+    pub(super) fn is_live(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, body: Body) {
         let started = self.clock.now();
         let mut captures = Vec::with_capacity(wiring.captures.len());
         for (what, ends) in wiring.captures {
@@ -165,6 +215,7 @@ impl Runner<'_> {
                 self.next_capture,
                 Capture {
                     unit,
+                    worker: None,
                     what,
                     ends,
                     watched: false,
@@ -175,22 +226,17 @@ impl Runner<'_> {
             self.files.insert(unit, wiring.files);
         }
         let live = Live {
-            child,
+            body,
             attempt,
             started,
             captures,
             tee_holds: wiring.tee_holds,
             signalled: false,
+            share: wiring.share,
+            fault: None,
             reaped: None,
             unsettled: HashSet::new(),
         };
         self.live.insert(unit, live);
-        self.give_terminal(unit);
-        self.tell(What::Started {
-            unit,
-            attempt,
-            pid: Some(pid),
-        });
-        self.inbox.push_back(Event::Spawned(unit));
     }
 }

@@ -12,6 +12,8 @@
 //! ```
 //!
 //! A tee is invisible to the queues behind it: to each it is the writer's write end. It ends when its unit has ended.
+//!
+//! What a pool that procflow feeds is wired with is in `pool_wiring`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,10 +26,13 @@ use crate::diagnostic::reason;
 use crate::exec::error::Error;
 use crate::exec::files::{Appended, PendingFile, open_output};
 use crate::exec::log_pipes::LogPipes;
+use crate::exec::pool_wiring::{self, PoolWiring};
 use crate::exec::relays::Carries;
+use crate::exec::stored;
 use crate::plan::template::Template;
 use crate::plan::{
-    Deliver, GroupId, Overflow, Plan, Queue, QueueId, QueueKind, Sink, Source, Unit, UnitId,
+    Deliver, GroupId, Output, Overflow, Plan, Queue, QueueId, QueueKind, Role, Sink, Source, Unit,
+    UnitId,
 };
 use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
@@ -78,6 +83,11 @@ impl Wiring {
         drop(hold.end);
     }
 
+    /// All writers of this queue have done their part of it.
+    pub fn is_released(&self, queue: QueueId) -> bool {
+        !self.holds.keys().any(|(held, _)| *held == queue)
+    }
+
     /// The process of `writer` has ended; its relays are to be told to look.
     pub fn exited(&self, plan: &Plan, writer: UnitId) {
         for queue in output_queues(plan.unit(writer)) {
@@ -124,6 +134,11 @@ pub struct UnitWiring {
     pub files: Vec<PendingFile>,
     /// For each of its outputs with several sinks, a hold on the pipe before the tee, to be dropped when the unit has ended.
     pub tee_holds: Vec<TeeHold>,
+    /// Of a `stream` pool's worker: the read end of its share, to see whether it left something unread. The queue's relay takes
+    /// no notice of that: its other readers go on.
+    pub share: Option<OwnedFd>,
+    /// Of a pool that procflow feeds.
+    pub pool: Option<Box<PoolWiring>>,
 }
 
 impl UnitWiring {
@@ -169,8 +184,25 @@ pub enum Descriptor {
 }
 
 impl Descriptor {
-    fn own(fd: OwnedFd) -> Self {
+    pub(super) fn own(fd: OwnedFd) -> Self {
         Descriptor::Own(Arc::new(fd))
+    }
+
+    /// One of our own for what it leads to.
+    pub fn try_clone(&self, null: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        match self {
+            Descriptor::Own(fd) => fd.try_clone(),
+            Descriptor::Shared(fd) if *fd == null.as_raw_fd() => null.try_clone_to_owned(),
+            Descriptor::Shared(fd) => duplicate(*fd),
+        }
+    }
+
+    /// The same, and itself where nobody else has it.
+    pub fn into_owned(self, null: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        match self {
+            Descriptor::Own(fd) => Arc::try_unwrap(fd).or_else(|fd| fd.try_clone()),
+            shared @ Descriptor::Shared(_) => shared.try_clone(null),
+        }
     }
 
     /// Its number in this process.
@@ -213,10 +245,12 @@ pub struct Context<'a> {
 
 /// The ends of a group's queues before they are handed out.
 #[derive(Default)]
-struct QueueEnds {
-    write: HashMap<(QueueId, UnitId), OwnedFd>,
-    read: HashMap<(QueueId, UnitId), OwnedFd>,
+pub(super) struct QueueEnds {
+    pub(super) write: HashMap<(QueueId, UnitId), OwnedFd>,
+    pub(super) read: HashMap<(QueueId, UnitId), OwnedFd>,
     fates: HashMap<(QueueId, UnitId), Arc<Fate>>,
+    /// What is wired already of units that gather: their queue writes their file itself.
+    gathered: HashMap<UnitId, UnitWiring>,
 }
 
 /// Makes the queues of `group` and the descriptors of each of its units that is to start, in the group's order.
@@ -231,7 +265,10 @@ pub fn wire(
     let mut wiring = Wiring::default();
     let mut ends = QueueEnds::default();
     for &queue in &plan.group(group).queues {
-        make_queue(cx, queue, &mut ends).map_err(|e| cannot_make(plan, queue, e))?;
+        make_queue(cx, queue, &mut ends)?;
+    }
+    for queue in stored::shared(plan, group) {
+        stored::share(cx, queue, group, &mut ends)?;
     }
     let mut units = Vec::new();
     for &unit in &plan.group(group).units {
@@ -246,7 +283,7 @@ pub fn wire(
     Ok((wiring, units))
 }
 
-fn cannot_make(plan: &Plan, queue: QueueId, e: io::Error) -> WireError {
+pub(super) fn cannot_make(plan: &Plan, queue: QueueId, e: io::Error) -> WireError {
     WireError::Broken(Error::new(
         format!("make queue `{}`", plan.queue(queue).name),
         e,
@@ -264,32 +301,71 @@ pub fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
 
 /// Makes a queue's pipes, with a relay between where it needs one. A skipped writer has no pipe, so that its readers see an
 /// empty queue; a queue whose readers are all skipped has no ends at all (see [`wire_output`]).
-fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Result<()> {
-    let queue = cx.plan.queue(id);
-    let (writers, readers) = (
-        starts(cx.plan, &queue.writers),
-        starts(cx.plan, &queue.readers),
-    );
+fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> Result<(), WireError> {
+    let plan = cx.plan;
+    let broken = |e: io::Error| cannot_make(plan, id, e);
+    let queue = plan.queue(id);
+    let writers = starts(plan, &queue.writers);
+    if queue.kind == QueueKind::Stored {
+        return stored::store(cx, id, writers, ends);
+    }
+    let readers = starts(plan, &queue.readers);
     if readers.is_empty() {
         return Ok(());
     }
-    if writers.is_empty() {
+    if writers.is_empty() && queue.file.is_none() {
         for &reader in &readers {
-            ends.read
-                .insert((id, reader), Pipe::new(pipe_size(queue))?.read);
+            let pipe = Pipe::new(pipe_size(queue)).map_err(broken)?;
+            ends.read.insert((id, reader), pipe.read);
         }
         return Ok(());
     }
     if let (QueueKind::Direct, &[writer], &[reader]) =
         (queue.kind, writers.as_slice(), readers.as_slice())
     {
-        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
+        let Pipe { read, write } = Pipe::new(pipe_size(queue)).map_err(broken)?;
         ends.read.insert((id, reader), read);
         ends.write.insert((id, writer), write);
         return Ok(());
     }
+    let inputs = match &queue.file {
+        Some(path) => {
+            let file =
+                open_input(&(cx.path)(path)).map_err(|why| WireError::Unit(readers[0], why))?;
+            vec![RelayInput {
+                fd: file.into(),
+                fate: Arc::default(),
+            }]
+        }
+        None => inputs_of(queue, id, &writers, ends).map_err(broken)?,
+    };
+    let mut outputs = Vec::new();
+    for &reader in &readers {
+        let fd = match plan.unit(reader).role {
+            Role::Gather => gather(cx, reader, ends)?,
+            Role::Process | Role::Worker(_) | Role::Pool => {
+                let Pipe { read, write } = Pipe::new(pipe_size(queue)).map_err(broken)?;
+                ends.read.insert((id, reader), read);
+                write
+            }
+        };
+        outputs.push(RelayOutput {
+            fd,
+            spill: queue.spills().then(|| cx.spill_dir.to_owned()),
+        });
+    }
+    start_relay(cx, id, inputs, outputs, writers)
+}
+
+/// A pipe from each writer to the relay.
+pub(super) fn inputs_of(
+    queue: &Queue,
+    id: QueueId,
+    writers: &[UnitId],
+    ends: &mut QueueEnds,
+) -> io::Result<Vec<RelayInput>> {
     let mut inputs = Vec::new();
-    for &writer in &writers {
+    for &writer in writers {
         let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
         let fate = Arc::new(Fate::default());
         inputs.push(RelayInput {
@@ -299,15 +375,18 @@ fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Re
         ends.write.insert((id, writer), write);
         ends.fates.insert((id, writer), fate);
     }
-    let mut outputs = Vec::new();
-    for &reader in &readers {
-        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
-        ends.read.insert((id, reader), read);
-        outputs.push(RelayOutput {
-            fd: write,
-            spill: queue.spills().then(|| cx.spill_dir.to_owned()),
-        });
-    }
+    Ok(inputs)
+}
+
+pub(super) fn start_relay(
+    cx: &mut Context<'_>,
+    id: QueueId,
+    inputs: Vec<RelayInput>,
+    outputs: Vec<RelayOutput>,
+    writers: Vec<UnitId>,
+) -> Result<(), WireError> {
+    let plan = cx.plan;
+    let queue = plan.queue(id);
     let spec = RelaySpec {
         name: queue.name.to_string(),
         inputs,
@@ -316,17 +395,40 @@ fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> io::Re
         max_record: queue.max_record,
         deliver: queue.deliver.clone(),
         header: queue.header,
-        batch: None,
+        batch: batch(plan, queue),
         max_records: queue.max_records,
         overflow: queue.overflow,
         merge: queue.merge,
         on_writer_failure: queue.on_writer_failure,
         capacity: pipe_size(queue),
     };
-    (cx.relay)(spec, Carries::Queue(id, writers))
+    (cx.relay)(spec, Carries::Queue(id, writers)).map_err(|e| cannot_make(plan, id, e))
 }
 
-fn pipe_size(queue: &Queue) -> usize {
+/// So many records are handed over at once to the workers of a pool that says so.
+fn batch(plan: &Plan, queue: &Queue) -> Option<u32> {
+    let reader = plan.unit(*queue.readers.first()?);
+    plan.node(reader.node).pool.as_ref()?.batch
+}
+
+/// The file of a unit that gathers, for its queue to write.
+fn gather(cx: &mut Context<'_>, id: UnitId, ends: &mut QueueEnds) -> Result<OwnedFd, WireError> {
+    let mut wired = UnitWiring::default();
+    let mut outputs = cx.plan.unit(id).ends.outputs.iter();
+    let (Some(Output { fd, to, .. }), None) = (outputs.next(), outputs.next()) else {
+        panic!("BUG: {id:?} gathers for other than one output");
+    };
+    let descriptor = match to.as_slice() {
+        [sink] => wire_output(cx, id, *fd, sink, ends, &mut wired)?,
+        sinks => panic!("BUG: {id:?} gathers for {sinks:?}"),
+    };
+    ends.gathered.insert(id, wired);
+    descriptor
+        .into_owned(cx.null)
+        .map_err(|e| WireError::Broken(Error::new("open a file of a pool", e)))
+}
+
+pub(super) fn pipe_size(queue: &Queue) -> usize {
     usize::try_from(queue.capacity).unwrap_or(usize::MAX)
 }
 
@@ -336,10 +438,20 @@ fn wire_unit(
     ends: &mut QueueEnds,
 ) -> Result<UnitWiring, WireError> {
     let unit = cx.plan.unit(id);
+    match unit.role {
+        Role::Gather => return Ok(ends.gathered.remove(&id).unwrap_or_default()),
+        Role::Pool => return pool_wiring::wire_pool(cx, id, ends),
+        Role::Process | Role::Worker(_) => {}
+    }
     let mut wired = UnitWiring::default();
     for input in &unit.ends.inputs {
         for (fd, source) in &input.from {
             let descriptor = wire_input(cx, id, source, ends)?;
+            if let (Role::Worker(_), 0, Source::Queue(_)) = (unit.role, *fd, source) {
+                let share = descriptor.try_clone(cx.null);
+                let share = share.map_err(|e| WireError::Broken(Error::new("make a pool", e)))?;
+                wired.share = Some(share);
+            }
             wired.fds.push((descriptor, *fd));
         }
     }
@@ -361,7 +473,7 @@ fn same_as_stdout(wired: &UnitWiring) -> Descriptor {
     }
 }
 
-fn wire_input(
+pub(super) fn wire_input(
     cx: &Context<'_>,
     id: UnitId,
     source: &Source,
@@ -381,12 +493,15 @@ fn wire_input(
         }
         Source::Queue(queue) => match ends.read.remove(&(*queue, id)) {
             Some(end) => Ok(Descriptor::own(end)),
+            None if cx.plan.queue(*queue).kind == QueueKind::Stored => {
+                stored::open(cx, *queue).map(Descriptor::own)
+            }
             None => panic!("BUG: {id:?} reads {queue:?}, which has no end for it"),
         },
     }
 }
 
-fn open_input(path: &Path) -> Result<File, String> {
+pub(super) fn open_input(path: &Path) -> Result<File, String> {
     let cannot = |what: &str| {
         format!(
             "file \"{}\": {what}",
@@ -418,7 +533,7 @@ fn text_file(text: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn wire_output(
+pub(super) fn wire_output(
     cx: &mut Context<'_>,
     id: UnitId,
     fd: u32,
@@ -472,7 +587,7 @@ fn no_log_pipe(e: io::Error) -> WireError {
 }
 
 /// An output with several sinks: a pipe, and a relay that copies to each.
-fn wire_tee(
+pub(super) fn wire_tee(
     cx: &mut Context<'_>,
     id: UnitId,
     fd: u32,

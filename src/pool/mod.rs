@@ -29,6 +29,8 @@ pub struct PoolSpec {
     pub name: String,
     /// Workers, order, batches, tries.
     pub settings: Arc<plan::Pool>,
+    /// Exit codes of a task that count as success.
+    pub success_codes: Vec<u8>,
     /// What a record that failed every try means for the others, where there is no `dead_letter` for it.
     pub on_failure: OnFailure,
     /// Where records come from.
@@ -149,3 +151,24 @@ pub enum PoolCall {
 }
 
 pub use crate::event::PoolCounts;
+
+use std::sync::mpsc;
+#[derive(Debug, Clone)]
+pub struct PoolEvents {
+    pub id: u64,
+    pub sender: mpsc::Sender<(u64, PoolEvent)>,
+    pub wake: Arc<OwnedFd>,
+}
+#[derive(Debug)]
+pub struct PoolHandle;
+impl PoolHandle {
+    pub fn call(&self, _: PoolCall) {}
+    pub fn counts(&self) -> PoolCounts {
+        PoolCounts::default()
+    }
+    pub fn stop(&self) {}
+    pub fn join(self) {}
+}
+pub fn start(_: PoolSpec, _: PoolEvents) -> std::io::Result<PoolHandle> {
+    Ok(PoolHandle)
+}

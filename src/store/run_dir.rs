@@ -158,6 +158,30 @@ impl RunDir {
         create_file(&self.dir, "events.jsonl", &self.path)
     }
 
+    /// Opens the file in which the pool of this name notes what became of its tasks, at its end: a later try of the pool adds to
+    /// what an earlier one has noted.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn create_tasks(&self, pool: &str) -> Result<File, Error> {
+        let logs = self.path.join("logs");
+        make_dir(&self.dir, "logs", &logs)?;
+        let name = format!("logs/{pool}.tasks.jsonl");
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_APPEND
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        openat(
+            &self.dir,
+            name.as_str(),
+            flags,
+            Mode::from_bits_truncate(0o600),
+        )
+        .map(File::from)
+        .map_err(|e| Error::io("open", self.path.join(name), e))
+    }
+
     /// The logs, none of which is made before there is something in it.
     ///
     /// # Errors

@@ -72,8 +72,8 @@ impl<'b> Environment<'b> {
     }
 
     /// Fails where the value holds a NUL.
-    pub(super) fn set(&mut self, name: &str, value: &str) -> io::Result<()> {
-        let new = (name.len(), entry(name.as_bytes(), value.as_bytes())?);
+    pub(super) fn set(&mut self, name: &str, value: impl AsRef<[u8]>) -> io::Result<()> {
+        let new = (name.len(), entry(name.as_bytes(), value.as_ref())?);
         match self
             .over
             .iter_mut()

@@ -18,13 +18,18 @@ use nix::errno::Errno;
 use crate::event::Failure;
 use crate::exec::launch::environment::{Base, Environment, variable};
 use crate::exec::launch::lookup::{Lookup, NotFound};
+use crate::exec::launch::task::{joined, tasks_of};
 use crate::plan::template::{Part, Template};
-use crate::plan::{Arg, Ends, NodeId, Plan, Sink, Source, Unit, UnitId};
+use crate::plan::{Arg, DEAD_LETTER, Ends, NodeId, Plan, Role, Sink, Source, Tasks, Unit, UnitId};
+use crate::pool::Task;
 use crate::sys::process::{Child, Image, Origin, SpawnError, Spawner, Stage};
 
 mod environment;
 mod lookup;
 mod refusal;
+mod task;
+
+pub(super) use crate::exec::launch::refusal::grouped;
 
 /// How long a program that somebody has open for writing is waited for (ETXTBSY): any process that forks while it writes an
 /// executable makes this happen for a moment, and it is no fault of the pipeline.
@@ -56,12 +61,26 @@ pub struct Launcher<P> {
     values_before: Vec<Arc<[NodeId]>>,
 }
 
+/// What a process is started as.
+#[derive(Debug, Clone, Copy)]
+pub struct As<'a> {
+    /// The try, from 1.
+    pub attempt: u32,
+    /// A worker of a pool that procflow feeds: its number, from 0.
+    pub worker: Option<u32>,
+    /// What it is started for, in a `task` pool.
+    pub task: Option<&'a Task>,
+}
+
 /// A unit that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The unit has failed: something is wrong with it.
     #[error("{0:?}")]
     Unit(Failure),
+    /// The task cannot be handed over (in words for people): no argument holds a NUL, or so much. Nothing is wrong with the unit.
+    #[error("{0}")]
+    Task(String),
     /// Nothing is wrong with the unit: this machine has no process or descriptor left for it, and so not for others.
     #[error("cannot start a process: {0}")]
     Broken(io::Error),
@@ -99,8 +118,8 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
         self
     }
 
-    /// Starts a unit's process: `attempt` counts from 1; `fds` are all descriptors it gets, (ours, its number);
-    /// `values` knows what nodes that have ended had to say.
+    /// Starts a unit's process: `fds` are all descriptors it gets, (ours, its number); `values` knows what nodes that have ended
+    /// had to say.
     ///
     /// It comes back when the program has been loaded. Ours stay open: it is the caller's to close them.
     ///
@@ -109,7 +128,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
     pub fn start<'v>(
         &mut self,
         unit: UnitId,
-        attempt: u32,
+        role: As<'_>,
         fds: &[(RawFd, u32)],
         values: &dyn Fn(NodeId) -> Option<&'v str>,
     ) -> Result<Child, StartError> {
@@ -121,14 +140,19 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             ends: &unit.ends,
             run_id: &self.run_id,
             values,
+            unit,
+            role,
         };
         let argv = known.argv(unit)?;
         let cwd = known.resolve(&unit.settings.cwd)?;
-        let at_home = self.at_home && matches!(&*cwd, "" | ".");
+        let at_home = self.at_home && matches!(&*cwd, b"" | b".");
         // Without `.` and doubled slashes, as it is shown.
         let cwd: PathBuf = match at_home {
             true => self.plan.dir.clone(),
-            false => self.plan.dir.join(cwd.as_ref()).components().collect(),
+            false => {
+                let cwd = Path::new(OsStr::from_bytes(&cwd));
+                self.plan.dir.join(cwd).components().collect()
+            }
         };
         let before = self
             .values_before
@@ -139,7 +163,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
         } else {
             &self.base
         };
-        let env = known.environment(base, unit, attempt, before)?;
+        let env = known.environment(base, unit, before)?;
 
         let cwd_path = c_string(cwd.as_os_str().as_bytes(), "cwd")?;
         let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
@@ -171,6 +195,11 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             if error.stage == Stage::Fork {
                 return Err(StartError::Broken(error.errno.into()));
             }
+            if error.errno == Errno::E2BIG && role.task.is_some() {
+                return Err(StartError::Task(
+                    "the task is too long for an argument: let the program read it from its standard input".to_owned(),
+                ));
+            }
             let (code, why) =
                 refusal::explain(error, &image, &cwd, self.spawner.origin().open_files());
             return Err(cannot_start(code, why));
@@ -184,6 +213,8 @@ struct Known<'a, 'v> {
     ends: &'a Ends,
     run_id: &'a str,
     values: &'a dyn Fn(NodeId) -> Option<&'v str>,
+    unit: &'a Unit,
+    role: As<'a>,
 }
 
 impl<'a> Known<'a, '_> {
@@ -191,10 +222,12 @@ impl<'a> Known<'a, '_> {
         let mut argv = Vec::with_capacity(unit.argv.len());
         for arg in &unit.argv {
             match arg {
-                Arg::One(template) => {
-                    argv.push(c_string(self.resolve(template)?.as_bytes(), "an argument")?)
+                Arg::One(template) => argv.push(self.argument(&self.resolve(template)?)?),
+                Arg::EachTask => {
+                    for record in &self.task().records {
+                        argv.push(self.argument(&joined(record, self.separator()))?);
+                    }
                 }
-                Arg::EachTask => panic!("BUG: a unit without a task has an argument for each"),
                 Arg::EachInput(name) => {
                     for path in self.inputs(name) {
                         argv.push(c_string(path.as_bytes(), "an argument")?);
@@ -205,20 +238,37 @@ impl<'a> Known<'a, '_> {
         Ok(argv)
     }
 
+    fn argument(&self, bytes: &[u8]) -> Result<CString, StartError> {
+        match CString::new(bytes) {
+            Ok(argument) => Ok(argument),
+            Err(_) if self.role.task.is_some() => Err(StartError::Task(
+                "the task holds a NUL byte, which no argument can".to_owned(),
+            )),
+            Err(_) => Err(cannot_start(126, "an argument holds a NUL byte".to_owned())),
+        }
+    }
+
     fn environment<'e>(
         &self,
         base: &'e Base,
         unit: &Unit,
-        attempt: u32,
         before: &[NodeId],
     ) -> Result<Environment<'e>, StartError> {
         let mut env = Environment::over(base);
-        let mut set = |name: &str, value: &str| {
+        let mut set = |name: &str, value: &[u8]| {
             env.set(name, value)
                 .map_err(|_| cannot_start(126, format!("variable `{name}` holds a NUL byte")))
         };
         for (name, value) in &unit.env {
             set(name, &self.resolve(value)?)?;
+        }
+        if let Some(worker) = self.worker() {
+            set("WORKER", worker.to_string().as_bytes())?;
+        }
+        if let Some(task) = self.role.task {
+            for (name, value) in tasks_of(task, self.separator()) {
+                set(&name, &value)?;
+            }
         }
         // Standard ends need no path: the process has them.
         for input in self
@@ -229,7 +279,10 @@ impl<'a> Known<'a, '_> {
         {
             set(
                 &variable("IN_", &input.name),
-                &self.inputs(&input.name).collect::<Vec<_>>().join(" "),
+                self.inputs(&input.name)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+                    .as_bytes(),
             )?;
         }
         for output in self
@@ -237,37 +290,86 @@ impl<'a> Known<'a, '_> {
             .outputs
             .iter()
             .filter(|output| output.fd > 2 || is_number(&output.name))
+            .filter(|output| &*output.name != DEAD_LETTER)
         {
-            set(&variable("OUT_", &output.name), &dev_fd(output.fd))?;
+            set(
+                &variable("OUT_", &output.name),
+                dev_fd(output.fd).as_bytes(),
+            )?;
         }
         for &node in before {
             if let Some(value) = (self.values)(node) {
-                set(&variable("VALUE_", self.name(node)), value)?;
+                set(&variable("VALUE_", self.name(node)), value.as_bytes())?;
             }
         }
-        set("PROCFLOW_NODE", self.name(unit.node))?;
-        set("PROCFLOW_ATTEMPT", &attempt.to_string())?;
+        set("PROCFLOW_NODE", self.name(unit.node).as_bytes())?;
+        set("PROCFLOW_ATTEMPT", self.role.attempt.to_string().as_bytes())?;
         Ok(env)
     }
 
-    fn resolve<'t>(&self, template: &'t Template) -> Result<Cow<'t, str>, StartError> {
+    fn task(&self) -> &'a Task {
+        match self.role.task {
+            Some(task) => task,
+            None => panic!("BUG: {:?} names a task, and has none", self.unit.argv),
+        }
+    }
+
+    /// The number of the worker that is started.
+    fn worker(&self) -> Option<u32> {
+        match self.unit.role {
+            Role::Worker(worker) => Some(worker),
+            Role::Process | Role::Pool | Role::Gather => self.role.worker,
+        }
+    }
+
+    /// What stands between the fields of a task that is put together again.
+    fn separator(&self) -> &'a str {
+        let node = self.plan.nodes.get(self.unit.node.index());
+        let pool = node.and_then(|node| node.pool.as_deref());
+        match pool.and_then(|pool| pool.tasks.as_ref()) {
+            Some(Tasks::Lines {
+                separator: Some(separator),
+                ..
+            }) => separator,
+            _ => "\t",
+        }
+    }
+
+    /// Bytes, since a task need not be text.
+    fn resolve<'t>(&self, template: &'t Template) -> Result<Cow<'t, [u8]>, StartError> {
         let parts = match template {
-            Template::Literal(text) => return Ok(Cow::Borrowed(text)),
+            Template::Literal(text) => return Ok(Cow::Borrowed(text.as_bytes())),
             Template::Parts(parts) => parts,
         };
-        let mut text = String::new();
+        let mut text = Vec::new();
         for part in parts {
             match part {
-                Part::Text(part) => text.push_str(part),
-                Part::In(name) => text.push_str(&self.inputs(name).collect::<Vec<_>>().join(" ")),
-                Part::Out(name) => text.push_str(&self.output(name)),
-                Part::RunId => text.push_str(self.run_id),
-                Part::Task | Part::TaskField(_) | Part::TaskIndex | Part::Worker => {
-                    panic!("BUG: a unit without a task names it")
+                Part::Text(part) => text.extend_from_slice(part.as_bytes()),
+                Part::In(name) => {
+                    let paths: Vec<String> = self.inputs(name).collect();
+                    text.extend_from_slice(paths.join(" ").as_bytes());
+                }
+                Part::Out(name) => text.extend_from_slice(self.output(name).as_bytes()),
+                Part::RunId => text.extend_from_slice(self.run_id.as_bytes()),
+                Part::Task => {
+                    let records = self.task().records.iter();
+                    let records: Vec<_> = records.map(|r| joined(r, self.separator())).collect();
+                    text.extend_from_slice(&records.join(&b'\n'));
+                }
+                Part::TaskField(field) => {
+                    let record = self.task().records.first();
+                    let value = record.and_then(|record| record.get(*field as usize));
+                    text.extend_from_slice(value.map_or(&[][..], |value| value));
+                }
+                Part::TaskIndex => {
+                    text.extend_from_slice(self.task().index.to_string().as_bytes());
+                }
+                Part::Worker => {
+                    text.extend_from_slice(self.worker().unwrap_or(0).to_string().as_bytes());
                 }
                 // An empty text instead would make `rm -r ${{ value.where }}/x` something nobody meant.
                 Part::Value(node) => match (self.values)(*node) {
-                    Some(value) => text.push_str(value),
+                    Some(value) => text.extend_from_slice(value.as_bytes()),
                     None => {
                         return Err(cannot_start(
                             126,

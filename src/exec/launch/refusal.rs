@@ -288,7 +288,7 @@ fn lower(text: &str) -> String {
 }
 
 /// `2097152` as `2,097,152`.
-fn grouped(number: usize) -> String {
+pub(in crate::exec) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {

@@ -1,0 +1,125 @@
+//! Queues that are kept on disk as a whole: a file each, in the run's directory.
+//!
+//! A stored queue's readers start when all its writers have succeeded, so a reader sees a file like any other, from its start and
+//! to its end: it can be started late, or again. Nobody waits for anybody.
+//!
+//! ```text
+//! one writer, nothing to look at     writer ━━▶ file                    file ━━▶ reader
+//! several, or records to check       writer ━━▶ pipe ━━▶ relay ━━▶ file
+//! shared by the workers of a pool                                       file ━━▶ relay ━━▶ pipe ━━▶ worker
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::exec::wiring::{
+    Context, QueueEnds, WireError, cannot_make, inputs_of, pipe_size, start_relay, starts,
+};
+use crate::plan::{Deliver, GroupId, Plan, Queue, QueueId, QueueKind, Role, UnitId};
+use crate::queue::{RelayInput, RelayOutput};
+use crate::spec::Records;
+use crate::sys::pipe::Pipe;
+
+/// Makes a queue's file anew, and its writers' ends. What an earlier try has left in it is gone.
+pub(super) fn store(
+    cx: &mut Context<'_>,
+    id: QueueId,
+    writers: Vec<UnitId>,
+    ends: &mut QueueEnds,
+) -> Result<(), WireError> {
+    let plan = cx.plan;
+    let broken = |e: io::Error| cannot_make(plan, id, e);
+    let queue = plan.queue(id);
+    let file: OwnedFd = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path(cx, queue))
+        .map_err(broken)?
+        .into();
+    match writers.as_slice() {
+        [] => Ok(()),
+        &[writer] if !is_looked_at(queue) => {
+            ends.write.insert((id, writer), file);
+            Ok(())
+        }
+        _ => {
+            let inputs = inputs_of(queue, id, &writers, ends).map_err(broken)?;
+            let output = RelayOutput {
+                fd: file,
+                spill: None,
+            };
+            start_relay(cx, id, inputs, vec![output], writers)
+        }
+    }
+}
+
+/// A file has no bound to its records, and takes what is cut off: where that matters a relay is between.
+fn is_looked_at(queue: &Queue) -> bool {
+    queue.max_record.is_some() && queue.records != Records::Bytes
+        || matches!(queue.records, Records::Length32 | Records::Size(_))
+}
+
+/// Opens a queue's file to be read from its start.
+pub(super) fn open(cx: &Context<'_>, id: QueueId) -> Result<OwnedFd, WireError> {
+    match File::open(path(cx, cx.plan.queue(id))) {
+        Ok(file) => Ok(file.into()),
+        Err(e) => Err(cannot_make(cx.plan, id, e)),
+    }
+}
+
+fn path(cx: &Context<'_>, queue: &Queue) -> PathBuf {
+    cx.spill_dir.join(&*queue.name)
+}
+
+/// The stored queues that workers of a pool in this group share.
+pub(super) fn shared(plan: &Plan, group: GroupId) -> Vec<QueueId> {
+    let stored = (0..plan.queues.len()).map(QueueId::from);
+    stored
+        .filter(|&id| {
+            let queue = plan.queue(id);
+            queue.kind == QueueKind::Stored
+                && queue.deliver != Deliver::Copy
+                && readers_in(plan, queue, group)
+                    .iter()
+                    .any(|&unit| matches!(plan.unit(unit).role, Role::Worker(_)))
+        })
+        .collect()
+}
+
+fn readers_in(plan: &Plan, queue: &Queue, group: GroupId) -> Vec<UnitId> {
+    let mut readers = starts(plan, &queue.readers);
+    readers.retain(|&unit| plan.unit(unit).group == group);
+    readers
+}
+
+/// Shares what is stored among its readers in this group.
+pub(super) fn share(
+    cx: &mut Context<'_>,
+    id: QueueId,
+    group: GroupId,
+    ends: &mut QueueEnds,
+) -> Result<(), WireError> {
+    let plan = cx.plan;
+    let queue = plan.queue(id);
+    let input = RelayInput {
+        fd: open(cx, id)?,
+        fate: Arc::default(),
+    };
+    let mut outputs = Vec::new();
+    for reader in readers_in(plan, queue, group) {
+        let Pipe { read, write } =
+            Pipe::new(pipe_size(queue)).map_err(|e| cannot_make(plan, id, e))?;
+        ends.read.insert((id, reader), read);
+        outputs.push(RelayOutput {
+            fd: write,
+            spill: None,
+        });
+    }
+    start_relay(cx, id, vec![input], outputs, Vec::new())
+}
