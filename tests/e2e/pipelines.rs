@@ -1,10 +1,19 @@
 //! Each pipeline that is shipped runs, and does what its text says.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::PROCFLOW;
+
+/// The text that several pipelines read.
+const TEXT: &str = "find ../README.md ../docs ../src -type f -exec cat {} +";
+
+/// Its words, counted by one process.
+const COUNT: &str = "find ../README.md ../docs ../src -type f -exec cat {} + | tr -cs A-Za-z '\\n' | tr A-Z a-z | \
+                     grep . | sort | uniq -c | sort -k1,1nr -k2,2";
 
 /// The project's pipelines and what they read, copied, so that nothing is written into the sources.
 struct Project {
@@ -26,12 +35,33 @@ impl Project {
         }
         // What a run of a user's own left there.
         let _ = fs::remove_dir_all(directory.path().join("pipelines/.procflow"));
-        let _ = fs::remove_file(directory.path().join("pipelines/word-count.txt"));
+        for result in [
+            "crawl",
+            "map-reduce",
+            "parallel-sort",
+            "poison",
+            "poison-dead",
+            "word-count",
+        ] {
+            let _ = fs::remove_file(directory.path().join(format!("pipelines/{result}.txt")));
+        }
         Project { directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What a shell says to this, where the pipelines are.
+    fn shell(&self, script: &str) -> String {
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(self.path("pipelines"))
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs a pipeline from the project's root, as the README says it.
@@ -76,8 +106,14 @@ fn every_pipeline_has_a_test() {
     assert_eq!(
         names,
         [
+            "crawl.toml",
             "fork.toml",
             "hello.toml",
+            "log-report.toml",
+            "map-reduce.toml",
+            "parallel-sort.toml",
+            "poison.toml",
+            "pool.toml",
             "process.toml",
             "queue.toml",
             "subprocess.toml",
@@ -159,25 +195,129 @@ fn queue() {
     check(
         &Project::new().run("queue", &[]),
         0,
-        "read A\nread B\nread C\n",
+        "read A\nread B\nread C\nthe sum of 200000 numbers is 20000100000\n",
     );
+}
+
+/// Five tasks by four processes: each is done, in order, and at least one process has done two.
+#[test]
+fn pool() {
+    let output = Project::new().run("pool", &[]);
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let pids: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.rsplit_once("process ").map(|(_, pid)| pid))
+        .collect();
+    let mut expected: String = (0..)
+        .zip(&pids)
+        .map(|(task, pid)| format!("task {task} was done by process {pid}\n"))
+        .collect();
+    expected.push_str("all tasks are done\n");
+    check(&output, 0, &expected);
+    assert_eq!(pids.len(), 5);
+    assert!(pids.iter().collect::<HashSet<_>>().len() <= 4, "{pids:?}");
+}
+
+#[test]
+fn parallel_sort() {
+    let project = Project::new();
+    let expected = project.shell(&format!("{TEXT} | tr -cs A-Za-z '\\n' | sort"));
+    assert!(expected.lines().count() > 10_000);
+    check(&project.run("parallel-sort", &[]), 0, "");
+    let sorted = fs::read_to_string(project.path("pipelines/parallel-sort.txt")).unwrap();
+    assert!(sorted == expected, "not what the shell has sorted");
+}
+
+#[test]
+fn map_reduce() {
+    let project = Project::new();
+    let expected = project.shell(COUNT);
+    check(&project.run("map-reduce", &[]), 0, "");
+    let counted = fs::read_to_string(project.path("pipelines/map-reduce.txt")).unwrap();
+    assert!(counted == expected, "not what the shell has counted");
+}
+
+#[test]
+fn crawl() {
+    let project = Project::new();
+    let expected = project.shell("find ../src -mindepth 1 | sort");
+    assert!(expected.lines().count() > 100);
+    check(&project.run("crawl", &[]), 0, "");
+    let found = fs::read_to_string(project.path("pipelines/crawl.txt")).unwrap();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn poison() {
+    let project = Project::new();
+    check(&project.run("poison", &[]), 0, "");
+    let results = fs::read_to_string(project.path("pipelines/poison.txt")).unwrap();
+    let expected: String = (-5..=5)
+        .filter(|n| *n != 0)
+        .map(|n| format!("60 / {n} = {}\n", 60 / n))
+        .collect();
+    assert_eq!(results, expected);
+    let dead = fs::read_to_string(project.path("pipelines/poison-dead.txt")).unwrap();
+    assert_eq!(dead, "0\n");
+}
+
+/// The statistics are those of a log that the test has read itself.
+#[test]
+fn log_report() {
+    let project = Project::new();
+    let pipeline = fs::read_to_string(project.path("pipelines/log-report.toml")).unwrap();
+    let pipeline: toml::Table = pipeline.parse().unwrap();
+    let program = pipeline["process"]["log"]["command"][3].as_str().unwrap();
+    let log = Command::new("awk")
+        .args(["-v", "requests=3000", program])
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
+    let log = String::from_utf8(log.stdout).unwrap();
+    let requests: Vec<Vec<&str>> = log.lines().map(|line| line.split(' ').collect()).collect();
+    assert_eq!(requests.len(), 3000);
+
+    let sum = |key: &dyn Fn(&[&str]) -> Option<(String, u64)>| {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for (key, count) in requests.iter().filter_map(|request| key(request)) {
+            *sums.entry(key).or_default() += count;
+        }
+        sums
+    };
+    let top = |sums: BTreeMap<String, u64>| {
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by_key(|(_, count)| Reverse(*count));
+        sums.truncate(4);
+        list(sums)
+    };
+    let hour = |request: &[&str]| Some((format!("{}:00", request[3].split(':').nth(1)?), 1));
+    let page = |request: &[&str]| Some((request[6].to_owned(), 1));
+    let missing = |request: &[&str]| (request[8] == "404").then(|| (request[0].to_owned(), 1));
+    let traffic = |request: &[&str]| Some((request[0].to_owned(), request[9].parse().ok()?));
+    let status = |request: &[&str]| Some((request[8].to_owned(), 1));
+    let expected = format!(
+        "3000 requests\n\nby status\n{}\nbusiest hours\n{}\nmost wanted pages\n{}\n\
+         hosts that found nothing\n{}\nbytes by host\n{}",
+        list(sum(&status)),
+        top(sum(&hour)),
+        top(sum(&page)),
+        top(sum(&missing)),
+        top(sum(&traffic)),
+    );
+    let output = project.run("log-report", &["--set", "requests=3000", "--set", "top=4"]);
+    check(&output, 0, &expected);
+}
+
+fn list(counts: impl IntoIterator<Item = (String, u64)>) -> String {
+    let line = |(key, count)| format!("{count:8}  {key}\n");
+    counts.into_iter().map(line).collect()
 }
 
 /// The main job: on real text, through nine processes with a split and a join, the same bytes as one line of shell.
 #[test]
 fn word_count() {
     let project = Project::new();
-    let shell = Command::new("sh")
-        .arg("-c")
-        .arg(
-            "find ../README.md ../docs ../src -type f -exec cat {} + | tr -cs A-Za-z '\\n' | tr A-Z a-z | \
-             grep . | sort | uniq -c | sort -k1,1nr -k2,2",
-        )
-        .current_dir(project.path("pipelines"))
-        .env("LC_ALL", "C")
-        .output()
-        .unwrap();
-    let expected = String::from_utf8(shell.stdout).unwrap();
+    let expected = project.shell(COUNT);
     assert!(
         expected.lines().count() > 1000,
         "that is no real text: {} words",
