@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::plan::{NodeId, UnitId};
+use crate::plan::{NodeId, QueueId, UnitId};
 
 /// Version of the events' and the report's form. It changes when a reader of the old form would be misled.
 pub const VERSION: u32 = 1;
@@ -154,6 +154,30 @@ pub struct RunEvent {
     pub what: What,
 }
 
+/// What a unit's process waits for while its group is stalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Whose process.
+    pub unit: UnitId,
+    /// For what.
+    pub on: WaitsOn,
+    /// Whose it would be to do something about it. Nobody's, where those have ended; of a pipe, its own perhaps.
+    pub of: Vec<UnitId>,
+}
+
+/// What a process waits for on a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WaitsOn {
+    /// Data of this queue, which a writer has not written.
+    Data(QueueId),
+    /// Room in this queue, which a reader has not read.
+    Room(QueueId),
+    /// Its turn in this queue, whose writers come one after the other: one before it has not ended.
+    Turn(QueueId),
+    /// A pipe or fifo that the processes of the group have made themselves.
+    OwnPipe,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
@@ -257,7 +281,7 @@ pub enum What {
     /// A queue has ended; what passed through it, where procflow knows (a bare pipe's bytes are counted by nobody).
     QueueEnded {
         /// Which.
-        queue: crate::plan::QueueId,
+        queue: QueueId,
         /// Bytes that came from its writers, where known.
         bytes: Option<u64>,
         /// Records, where known.
@@ -270,6 +294,14 @@ pub enum What {
         full: Duration,
         /// See above.
         empty: Duration,
+    },
+    /// Nothing moves in a group: no process of it runs, and each waits on a pipe. Told once, and again only if something has
+    /// moved in between.
+    Stalled {
+        /// For so long nothing has moved.
+        time: Duration,
+        /// Each unit's waits. Those that wait for each other in a circle come first, in its order.
+        waits: Vec<Waiting>,
     },
     /// The run begins to stop; nothing new starts but clean-up.
     RunStopping {

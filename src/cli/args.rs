@@ -115,6 +115,9 @@ pub struct RunArgs {
     /// Exit with the code of this node's process (128 + the signal that ended it)
     #[arg(long, value_name = "NODE", help_heading = "Running", add = ArgValueCompleter::new(completions::nodes))]
     pub exit_code_from: Option<String>,
+    /// Say who waits for whom when nothing has moved in a group for so long: for tests, which don't wait for 30 seconds
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = duration)]
+    pub stalled_after: Option<Duration>,
 
     /// What to show of the run's progress
     #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "HOW", help_heading = "Output")]

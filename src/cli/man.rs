@@ -247,6 +247,7 @@ mod tests {
             );
             for long in subcommand
                 .get_arguments()
+                .filter(|argument| !argument.is_hide_set())
                 .filter_map(|argument| argument.get_long())
             {
                 let shown = format!("\\-\\-{}", long.replace('-', "\\-"));

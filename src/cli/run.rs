@@ -16,6 +16,7 @@ use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
 use crate::exec::runner::{Ended, Parts, Runner};
+use crate::exec::stall::STALLED_AFTER;
 use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan, Queue, QueueKind, Role, Unit};
 use crate::report;
@@ -165,6 +166,7 @@ fn run_plan(
             let dir = Arc::clone(&dir);
             move |node| dir.create_tasks(node).map_err(io::Error::other)
         }),
+        stalled_after: args.stalled_after.map_or(STALLED_AFTER, |after| after.0),
     };
     let mut runner = Runner::new(parts, RunClock::start()).map_err(|e| broken(&e))?;
     runner.tell(What::RunStarted {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::plan::UnitId;
+use crate::plan::{GroupId, UnitId};
 use crate::pool::Ticket;
 use crate::sched::Timer;
 
@@ -20,6 +20,8 @@ pub enum Due {
     Relay(u64),
     /// This worker of a pool has had its `stop_grace`.
     Worker(u64, Ticket),
+    /// It is time to look whether anything moves in this group.
+    Stall(GroupId),
 }
 
 /// The run's clock: monotonic time since its start, without the time that the run was suspended.

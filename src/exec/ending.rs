@@ -343,6 +343,7 @@ impl Runner<'_> {
     /// log or a file, which takes long only where a daemon has kept an end.
     pub(super) fn end_group(&mut self, group: GroupId) {
         let mut relayed = Vec::new();
+        self.forget_stall(group);
         for number in self.relays.of_group(group) {
             if let Some(Carries::Queue(queue, _)) = self.relays.carries(number) {
                 relayed.push(*queue);

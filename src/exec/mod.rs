@@ -10,7 +10,8 @@
 //! the pipes for their logs. `crew` starts processes, on more threads than the loop's where that is faster; for each
 //! `launch` makes of a unit what the kernel wants. `ending` sees them off, `relays` keeps the threads that carry queues,
 //! `pools` (with `pool_wiring`) those that feed pools and their workers, `feedback` ends cycles, `stored` has queues on disk,
-//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal.
+//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal, `stall` sees who waits for whom where
+//! nothing moves.
 
 pub mod crew;
 pub mod deadlines;
@@ -22,6 +23,7 @@ pub mod pool_wiring;
 pub mod pools;
 pub mod relays;
 pub mod runner;
+pub mod stall;
 pub mod wiring;
 
 mod control;

@@ -107,6 +107,20 @@ impl Pools {
         !self.asked.is_empty()
     }
 
+    /// The workers of a pool.
+    pub fn pids(&self, pool: u64) -> Vec<i32> {
+        let running = self.running.get(&pool).into_iter();
+        running
+            .flat_map(|running| running.workers.values())
+            .map(|worker| worker.child.pid())
+            .collect()
+    }
+
+    /// Whose a pool is.
+    pub fn unit(&self, pool: u64) -> Option<UnitId> {
+        self.running.get(&pool).map(|running| running.unit)
+    }
+
     /// What each has done so far.
     pub fn counts(&self) -> impl Iterator<Item = (UnitId, PoolCounts)> {
         let running = self.running.values();

@@ -187,6 +187,23 @@ impl Relays {
             .collect()
     }
 
+    /// Bytes that those which serve this group have moved so far, in and out.
+    pub fn moved(&self, group: GroupId) -> u64 {
+        let of_group = self.running.values().filter(|relay| relay.group == group);
+        of_group
+            .map(|relay| {
+                let Counts {
+                    inputs, outputs, ..
+                } = relay.handle.counts();
+                inputs
+                    .iter()
+                    .chain(&outputs)
+                    .map(|count| count.bytes)
+                    .sum::<u64>()
+            })
+            .sum()
+    }
+
     /// Whether none runs.
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()

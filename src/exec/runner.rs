@@ -21,6 +21,7 @@ use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
 use crate::exec::relays::{Carries, Relays};
+use crate::exec::stall::Stalls;
 use crate::exec::wiring::{Captured, LogEnds, TeeHold, Wiring};
 use crate::plan::{GroupId, Plan, UnitId};
 use crate::pool::Ticket;
@@ -183,6 +184,7 @@ pub struct Runner<'a> {
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
     pub(super) pools: Pools,
+    pub(super) stalls: Stalls,
     pub(super) log_pipes: LogPipes,
     pub(super) captures: HashMap<u64, Capture>,
     /// Captures that are not watched yet, and since when there are: the oldest first.
@@ -225,6 +227,8 @@ pub struct Parts<'a> {
     pub on_failure: OnFailure,
     /// Makes the file in which a pool of this name notes its tasks.
     pub tasks_log: TasksLog,
+    /// After so long without movement in a group it is said who waits for whom: [`crate::exec::stall::STALLED_AFTER`], but for tests.
+    pub stalled_after: Duration,
 }
 
 /// Opens the `tasks.jsonl` of the pool of this name.
@@ -283,6 +287,7 @@ impl<'a> Runner<'a> {
             groups: HashMap::new(),
             relays,
             pools,
+            stalls: Stalls::new(parts.stalled_after),
             log_pipes: LogPipes::default(),
             captures: HashMap::new(),
             unwatched: VecDeque::new(),
@@ -393,6 +398,7 @@ impl<'a> Runner<'a> {
                 Due::Relays(unit) => self.exited(unit),
                 Due::Relay(number) => self.end_relay(number),
                 Due::Worker(pool, ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
+                Due::Stall(group) => self.look_for_stall(group),
             }
         }
     }
@@ -456,6 +462,14 @@ impl<'a> Runner<'a> {
             }
             Action::Stopping(cause) => self.tell(What::RunStopping { cause }),
             Action::Finish(verdict) => self.verdict = Some(verdict),
+        }
+    }
+
+    /// For which unit a process works.
+    pub(super) fn unit_of(&self, owner: Owner) -> Option<UnitId> {
+        match owner {
+            Owner::Unit(unit) => Some(unit),
+            Owner::Worker(pool, _) => self.pools.unit(pool),
         }
     }
 

@@ -167,6 +167,7 @@ impl Runner<'_> {
         };
         let (wiring, units) = wire(&mut cx, group)?;
         self.groups.insert(group, wiring);
+        self.watch_for_stall(group);
         Ok(units)
     }
 

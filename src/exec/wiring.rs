@@ -37,6 +37,7 @@ use crate::plan::{
 use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
 use crate::sys::pipe::{Pipe, is_broken};
+use crate::sys::process::sleep::{PipeId, pipe_behind};
 
 /// What the loop reads from a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ const TEE_CAPACITY: usize = 64 * 1024;
 pub struct Wiring {
     /// The holds, by queue and writer.
     holds: HashMap<(QueueId, UnitId), Hold>,
+    /// The pipes that are read. The ends themselves are the readers' alone.
+    read: Vec<(QueueId, PipeId)>,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,18 @@ impl Wiring {
         !self.holds.keys().any(|(held, _)| *held == queue)
     }
 
+    /// The holds: whose, on which queue.
+    pub fn holds(&self) -> impl Iterator<Item = (QueueId, UnitId, BorrowedFd<'_>)> {
+        self.holds
+            .iter()
+            .map(|(&(queue, writer), hold)| (queue, writer, hold.end.as_fd()))
+    }
+
+    /// The pipes that readers have of each queue.
+    pub fn read_pipes(&self) -> impl Iterator<Item = (QueueId, PipeId)> {
+        self.read.iter().copied()
+    }
+
     /// The process of `writer` has ended; its relays are to be told to look.
     pub fn exited(&self, plan: &Plan, writer: UnitId) {
         for queue in output_queues(plan.unit(writer)) {
@@ -113,14 +128,15 @@ impl Wiring {
 
 /// The queues that a unit writes.
 pub fn output_queues(unit: &Unit) -> impl Iterator<Item = QueueId> {
-    unit.ends
-        .outputs
-        .iter()
-        .flat_map(|output| &output.to)
-        .filter_map(|sink| match sink {
-            Sink::Queue(queue) => Some(*queue),
-            _ => None,
-        })
+    let outputs = unit.ends.outputs.iter();
+    outputs.flat_map(|output| queues_of(&output.to))
+}
+
+fn queues_of(sinks: &[Sink]) -> impl Iterator<Item = QueueId> {
+    sinks.iter().filter_map(|sink| match sink {
+        Sink::Queue(queue) => Some(*queue),
+        _ => None,
+    })
 }
 
 /// What one unit is started with, and what the loop keeps of it.
@@ -154,8 +170,17 @@ impl UnitWiring {
 /// A hold on the pipe before a tee. Dropped, it lets the tee end, whoever else may hold that pipe open.
 #[derive(Debug)]
 pub struct TeeHold {
-    _end: OwnedFd,
+    end: OwnedFd,
+    /// The queues behind the tee.
+    pub queues: Vec<QueueId>,
     fate: Arc<Fate>,
+}
+
+impl TeeHold {
+    /// The end itself.
+    pub fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
 }
 
 impl Drop for TeeHold {
@@ -270,6 +295,10 @@ pub fn wire(
     for queue in stored::shared(plan, group) {
         stored::share(cx, queue, group, &mut ends)?;
     }
+    let read = ends.read.iter();
+    wiring.read = read
+        .filter_map(|(&(queue, _), end)| Some((queue, pipe_behind(end)?)))
+        .collect();
     let mut units = Vec::new();
     for &unit in &plan.group(group).units {
         if !plan.node(plan.unit(unit).node).skip {
@@ -623,18 +652,15 @@ pub(super) fn wire_tee(
             spill: None,
         });
     }
-    let capacity = sinks
-        .iter()
-        .filter_map(|sink| match sink {
-            Sink::Queue(queue) => Some(pipe_size(cx.plan.queue(*queue))),
-            _ => None,
-        })
+    let capacity = queues_of(sinks)
+        .map(|queue| pipe_size(cx.plan.queue(queue)))
         .max()
         .unwrap_or(TEE_CAPACITY);
     let Pipe { read, write } = Pipe::new(capacity).map_err(broken)?;
     let fate = Arc::new(Fate::default());
     wired.tee_holds.push(TeeHold {
-        _end: write.try_clone().map_err(broken)?,
+        end: write.try_clone().map_err(broken)?,
+        queues: queues_of(sinks).collect(),
         fate: Arc::clone(&fate),
     });
     let name = format!("{}.{}", cx.plan.node(cx.plan.unit(id).node).name, fd);

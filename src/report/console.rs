@@ -297,6 +297,10 @@ impl Reporter for Console {
                     self.ended(*unit, end, view);
                 }
             }
+            What::Stalled { time, waits } => {
+                let paint = Paint(self.look.colour);
+                lines::stalled(&mut self.pending, view, paint, *time, waits);
+            }
             What::RunStopping { cause } => self.stopping(cause, view),
             What::Stopping { .. }
             | What::WorkerStarted { .. }

@@ -11,7 +11,7 @@ use std::path::Path;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
-use crate::event::{Exit, Failure, Outcome, PoolCounts, RunEvent, VERSION, What};
+use crate::event::{Exit, Failure, Outcome, PoolCounts, RunEvent, VERSION, Waiting, WaitsOn, What};
 use crate::plan::{Plan, UnitId};
 use crate::report::redact::Redactor;
 use crate::report::terminal::write_patiently;
@@ -170,6 +170,14 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
     },
+    /// Nothing moves in a group: no process of it runs, and each waits on a pipe.
+    Stalled {
+        t: f64,
+        /// For so many seconds nothing has moved.
+        time: f64,
+        /// Who waits for what. Those that wait for each other in a circle come first, in its order.
+        waits: Vec<WaitLine<'a>>,
+    },
     /// The run begins to stop.
     RunStopping {
         t: f64,
@@ -182,6 +190,30 @@ enum Line<'a> {
         /// What procflow exits with, as a shell shows it.
         exit: u8,
     },
+}
+
+/// What a process waits for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct WaitLine<'a> {
+    node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<u32>,
+    /// `data` or `room` of a queue, its `turn` in one, or a `pipe` that the group's processes have made themselves.
+    on: WaitKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue: Option<&'a str>,
+    /// The nodes whose it would be to write, to read, or to end.
+    of: Vec<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum WaitKind {
+    Data,
+    Room,
+    Turn,
+    Pipe,
 }
 
 /// How a node ended.
@@ -455,6 +487,11 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 dropped: *dropped,
             }
         }
+        What::Stalled { time, waits } => Line::Stalled {
+            t,
+            time: seconds(*time),
+            waits: waits.iter().map(|wait| wait_line(plan, wait)).collect(),
+        },
         What::RunStopping { cause } => Line::RunStopping {
             t,
             reason: words::cause(plan, cause),
@@ -463,6 +500,30 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             t,
             exit: exit.code(),
         },
+    }
+}
+
+fn wait_line<'a>(plan: &'a Plan, wait: &Waiting) -> WaitLine<'a> {
+    let Label { node, unit } = Label::of(plan, wait.unit);
+    let (on, queue) = match wait.on {
+        WaitsOn::Data(queue) => (WaitKind::Data, Some(queue)),
+        WaitsOn::Room(queue) => (WaitKind::Room, Some(queue)),
+        WaitsOn::Turn(queue) => (WaitKind::Turn, Some(queue)),
+        WaitsOn::OwnPipe => (WaitKind::Pipe, None),
+    };
+    // Units of a node stand together.
+    let mut of: Vec<&str> = wait
+        .of
+        .iter()
+        .map(|&unit| Label::of(plan, unit).node)
+        .collect();
+    of.dedup();
+    WaitLine {
+        node,
+        unit,
+        on,
+        queue: queue.map(|queue| &*plan.queue(queue).name),
+        of,
     }
 }
 

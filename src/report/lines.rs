@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::event::{Failure, Outcome};
+use crate::event::{Failure, Outcome, Waiting};
 use crate::plan::UnitId;
 use crate::report::observers::View;
+use crate::report::stall::{stall, way_out};
 use crate::report::tally::End;
 use crate::report::terminal::{Look, Paint};
 use crate::report::units::{Label, exact, short};
@@ -152,6 +153,19 @@ pub fn running(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, 
         short(time),
         width = layout.name
     );
+}
+
+/// ```text
+/// stalled: nothing has moved in 30s: `a` waits for room in queue `x`, which `b` does not read; `b` waits ...
+/// help: `overflow = "spill"` under [queue.x] ...
+/// ```
+pub fn stalled(out: &mut String, view: &View<'_>, paint: Paint, time: Duration, waits: &[Waiting]) {
+    let word = paint.paint(AnsiColor::Yellow.on_default(), "stalled");
+    let text = stall(view.plan, time, waits);
+    let _ = writeln!(out, "{word}: {}", view.secrets.text(&text));
+    if let Some(way_out) = way_out(view.plan, waits) {
+        let _ = writeln!(out, "help: {}", view.secrets.text(&way_out));
+    }
 }
 
 /// A line that a child printed, in a block below its node's line. The bar keeps a child from speaking with our voice.

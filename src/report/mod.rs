@@ -20,6 +20,7 @@ pub mod observers;
 pub mod redact;
 pub mod rows;
 pub mod sanitize;
+pub mod stall;
 pub mod table;
 pub mod tally;
 pub mod target;

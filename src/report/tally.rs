@@ -185,7 +185,8 @@ impl Tally {
             | What::WorkerStarted { .. }
             | What::WorkerEnded { .. }
             | What::PoolProgress { .. }
-            | What::QueueProgress { .. } => {}
+            | What::QueueProgress { .. }
+            | What::Stalled { .. } => {}
             What::Retrying { unit, .. } => {
                 let unit = self.unit_mut(*unit);
                 let was_running = unit.running_since().is_some();

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Cause, Exit, Failure, Outcome, RunEvent, Stream, Usage, What};
+use crate::event::{
+    Cause, Exit, Failure, Outcome, RunEvent, Stream, Usage, Waiting, WaitsOn, What,
+};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{
@@ -471,6 +473,17 @@ fn every_event() -> Vec<RunEvent> {
             full: Duration::ZERO,
             empty: Duration::ZERO,
         },
+        What::Stalled {
+            time: ms(30_250),
+            waits: [
+                (WaitsOn::Room(QueueId(0)), vec![unit, unit]),
+                (WaitsOn::Data(QueueId(0)), Vec::new()),
+                (WaitsOn::Turn(QueueId(0)), vec![unit]),
+                (WaitsOn::OwnPipe, vec![unit]),
+            ]
+            .map(|(on, of)| Waiting { unit, on, of })
+            .to_vec(),
+        },
     ];
     let last = [
         What::RunStopping {
@@ -503,6 +516,7 @@ fn event_lines() {
 {"event":"stopping","t":1.001234,"node":"read","signal":"SIGTERM"}
 {"event":"retrying","t":1.001234,"node":"read","attempt":1,"reason":"exit 3","delay":1.5}
 {"event":"queue_ended","t":1.001234,"queue":"lines","bytes":1}
+{"event":"stalled","t":1.001234,"time":30.25,"waits":[{"node":"read","on":"room","queue":"lines","of":["read"]},{"node":"read","on":"data","queue":"lines","of":[]},{"node":"read","on":"turn","queue":"lines","of":["read"]},{"node":"read","on":"pipe","of":["read"]}]}
 {"event":"ended","t":1.001234,"node":"read","state":"succeeded","reason":"its readers had all they needed","signal":"SIGPIPE","early_close":true,"leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
 {"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"timed out after 30s","signal":"SIGKILL","leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
 {"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"cannot start: no such file: \"sotr\"","exit":127,"leaked":true,"attempts":0,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
@@ -653,6 +667,35 @@ succeeded: 1 node in 1.70s
         (&0.0.into(), &1.7.into(), &2.into())
     );
     assert_eq!(node["max_rss"], serde_json::Value::Null);
+}
+
+/// It is the explanation of a run that hangs, so it is said even where progress is not.
+#[test]
+fn a_stall_is_told_with_the_way_out() {
+    for progress in [Progress::Plain, Progress::None] {
+        let plan = plan(&["a", "b"], &[("x", 0, 1)]);
+        let mut story = Story::new(&plan, progress, Output::Grouped);
+        story.start(0);
+        story.start(1);
+        let waits = [(0, WaitsOn::Room(QueueId(0)), 1), (1, WaitsOn::OwnPipe, 0)];
+        story.at(31_000).event(What::Stalled {
+            time: ms(30_900),
+            waits: waits
+                .map(|(unit, on, of)| Waiting {
+                    unit: UnitId(unit),
+                    on,
+                    of: vec![UnitId(of)],
+                })
+                .to_vec(),
+        });
+        let (said, _) = story.finish(ExitCode::Success);
+        let expected = "\
+stalled: nothing has moved in 30s: `a` waits for room in queue `x`, which `b` does not read; \
+`b` waits for `a` on a pipe of their own
+help: `overflow = \"spill\"` under [queue.x] lets who writes it go on
+";
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[test]

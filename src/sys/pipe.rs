@@ -92,6 +92,12 @@ pub fn is_broken(write: impl AsFd) -> bool {
     }
 }
 
+/// A write to this end would have to wait.
+pub fn is_full(write: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(write.as_fd(), PollFlags::POLLOUT)];
+    matches!(poll(&mut polled, PollTimeout::ZERO), Ok(0))
+}
+
 /// Takes every flag off a pipe's end that can be taken off: reads and writes wait.
 ///
 /// # Errors

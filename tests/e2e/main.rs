@@ -18,5 +18,6 @@ mod hostile;
 mod kill;
 mod pipelines;
 mod signals;
+mod stall;
 mod streams;
 mod terminal;

@@ -1,0 +1,116 @@
+//! Groups that come to stand still because of what their programs expect of each other: procflow says who waits for whom.
+
+use std::fs;
+
+use crate::support::{Live, Pipeline, wait_for};
+
+/// Waits until so many stalls have been told, and gives the lines that say so.
+fn stalls(live: &Live, count: usize) -> Vec<String> {
+    let stderr = live.pipeline.path("stderr");
+    wait_for("a stall to be told", || {
+        let text = fs::read_to_string(&stderr).unwrap();
+        let (whole, _) = text.rsplit_once('\n')?;
+        let lines: Vec<String> = whole
+            .lines()
+            .filter(|line| line.starts_with("stalled: ") || line.starts_with("help: "))
+            .map(|line| {
+                // The time is when it was looked at.
+                let (_, who) = line.split_once("ms: ").unwrap_or(("", line));
+                who.to_owned()
+            })
+            .collect();
+        let told = whole.matches("stalled: nothing has moved in ").count();
+        (told >= count).then_some(lines)
+    })
+}
+
+/// `ask` waits for an answer before it asks, `answer` for the question; twice. Beside them `patient` waits for data of a node
+/// that waits for somebody to open a fifo, which may come: no stall.
+#[test]
+fn two_that_wait_for_each_other_are_told_of_once_each_time() {
+    let live = Pipeline::new(
+        r#"
+        [process.ask]
+        script = '''
+        exec 3< back
+        read permission <&3
+        echo question
+        read permission <&3
+        echo question
+        '''
+        stdout = "questions"
+        [process.answer]
+        script = "exec 4> back; read question; echo answer; read question; echo answer"
+        stdin = "questions"
+        stdout = { file = "answers" }
+
+        [process.late]
+        script = "read word < gate; echo $word"
+        stdout = "words"
+        [process.patient]
+        command = ["cat"]
+        stdin = "words"
+        "#,
+    )
+    .with_fifo("back")
+    .with_fifo("gate")
+    .args([
+        "-j",
+        "2",
+        "--stalled-after",
+        "300ms",
+        "--events",
+        "events.jsonl",
+    ])
+    .start();
+    let expected = "`ask` waits for `answer` on a pipe of their own; `answer` waits for data of queue `questions`, which `ask` does not write";
+    assert_eq!(stalls(&live, 1), [expected]);
+    live.release("back", "go\n");
+    assert_eq!(stalls(&live, 2), [expected, expected]);
+    live.release("back", "go\n");
+    live.release("gate", "late\n");
+    let ran = live.finish().file("answers", "answer\nanswer\n");
+    assert_eq!(ran.stderr.matches("stalled").count(), 2, "{}", ran.stderr);
+    let events = fs::read_to_string(ran.pipeline.path("events.jsonl")).unwrap();
+    let stalled: Vec<serde_json::Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|event: &serde_json::Value| event["event"] == "stalled")
+        .collect();
+    assert_eq!(stalled.len(), 2);
+    let expected = r#"[{"node":"ask","on":"pipe","of":["answer"]},{"node":"answer","on":"data","queue":"questions","of":["ask"]}]"#;
+    for event in &stalled {
+        assert_eq!(event["waits"].to_string(), expected);
+        assert!(event["time"].as_f64().unwrap() >= 0.3, "{event}");
+    }
+}
+
+/// A writer that says when it is done, to a reader that reads when it is told so. The one that writes is a child of the node's shell.
+#[test]
+fn a_full_queue_is_named_with_the_way_out() {
+    let live = Pipeline::new(
+        r#"
+        [process.write]
+        script = "exec 3> done; head -c 1000000 /dev/zero | cat; echo done >&3"
+        stdout = "data"
+        [process.read]
+        script = "exec 4< done; read done <&4; wc -c"
+        stdin = "data"
+        stdout = "inherit"
+        [queue.data]
+        capacity = "64KiB"
+        "#,
+    )
+    .with_fifo("done")
+    .args(["--stalled-after", "300ms"])
+    .start();
+    assert_eq!(
+        stalls(&live, 1),
+        [
+            "`write` waits for room in queue `data`, which `read` does not read; `read` waits for `write` on a pipe of their own",
+            "help: `overflow = \"spill\"` under [queue.data] lets who writes it go on",
+        ]
+    );
+    live.release("done", "done\n");
+    live.finish().stdout("1000000\n");
+}
