@@ -25,6 +25,8 @@ mod problems;
 mod scope;
 mod select;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod template;
 #[cfg(test)]
 mod tests;
