@@ -16,6 +16,7 @@ mod definition;
 mod failure;
 mod hostile;
 mod kill;
+mod memory;
 mod pipelines;
 mod signals;
 mod stall;
