@@ -194,6 +194,7 @@ impl Runner<'_> {
     }
 
     fn pool_started(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, number: u64) {
+        self.cycles.begin(unit);
         self.is_live(unit, attempt, wiring, Body::Pool(number));
         self.tell(What::Started {
             unit,
@@ -376,7 +377,11 @@ impl Runner<'_> {
                 PoolEvent::Start(start) => self.pools.asked.push((pool, start)),
                 PoolEvent::Stop(ticket) => self.stop_worker(pool, ticket),
                 PoolEvent::Kill(ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
-                PoolEvent::Idle => self.look_for_end_of_cycles(),
+                PoolEvent::Idle(idle) => {
+                    if let Some(unit) = self.pools.unit(pool) {
+                        self.pool_is_idle(unit, idle);
+                    }
+                }
                 PoolEvent::Ended(ended) => self.pool_ended(pool, ended),
             }
         }

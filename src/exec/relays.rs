@@ -161,6 +161,14 @@ impl Relays {
             .collect()
     }
 
+    /// The relay of a queue, and what it has moved so far.
+    pub fn carrying(&self, queue: QueueId) -> Option<(&Carries, Counts)> {
+        let mut running = self.running.values();
+        let relay =
+            running.find(|relay| matches!(relay.carries, Carries::Queue(of, _) if of == queue))?;
+        Some((&relay.carries, relay.handle.counts()))
+    }
+
     /// The numbers of those that carry a queue which this unit reads.
     pub fn read_by(&self, plan: &Plan, unit: UnitId) -> Vec<u64> {
         let is_read = |carries: &Carries| matches!(carries, Carries::Queue(queue, _) if plan.queue(*queue).readers.contains(&unit));

@@ -16,6 +16,7 @@ use crate::event::{Exit, RunEvent, Usage, What};
 use crate::exec::crew::{Crew, Values};
 use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
+use crate::exec::feedback::Cycles;
 use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
@@ -184,6 +185,7 @@ pub struct Runner<'a> {
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
     pub(super) pools: Pools,
+    pub(super) cycles: Cycles,
     pub(super) stalls: Stalls,
     pub(super) log_pipes: LogPipes,
     pub(super) captures: HashMap<u64, Capture>,
@@ -287,6 +289,7 @@ impl<'a> Runner<'a> {
             groups: HashMap::new(),
             relays,
             pools,
+            cycles: Cycles::of(parts.plan),
             stalls: Stalls::new(parts.stalled_after),
             log_pipes: LogPipes::default(),
             captures: HashMap::new(),
@@ -399,6 +402,7 @@ impl<'a> Runner<'a> {
                 Due::Relay(number) => self.end_relay(number),
                 Due::Worker(pool, ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
                 Due::Stall(group) => self.look_for_stall(group),
+                Due::Cycles => self.look_at_cycles(),
             }
         }
     }
@@ -441,6 +445,8 @@ impl<'a> Runner<'a> {
                     wiring.release(queue, writer, torn);
                     self.relays
                         .look(|carries| matches!(carries, Carries::Queue(id, _) if *id == queue));
+                    // It may have been the last from outside of a cycle.
+                    self.look_at_cycles();
                 }
             }
             Action::Commit(unit) => self.commit(unit),

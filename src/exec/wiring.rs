@@ -86,6 +86,11 @@ impl Wiring {
         drop(hold.end);
     }
 
+    /// The end of data is held back for this writer.
+    pub fn holds_for(&self, queue: QueueId, writer: UnitId) -> bool {
+        self.holds.contains_key(&(queue, writer))
+    }
+
     /// All writers of this queue have done their part of it.
     pub fn is_released(&self, queue: QueueId) -> bool {
         !self.holds.keys().any(|(held, _)| *held == queue)

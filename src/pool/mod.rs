@@ -88,7 +88,7 @@ pub enum PoolEvent {
     /// Send the worker SIGKILL.
     Kill(Ticket),
     /// Nothing is in hand and no input is there, but it has not ended. Told each time that this begins to be so.
-    Idle,
+    Idle(Idle),
     /// Everything is done, and every worker's end was told. All its ends are closed. Last.
     Ended(Ended),
 }
@@ -96,6 +96,20 @@ pub enum PoolEvent {
 /// One process of a pool, from the question for it to its end. Counts from 0, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
+
+/// What a pool had taken and written at a moment at which it had nothing in hand: no record, no result, nothing in its outputs
+/// that has not left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Idle {
+    /// Bytes read from its input.
+    pub taken_bytes: u64,
+    /// Bytes of results that have left.
+    pub result_bytes: u64,
+    /// Of each of [`PoolSpec::held`], by descriptor.
+    pub held_bytes: Vec<(u32, u64)>,
+    /// Of dead letters.
+    pub dead_bytes: u64,
+}
 
 /// A worker to start.
 #[derive(Debug)]

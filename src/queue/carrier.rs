@@ -441,6 +441,7 @@ impl Carrier {
             }
             let source = offer.source;
             self.sources[source].consume(offer.end);
+            self.counters.inputs[source].pass(offer.end);
             self.offer = None;
             self.advance(source);
         }
@@ -462,6 +463,7 @@ impl Carrier {
             offer.end -= dealt;
             let (source, rest) = (offer.source, offer.end);
             self.sources[source].consume(dealt);
+            self.counters.inputs[source].pass(dealt);
             if rest > 0 {
                 break;
             }
@@ -476,7 +478,10 @@ impl Carrier {
         let source = &mut self.sources[at];
         match source.next() {
             Next::More => {}
-            Next::End => source.close(),
+            Next::End => {
+                source.close();
+                self.counters.inputs[at].finish();
+            }
             Next::Whole { end, records } => self.offer(at, end, records, Vec::new()),
             Next::Last { end } => {
                 let missing = source.framer().missing_terminator(source.data(end));

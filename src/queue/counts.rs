@@ -1,6 +1,6 @@
 //! What a relay has moved so far, for whoever asks from another thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A moment's counts of a relay.
@@ -30,6 +30,10 @@ pub struct Count {
     pub bytes: u64,
     /// Records; `None` where the relay did not look for any.
     pub records: Option<u64>,
+    /// Of an input: bytes that have been handed on, or dropped.
+    pub passed: u64,
+    /// Of an input: it has ended, and all that it brought has been handed on.
+    pub done: bool,
 }
 
 /// The counters themselves: written by the relay's thread alone, read by any. Relaxed, since nothing is concluded from
@@ -50,12 +54,24 @@ pub(crate) struct Counters {
 pub(crate) struct Counter {
     bytes: AtomicU64,
     records: AtomicU64,
+    passed: AtomicU64,
+    done: AtomicBool,
 }
 
 impl Counter {
     pub fn add(&self, bytes: usize, records: u64) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Of an input: so many bytes of it have been handed on. (Who sees that has seen before that they came in.)
+    pub fn pass(&self, bytes: usize) {
+        self.passed.fetch_add(bytes as u64, Ordering::Release);
+    }
+
+    /// Of an input: nothing more comes of it.
+    pub fn finish(&self) {
+        self.done.store(true, Ordering::Release);
     }
 }
 
@@ -84,6 +100,8 @@ impl Counters {
             records: self
                 .has_records
                 .then(|| counter.records.load(Ordering::Relaxed)),
+            passed: counter.passed.load(Ordering::Acquire),
+            done: counter.done.load(Ordering::Acquire),
         };
         Counts {
             inputs: self.inputs.iter().map(count).collect(),

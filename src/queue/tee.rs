@@ -265,7 +265,10 @@ impl<'a> Tee<'a> {
 
     fn has_passed(&mut self, at: usize, count: usize) {
         match at.checked_sub(1) {
-            None => self.counters.inputs[0].add(count, 0),
+            None => {
+                self.counters.inputs[0].add(count, 0);
+                self.counters.inputs[0].pass(count);
+            }
             Some(link) => self.links[link].held -= count,
         }
         if !self.is_last(at) {
