@@ -8,6 +8,7 @@ use crate::cli::args::{PipelineArgs, SelectArgs};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::{Origin, Overrides, Plan, build};
 use crate::spec::{Source, Spec, read};
+use crate::sys::machine;
 
 /// A pipeline file, read and planned.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Asked {
     pub only: Vec<String>,
     /// `--skip`
     pub skip: Vec<String>,
+    /// `--jobs`
+    pub jobs: Option<u32>,
     /// Keep the spec: it is copied for that.
     pub keep_spec: bool,
 }
@@ -42,6 +45,7 @@ impl Asked {
             set: pipeline.set.set.clone(),
             only: select.only.clone(),
             skip: select.skip.clone(),
+            jobs: None,
             keep_spec: false,
         }
     }
@@ -60,6 +64,7 @@ impl Pipeline {
             set: asked.set,
             only: asked.only,
             skip: asked.skip,
+            jobs: 1,
             env: &|name| std::env::var(name).ok(),
             ends_lost: false,
         };
@@ -72,6 +77,8 @@ impl Pipeline {
             .or(partial.as_ref().map(|partial| &partial.spec))
         {
             hide_defaults(&mut source.text, spec);
+            let jobs = asked.jobs.or(spec.run.jobs);
+            overrides.jobs = jobs.unwrap_or_else(machine::cpus).max(1);
         }
         let kept = if asked.keep_spec { spec.clone() } else { None };
         let plan = match spec {

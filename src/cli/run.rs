@@ -64,7 +64,11 @@ pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCo
 }
 
 fn read(args: &RunArgs) -> Result<Pipeline, Error> {
-    Pipeline::load(&args.pipeline.file, Asked::of(&args.pipeline, &args.select))
+    let asked = Asked {
+        jobs: args.jobs,
+        ..Asked::of(&args.pipeline, &args.select)
+    };
+    Pipeline::load(&args.pipeline.file, asked)
 }
 
 /// Says what is wrong with the file, or goes on with its plan.

@@ -52,6 +52,7 @@ impl Place {
         let rest = |from: usize| Place(self.0.get(from..).unwrap_or_default().to_vec());
         let kind = match self.0.first() {
             Some(Step::Key(key)) if key == "process" => "process",
+            Some(Step::Key(key)) if key == "pool" => "pool",
             Some(Step::Key(key)) if key == "queue" => "queue",
             Some(Step::Key(key)) if key == "params" => "parameter",
             _ => "",

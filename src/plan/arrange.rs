@@ -1,4 +1,6 @@
 //! Groups and order: who runs together, and who starts before whom. It knows numbers only.
+//!
+//! Its vertices are nodes. The workers of a pool are one vertex: they start together and wait for the same.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,49 +10,75 @@ use petgraph::unionfind::UnionFind;
 /// The graph of a pipeline.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Graph {
-    /// How many units there are.
-    pub(super) units: usize,
+    /// How many nodes there are.
+    pub(super) nodes: usize,
     /// `(a, b)`: b waits for a.
     pub(super) waits: Vec<(u32, u32)>,
-    /// Writers and readers of each queue.
-    pub(super) queues: Vec<(Vec<u32>, Vec<u32>)>,
+    /// Who is joined by each queue; nobody by one that is stored.
+    pub(super) queues: Vec<Joint>,
+    /// Ends of queues at pools, `(queue, node)`, that count as an end at each of two workers where cycles are looked for.
+    pub(super) several: Vec<(usize, u32)>,
+}
+
+/// The nodes that a queue joins.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Joint {
+    /// Who writes it, and so stands before its readers.
+    pub(super) writers: Vec<u32>,
+    /// Who reads it.
+    pub(super) readers: Vec<u32>,
+    /// Who writes it and comes after its readers, which only a queue with `feedback` may have.
+    pub(super) back: Vec<u32>,
+}
+
+impl Joint {
+    /// All of them. A node may come twice.
+    pub(super) fn ends(&self) -> impl Iterator<Item = u32> {
+        let writers = self.writers.iter().chain(&self.back);
+        writers.chain(&self.readers).copied()
+    }
+
+    /// Whether this node writes it.
+    pub(super) fn is_written_by(&self, node: u32) -> bool {
+        self.writers.contains(&node) || self.back.contains(&node)
+    }
 }
 
 /// The graph in start order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Arrangement {
-    /// Units of each group, writers first, in start order; ties in the order of their numbers.
+    /// Nodes of each group, writers first, in start order; ties in the order of their numbers.
     pub(super) groups: Vec<Vec<u32>>,
-    /// The group of each unit.
+    /// The group of each node.
     pub(super) group_of: Vec<u32>,
 }
 
 /// Why there is no order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
-    /// For each unit a number that it shares with those it runs together with.
+    /// For each node a number that it shares with those it runs together with.
     pub(super) joined: Vec<u32>,
 }
 
 impl Graph {
-    /// For each unit a number that it shares with those joined to it by queues: the lowest unit's.
+    /// For each node a number that it shares with those joined to it by queues: the lowest node's.
     pub(super) fn joined(&self) -> Vec<u32> {
         if self.queues.is_empty() {
-            return (0..self.units as u32).collect();
+            return (0..self.nodes as u32).collect();
         }
-        let mut sets = UnionFind::<u32>::new(self.units);
-        for (writers, readers) in &self.queues {
-            let mut ends = writers.iter().chain(readers);
-            if let Some(&first) = ends.next() {
-                for &end in ends {
+        let mut sets = UnionFind::<u32>::new(self.nodes);
+        for queue in &self.queues {
+            let mut ends = queue.ends();
+            if let Some(first) = ends.next() {
+                for end in ends {
                     sets.union(first, end);
                 }
             }
         }
         let labels = sets.into_labeling();
-        let mut lowest = vec![u32::MAX; self.units];
-        for (unit, &label) in (0u32..).zip(&labels) {
-            lowest[label as usize] = lowest[label as usize].min(unit);
+        let mut lowest = vec![u32::MAX; self.nodes];
+        for (node, &label) in (0u32..).zip(&labels) {
+            lowest[label as usize] = lowest[label as usize].min(node);
         }
         labels
             .into_iter()
@@ -64,17 +92,17 @@ impl Graph {
         let Some(within) = self.writers_first() else {
             return Err(Stuck { joined });
         };
-        // Groups by their lowest unit: ties are then in the file's order.
+        // Groups by their lowest node: ties are then in the file's order.
         let between: Vec<(u32, u32)> = self
             .waits
             .iter()
             .map(|&(a, b)| (joined[a as usize], joined[b as usize]))
             .collect();
         // A wait inside a group is an edge to itself, which no order has.
-        let Some(order) = topological(self.units, &between) else {
+        let Some(order) = topological(self.nodes, &between) else {
             return Err(Stuck { joined });
         };
-        let mut group_at = vec![u32::MAX; self.units];
+        let mut group_at = vec![u32::MAX; self.nodes];
         let mut groups = Vec::new();
         for lowest in order {
             if joined[lowest as usize] == lowest {
@@ -86,29 +114,35 @@ impl Graph {
             .iter()
             .map(|&lowest| group_at[lowest as usize])
             .collect();
-        for unit in within {
-            groups[group_of[unit as usize] as usize].push(unit);
+        for node in within {
+            groups[group_of[node as usize] as usize].push(node);
         }
         Ok(Arrangement { groups, group_of })
     }
 
-    /// All units so that writers stand before their readers; none where queues lead in a circle.
+    /// All nodes so that writers stand before their readers; none where queues lead in a circle.
     fn writers_first(&self) -> Option<Vec<u32>> {
         if self.queues.is_empty() {
-            return Some((0..self.units as u32).collect());
+            return Some((0..self.nodes as u32).collect());
         }
         // Queues are vertices of their own: the edges of 1,000 writers and 1,000 readers are 2,000, not a million. They have
-        // the lower numbers, so that they are taken as soon as they can be and change nothing of the units' order.
+        // the lower numbers, so that they are taken as soon as they can be and change nothing of the nodes' order.
         let queues = self.queues.len() as u32;
         let edges: Vec<(u32, u32)> = (0u32..)
             .zip(&self.queues)
-            .flat_map(|(queue, (writers, readers))| {
-                let write = writers.iter().map(move |&unit| (queues + unit, queue));
-                let read = readers.iter().map(move |&unit| (queue, queues + unit));
+            .flat_map(|(number, queue)| {
+                let write = queue
+                    .writers
+                    .iter()
+                    .map(move |&node| (queues + node, number));
+                let read = queue
+                    .readers
+                    .iter()
+                    .map(move |&node| (number, queues + node));
                 write.chain(read)
             })
             .collect();
-        let order = topological(self.units + self.queues.len(), &edges)?;
+        let order = topological(self.nodes + self.queues.len(), &edges)?;
         Some(
             order
                 .into_iter()
@@ -122,20 +156,41 @@ impl Graph {
     /// Queues are vertices here, too: a copy to two readers that meet again is a cycle through the queue, not an edge.
     pub(super) fn meets_again(&self) -> Vec<bool> {
         let mut edges = Vec::new();
-        for (queue, (writers, readers)) in (0u32..).zip(&self.queues) {
-            edges.extend(
-                writers
-                    .iter()
-                    .chain(readers)
-                    .map(|&unit| (self.units as u32 + queue, unit)),
-            );
+        for (number, queue) in (0u32..).zip(&self.queues) {
+            edges.extend(queue.ends().map(|node| (self.nodes as u32 + number, node)));
         }
-        let on_cycle = crate::plan::bridges::on_cycle(self.units + self.queues.len(), &edges);
+        let several = self.several.iter();
+        edges.extend(several.map(|&(queue, node)| ((self.nodes + queue) as u32, node)));
+        let on_cycle = crate::plan::bridges::on_cycle(self.nodes + self.queues.len(), &edges);
         let mut meets = vec![false; self.queues.len()];
         for (&(queue, _), on) in edges.iter().zip(on_cycle) {
-            meets[queue as usize - self.units] |= on;
+            meets[queue as usize - self.nodes] |= on;
         }
         meets
+    }
+
+    /// Parts the writers of a queue that may lead back from those that come after its readers, whose number is then told.
+    pub(super) fn lead_back(&mut self, queue: usize) -> usize {
+        let mut reached = vec![false; self.nodes];
+        let mut read_by: Vec<Vec<u32>> = vec![Vec::new(); self.nodes];
+        for joint in &self.queues {
+            for writer in joint.writers.iter().chain(&joint.back) {
+                read_by[*writer as usize].extend(&joint.readers);
+            }
+        }
+        let mut todo = self.queues[queue].readers.clone();
+        while let Some(node) = todo.pop() {
+            if !std::mem::replace(&mut reached[node as usize], true) {
+                todo.extend(&read_by[node as usize]);
+            }
+        }
+        let joint = &mut self.queues[queue];
+        let (back, writers) = joint
+            .writers
+            .iter()
+            .partition(|&&writer| reached[writer as usize]);
+        (joint.back, joint.writers) = (back, writers);
+        joint.back.len()
     }
 }
 
@@ -180,22 +235,31 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use crate::plan::arrange::{Arrangement, Graph, topological};
+    use crate::plan::arrange::{Arrangement, Graph, Joint, topological};
 
-    const UNITS: u32 = 9;
+    const NODES: u32 = 9;
+
+    fn joint((writers, readers): (Vec<u32>, Vec<u32>)) -> Joint {
+        Joint {
+            writers,
+            readers,
+            back: Vec::new(),
+        }
+    }
 
     fn graphs() -> impl Strategy<Value = Graph> {
-        let unit = 0..UNITS;
+        let unit = 0..NODES;
         let some = || {
-            proptest::collection::btree_set(0..UNITS, 1..3)
+            proptest::collection::btree_set(0..NODES, 1..3)
                 .prop_map(|units| units.into_iter().collect::<Vec<u32>>())
         };
         let waits = proptest::collection::vec((unit.clone(), unit), 0..8);
-        let queues = proptest::collection::vec((some(), some()), 0..4);
+        let queues = proptest::collection::vec((some(), some()).prop_map(joint), 0..4);
         (waits, queues).prop_map(|(waits, queues)| Graph {
-            units: UNITS as usize,
+            nodes: NODES as usize,
             waits,
             queues,
+            several: Vec::new(),
         })
     }
 
@@ -205,7 +269,7 @@ mod tests {
         let queues = graph
             .queues
             .into_iter()
-            .filter(|(w, r)| w.iter().max() < r.iter().min())
+            .filter(|queue| queue.writers.iter().max() < queue.readers.iter().min())
             .collect();
         Graph {
             waits,
@@ -216,10 +280,10 @@ mod tests {
 
     /// Groups by joining until nothing changes.
     fn naive_groups(graph: &Graph) -> Vec<u32> {
-        let mut joined: Vec<u32> = (0..UNITS).collect();
-        for _ in 0..UNITS {
-            for (writers, readers) in &graph.queues {
-                let ends: Vec<u32> = writers.iter().chain(readers).copied().collect();
+        let mut joined: Vec<u32> = (0..NODES).collect();
+        for _ in 0..NODES {
+            for queue in &graph.queues {
+                let ends: Vec<u32> = queue.ends().collect();
                 let lowest = ends
                     .iter()
                     .map(|&end| joined[end as usize])
@@ -257,14 +321,17 @@ mod tests {
         let queues: HashSet<(u32, u32)> = graph
             .queues
             .iter()
-            .flat_map(|(w, r)| w.iter().flat_map(move |&w| r.iter().map(move |&r| (w, r))))
+            .flat_map(|q| {
+                let readers = |&w: &u32| q.readers.iter().map(move |&r| (w, r));
+                q.writers.iter().flat_map(readers)
+            })
             .collect();
         let groups: HashSet<(u32, u32)> = graph
             .waits
             .iter()
             .map(|&(a, b)| (joined[a as usize], joined[b as usize]))
             .collect();
-        (0..UNITS).all(|unit| !reaches(&queues, unit, unit) && !reaches(&groups, unit, unit))
+        (0..NODES).all(|unit| !reaches(&queues, unit, unit) && !reaches(&groups, unit, unit))
     }
 
     fn check(graph: &Graph) -> Result<(), TestCaseError> {
@@ -275,31 +342,32 @@ mod tests {
         let Ok(Arrangement { groups, group_of }) = arranged else {
             return Ok(());
         };
-        let mut at = vec![usize::MAX; UNITS as usize];
+        let mut at = vec![usize::MAX; NODES as usize];
         let all: Vec<u32> = groups.iter().flatten().copied().collect();
         for (position, &unit) in all.iter().enumerate() {
             at[unit as usize] = position;
         }
         prop_assert!(
-            all.len() == UNITS as usize && at.iter().all(|&position| position != usize::MAX),
+            all.len() == NODES as usize && at.iter().all(|&position| position != usize::MAX),
             "each unit once"
         );
-        for unit in 0..UNITS as usize {
-            for other in 0..UNITS as usize {
+        for node in 0..NODES as usize {
+            for other in 0..NODES as usize {
                 prop_assert_eq!(
-                    joined[unit] == joined[other],
-                    group_of[unit] == group_of[other]
+                    joined[node] == joined[other],
+                    group_of[node] == group_of[other]
                 );
             }
-            prop_assert!(groups[group_of[unit] as usize].contains(&(unit as u32)));
+            prop_assert!(groups[group_of[node] as usize].contains(&(node as u32)));
         }
         for &(a, b) in &graph.waits {
             prop_assert!(group_of[a as usize] < group_of[b as usize]);
         }
-        for (writers, readers) in &graph.queues {
-            for writer in writers {
+        for queue in &graph.queues {
+            for writer in &queue.writers {
                 prop_assert!(
-                    readers
+                    queue
+                        .readers
                         .iter()
                         .all(|&reader| at[*writer as usize] < at[reader as usize]),
                     "writers first"
@@ -312,7 +380,7 @@ mod tests {
                 let direct = graph
                     .queues
                     .iter()
-                    .any(|(w, r)| w.contains(&pair[0]) && r.contains(&pair[1]));
+                    .any(|q| q.writers.contains(&pair[0]) && q.readers.contains(&pair[1]));
                 prop_assert!(pair[0] < pair[1] || direct, "{group:?}");
             }
         }
@@ -327,10 +395,9 @@ mod tests {
         Ok(())
     }
 
-    /// A way from `from` back to it in the bipartite graph of units and queues that uses no edge twice.
+    /// A way from `from` back to it in the bipartite graph of nodes and queues that uses no edge twice.
     fn on_cycle(graph: &Graph, queue: usize) -> bool {
-        let (writers, readers) = &graph.queues[queue];
-        let ends: Vec<u32> = writers.iter().chain(readers).copied().collect();
+        let ends: Vec<u32> = graph.queues[queue].ends().collect();
         // Two of its ends are joined by the other queues.
         let others: Vec<_> = graph
             .queues

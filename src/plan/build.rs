@@ -7,15 +7,18 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::diagnostic::{Diagnostic, Mark, Place};
-use crate::plan::arrange::{Arrangement, Graph};
+use crate::plan::arrange::{Arrangement, Graph, Joint};
 use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
-use crate::plan::scope::{Found, Scope, When};
+use crate::plan::scope::{Found, Of, Scope, When};
+use crate::plan::stored::{self, Implied};
 use crate::plan::{
-    After, Arg, Deliver, Ends, Group, GroupId, Node, NodeId, Overflow, Plan, Queue, QueueId,
-    QueueKind, Role, Unit, UnitId,
+    After, Arg, Deliver, Feed, Group, GroupId, Node, NodeId, Overflow, Plan, Pool, Queue, QueueId,
+    QueueKind, Role, Settings, Unit, UnitId,
 };
-use crate::plan::{checks, cycles, ends, environment, params, select, settings, template};
+use crate::plan::{
+    checks, cycles, deliver, ends, environment, params, pools, select, settings, template,
+};
 use crate::spec::{self, AfterState, Process, Spec};
 
 /// Where a pipeline comes from.
@@ -35,6 +38,8 @@ pub struct Overrides<'a> {
     pub only: Vec<String>,
     /// `--skip NODE`.
     pub skip: Vec<String>,
+    /// Job slots of the run: how many workers a pool has that doesn't say. At least 1.
+    pub jobs: u32,
     /// The environment that nodes inherit.
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// Ends of queues stood in what could not be read of the file: that one is missing, or a value, is then not said.
@@ -48,20 +53,28 @@ impl Overrides<'_> {
             set: Vec::new(),
             only: Vec::new(),
             skip: Vec::new(),
+            jobs: 1,
             env: &|_| None,
             ends_lost: false,
         }
     }
 }
 
-/// What a node claims of the machine.
+/// What a node claims of the machine, of a pool each of its workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
     pub(super) cpus: Option<u32>,
     pub(super) memory: u64,
 }
 
-/// The parts of a plan before they are grouped. Vectors of units and claims go by [`UnitId`].
+/// The nodes at the two sides of a queue, each once, in the file's order.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Ends {
+    pub(super) writers: Vec<NodeId>,
+    pub(super) readers: Vec<NodeId>,
+}
+
+/// The parts of a plan before they are grouped. Claims go by [`NodeId`].
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) nodes: Vec<Node>,
@@ -89,6 +102,7 @@ pub fn build(
     let mut problems = Problems::default();
     checks::names(&spec, &mut problems);
     checks::run(&spec.run, &mut problems);
+    let mut processes = pools::nodes(&mut spec);
     let params = params::decide(&spec.params, overrides, &mut problems);
     let mut dotenv = Dotenv::new(&origin.dir, overrides.env);
     let dir = origin.dir.to_string_lossy();
@@ -99,31 +113,31 @@ pub fn build(
         .map(|p| p.value.clone())
         .collect();
     let env = {
-        let mut found = Found {
-            problems: &mut problems,
-            values: &mut values,
-            secret: false.into(),
-        };
-        pipeline_env(&mut spec, &params, &dir, overrides, &mut dotenv, &mut found)
+        let mut found = Found::new(&mut problems, &mut values);
+        pipeline_env(
+            &mut spec,
+            &processes,
+            &params,
+            &dir,
+            overrides,
+            &mut dotenv,
+            &mut found,
+        )
     };
     secrets.extend(env.secrets().map(str::to_owned));
-    let skip = names_of_skip(&spec.process, overrides, &mut problems);
-    let keep = select::chosen(&spec.process, overrides, &mut problems);
+    let skip = names_of_skip(&processes, overrides, &mut problems);
+    let keep = select::chosen(&processes, overrides, &mut problems);
 
     let mut queues = ends::Queues::default();
     let mut uses = Vec::new();
     let mut draft = {
-        let mut found = Found {
-            problems: &mut problems,
-            values: &mut values,
-            secret: false.into(),
-        };
-        let mut processes = std::mem::take(&mut spec.process);
+        let mut found = Found::new(&mut problems, &mut values);
         let mut nodes = Nodes {
             env: &env,
             params: &params,
             inherited: overrides.env,
             dir: &dir,
+            jobs: overrides.jobs.max(1),
             defaults: &spec.defaults,
             queues: &mut queues,
             dotenv: &mut dotenv,
@@ -131,15 +145,24 @@ pub fn build(
         };
         nodes.build(&mut processes, &skip, &mut found, &mut uses)
     };
-    draft.queues = finish_queues(&queues, &spec.queue);
+    let ends = ends_of(&draft, &queues, &spec.queue);
+    let stored = stored::decide(&draft.nodes, &ends);
+    let implied = stored::imply(&mut draft.nodes, &ends, &stored);
+    draft.queues = finish_queues(&queues, &spec.queue, &stored);
+    let copies = deliver::decide(&mut draft, &queues, &|name| {
+        spec.queue.get(name).and_then(|said| said.deliver.clone())
+    });
+    let mut graph = graph_of(&draft, &copies);
+    let closes = checks::close_circles(&mut graph, &draft.queues);
     let words = Names {
         nodes: &draft.nodes,
+        units: &draft.units,
         queues: &queues,
+        implied: &implied,
     };
     if !overrides.ends_lost {
         checks::queues(&queues, &spec.queue, &words, &mut problems);
     }
-    let graph = graph_of(&draft);
     let joined = match graph.arrange() {
         Ok(arrangement) => arrangement.group_of,
         Err(stuck) => {
@@ -159,7 +182,7 @@ pub fn build(
                 .help("add one: `[process.hello]` with `command = [\"echo\", \"hello\"]`; `procflow init` writes an example"),
         );
     }
-    checks::lonely(&draft.nodes, &draft.queues, &mut problems);
+    checks::lonely(&draft, &mut problems);
     let meets = graph.meets_again();
     secrets.sort_unstable();
     secrets.dedup();
@@ -167,8 +190,11 @@ pub fn build(
     if problems.fatal() {
         return (None, problems.0);
     }
-    checks::note_spilling(&graph, &joined, &meets, &words, &mut problems);
-    mark_spilling(&mut draft.queues, &meets);
+    let spills = checks::spilling(&graph, &meets, &draft.queues, &spec.queue);
+    checks::note_spilling(&graph, &joined, &spills, &words, &mut problems);
+    checks::note_stored(&stored, &words, &mut problems);
+    checks::warn_blocking(&meets, &draft.queues, &spec.queue, &closes, &mut problems);
+    mark_spilling(&mut draft.queues, &spills, &copies);
     let draft = match keep {
         Some(chosen) => select::keep(draft, &chosen, &joined),
         None => draft,
@@ -193,6 +219,7 @@ pub fn build(
 /// Dotenv files, `[env]`, `PARAM_X`, `PIPELINE_DIR`.
 fn pipeline_env(
     spec: &mut Spec,
+    nodes: &IndexMap<String, Process>,
     params: &params::Params,
     dir: &str,
     overrides: &Overrides<'_>,
@@ -207,9 +234,10 @@ fn pipeline_env(
         env: &env,
         inherited: overrides.env,
         dir,
-        nodes: &spec.process,
+        nodes,
         own_env: &[],
         ends: None,
+        of: Of::Process,
     };
     let files = environment::read_files(files, &Site::top("env_file"), &scope, dotenv, found);
     for (name, value) in files {
@@ -227,9 +255,10 @@ fn pipeline_env(
             env: &env,
             inherited: overrides.env,
             dir,
-            nodes: &spec.process,
+            nodes,
             own_env: &[],
             ends: None,
+            of: Of::Process,
         };
         let value = template::parse(text.clone(), &scope, &site, found);
         let secret = found.secret.get();
@@ -279,13 +308,14 @@ struct Nodes<'a> {
     params: &'a params::Params,
     inherited: &'a dyn Fn(&str) -> Option<String>,
     dir: &'a str,
+    jobs: u32,
     defaults: &'a spec::Defaults,
     queues: &'a mut ends::Queues,
     dotenv: &'a mut Dotenv<'a>,
     secrets: &'a mut Vec<String>,
 }
 
-impl Nodes<'_> {
+impl<'a> Nodes<'a> {
     fn build(
         &mut self,
         processes: &mut IndexMap<String, Process>,
@@ -301,20 +331,14 @@ impl Nodes<'_> {
             queues: Vec::new(),
         };
         // The names of all nodes stay in `processes`; what they say is taken out one by one, so that nothing is there twice.
-        let scope = Scope {
-            when: When::Process,
-            params: self.params,
-            env: self.env,
-            inherited: self.inherited,
-            dir: self.dir,
-            nodes: processes,
-            own_env: &[],
-            ends: None,
-        };
-        let written = ends::written(processes, &scope);
+        let scope = self.scope(processes);
+        let written = ends::written(processes, self.jobs, &scope);
         let mut settings = settings::Builder::new(self.defaults, &scope, found);
         let default_ends = ends::default_ends();
-        let top = Site::top("process");
+        let shared = Shared {
+            written: &written,
+            default_ends: &default_ends,
+        };
         for (index, &skip) in skip.iter().enumerate() {
             let Some((_, process)) = processes.get_index_mut(index) else {
                 break;
@@ -324,104 +348,306 @@ impl Nodes<'_> {
             let Some((name, _)) = processes.get_index(index) else {
                 break;
             };
+            let said = process.pool.take();
+            let top = Site::top(if said.is_some() { "pool" } else { "process" });
             let site = top.key(name);
-            let scope = Scope {
-                when: When::Process,
-                params: self.params,
-                env: self.env,
-                inherited: self.inherited,
-                dir: self.dir,
-                nodes: processes,
-                own_env: &[],
-                ends: None,
+            let node = NodeId::from(index);
+            let declared = Declared {
+                name,
+                node,
+                site: &site,
+                scope: self.scope(processes),
             };
-            let id = UnitId::from(index);
-            let said = ends::Said::take(&mut process);
-            let mut builder = ends::Builder {
-                scope,
-                queues: self.queues,
-                written: &written,
-                default: &default_ends,
-            };
-            let ends = builder.build(id, said, &site, found);
-            let scope = Scope {
-                ends: Some(&ends),
-                ..scope
-            };
-            let env = environment::of_node(
-                std::mem::take(&mut process.env_file.0),
-                process.env.take(),
-                &site,
-                &scope,
-                self.dotenv,
-                found,
-                self.secrets,
-            );
-            let scope = Scope {
-                own_env: &env,
-                ..scope
-            };
-            let argv = argv(&mut process, self.defaults, &site, &scope, &ends, found);
-            let settings = settings.build(&mut process, &site, &scope, found);
-            let reads = globs(
-                std::mem::take(&mut process.reads.0),
-                "reads",
-                &site,
-                &scope,
-                found,
-            );
-            let writes = globs(
-                std::mem::take(&mut process.writes.0),
-                "writes",
-                &site,
-                &scope,
-                found,
-            );
-            let after = waits(
-                &process.after,
-                processes,
-                &|name| self.queues.0.contains_key(name),
-                &site,
-                found.problems,
-            );
-            let user = NodeId::from(index);
-            uses.extend(
-                found
-                    .values
-                    .drain(..)
-                    .map(|(node, place)| ValueUse { user, node, place }),
-            );
-            draft.nodes.push(Node {
+            let after = std::mem::take(&mut process.after);
+            let first = UnitId::from(draft.units.len());
+            draft.claims.push(Claim {
+                cpus: process.cpus,
+                memory: process.memory.map_or(0, |size| size.0),
+            });
+            let mut common = Node {
                 name: name.as_str().into(),
-                units: id.0..id.0 + 1,
-                after,
+                units: first.0..first.0,
+                after: Vec::new(),
                 allow_failure: process
                     .allow_failure
                     .or(self.defaults.allow_failure)
                     .unwrap_or(false),
                 pool: None,
                 skip,
-                description: process.description.map(Into::into),
-                tags: process.tags.into_iter().map(Into::into).collect(),
+                description: process.description.take().map(Into::into),
+                tags: process.tags.drain(..).map(Into::into).collect(),
+            };
+            common.pool = match said {
+                None => {
+                    let of = (Of::Process, Role::Process);
+                    let made = self.unit(
+                        process,
+                        None,
+                        of,
+                        first,
+                        &declared,
+                        &shared,
+                        &mut settings,
+                        found,
+                    );
+                    draft.units.push(made.unit);
+                    None
+                }
+                Some(said) => {
+                    let pool = pools::decide(
+                        &said,
+                        &process,
+                        self.defaults,
+                        self.jobs,
+                        &site,
+                        &declared.scope,
+                        found,
+                    );
+                    let pool = self.pool(
+                        process,
+                        *said,
+                        pool,
+                        &declared,
+                        &shared,
+                        &mut settings,
+                        &mut draft,
+                        found,
+                    );
+                    Some(Arc::new(pool))
+                }
+            };
+            common.units.end = UnitId::from(draft.units.len()).0;
+            common.after = waits(
+                &after,
+                processes,
+                &|name| self.queues.0.contains_key(name),
+                &site,
+                found.problems,
+            );
+            draft.nodes.push(common);
+            uses.extend(found.values.drain(..).map(|(value, place)| ValueUse {
+                user: node,
+                node: value,
+                place,
+            }));
+        }
+        draft
+    }
+
+    fn scope<'s>(&self, nodes: &'s IndexMap<String, Process>) -> Scope<'s>
+    where
+        'a: 's,
+    {
+        Scope {
+            when: When::Process,
+            params: self.params,
+            env: self.env,
+            inherited: self.inherited,
+            dir: self.dir,
+            nodes,
+            own_env: &[],
+            ends: None,
+            of: Of::Process,
+        }
+    }
+
+    /// The units of a pool.
+    fn pool(
+        &mut self,
+        process: Process,
+        said: spec::Pool,
+        mut pool: Pool,
+        declared: &Declared<'_>,
+        shared: &Shared<'_>,
+        settings: &mut settings::Builder<'_>,
+        draft: &mut Draft,
+        found: &mut Found<'_>,
+    ) -> Pool {
+        if pool.feed != Feed::Stream {
+            let of = (pools::of(&pool), Role::Pool);
+            let id = UnitId::from(draft.units.len());
+            let is_script = process.script.is_some();
+            let made = self.unit(
+                process,
+                Some((said, &pool)),
+                of,
+                id,
+                declared,
+                shared,
+                settings,
+                found,
+            );
+            let mut unit = made.unit;
+            // The pool tries its records again, and itself once.
+            unit.settings = Arc::new(Settings {
+                retry: settings::retry(None),
+                ..(*unit.settings).clone()
             });
-            draft.claims.push(Claim {
-                cpus: process.cpus,
-                memory: process.memory.map_or(0, |size| size.0),
+            let mentioned = unit.argv.iter().any(|arg| match arg {
+                Arg::One(template) => template.names_task(),
+                Arg::EachTask => true,
+                Arg::EachInput(_) => false,
             });
+            pool.record_on_stdin = pool.feed == Feed::Task && (is_script || !mentioned);
+            draft.units.push(unit);
+            return pool;
+        }
+        let mut gathered = Vec::new();
+        let before = found.problems.0.len();
+        for worker in 0..pool.workers {
+            let of = (Of::Worker(worker), Role::Worker(worker));
+            let id = UnitId::from(draft.units.len());
+            let so_far = found.problems.0.len();
+            let made = self.unit(
+                process.clone(),
+                Some((said.clone(), &pool)),
+                of,
+                id,
+                declared,
+                shared,
+                settings,
+                found,
+            );
+            let mut unit = made.unit;
+            if worker == 0 {
+                gathered = made.gathered;
+            } else {
+                // What was told of the first worker holds for all.
+                let again = found.problems.0.split_off(so_far);
+                for problem in again {
+                    if !found.problems.0[before..].contains(&problem) {
+                        found.problems.push(problem);
+                    }
+                }
+                found.values.sort();
+                found.values.dedup();
+                if let Some(last) = draft.units.last()
+                    && last.ends == unit.ends
+                {
+                    unit.ends = Arc::clone(&last.ends);
+                }
+            }
+            draft.units.push(unit);
+        }
+        for gathered in gathered {
+            let id = UnitId::from(draft.units.len());
+            let Some(worker) = draft.units.last() else {
+                break;
+            };
             draft.units.push(Unit {
-                node: user,
+                node: declared.node,
                 group: GroupId(0),
-                role: Role::Process,
+                role: Role::Gather,
+                argv: Vec::new(),
+                env: Vec::new(),
+                settings: Arc::clone(&worker.settings),
+                ends: gathered.ends(id, self.queues),
+                reads: Vec::new(),
+                writes: Vec::new(),
+            });
+        }
+        pool
+    }
+
+    /// One unit.
+    fn unit(
+        &mut self,
+        mut process: Process,
+        pool: Option<(spec::Pool, &Pool)>,
+        (of, role): (Of, Role),
+        id: UnitId,
+        declared: &Declared<'_>,
+        shared: &Shared<'_>,
+        settings: &mut settings::Builder<'_>,
+        found: &mut Found<'_>,
+    ) -> Made {
+        let site = declared.site;
+        let scope = Scope {
+            of,
+            ..declared.scope
+        };
+        let (mut said, pool) = pool.map_or((None, None), |(said, pool)| (Some(said), Some(pool)));
+        let shares = pool.is_some_and(|pool| pool.feed == Feed::Stream && pool.workers > 1);
+        let said = ends::Said::take(&mut process, said.as_mut());
+        let mut builder = ends::Builder {
+            scope,
+            node: declared.node.index(),
+            queues: self.queues,
+            written: shared.written,
+            default: shared.default_ends,
+            shares: shares.then_some(declared.name),
+            gathered: Vec::new(),
+        };
+        let ends = builder.build(id, said, site, found);
+        let gathered = builder.gathered;
+        let scope = Scope {
+            ends: Some(&ends),
+            ..scope
+        };
+        let env = environment::of_node(
+            std::mem::take(&mut process.env_file.0),
+            process.env.take(),
+            site,
+            &scope,
+            self.dotenv,
+            found,
+            self.secrets,
+        );
+        let scope = Scope {
+            own_env: &env,
+            ..scope
+        };
+        let argv = argv(&mut process, self.defaults, site, &scope, &ends, found);
+        let settings = settings.build(&mut process, site, &scope, found);
+        let reads = globs(
+            std::mem::take(&mut process.reads.0),
+            "reads",
+            site,
+            &scope,
+            found,
+        );
+        let writes = globs(
+            std::mem::take(&mut process.writes.0),
+            "writes",
+            site,
+            &scope,
+            found,
+        );
+        Made {
+            unit: Unit {
+                node: declared.node,
+                group: GroupId(0),
+                role,
                 argv,
                 env,
                 settings,
                 ends,
                 reads,
                 writes,
-            });
+            },
+            gathered,
         }
-        draft
     }
+}
+
+/// A node while its units are made.
+struct Declared<'a> {
+    name: &'a str,
+    node: NodeId,
+    site: &'a Site<'a>,
+    scope: Scope<'a>,
+}
+
+/// What all nodes have together.
+struct Shared<'a> {
+    written: &'a IndexMap<String, Vec<usize>>,
+    default_ends: &'a Arc<crate::plan::Ends>,
+}
+
+/// A unit, and what is written to files together with others.
+struct Made {
+    unit: Unit,
+    gathered: Vec<ends::Gathered>,
 }
 
 /// `command` or `script` as arguments.
@@ -430,7 +656,7 @@ fn argv(
     defaults: &spec::Defaults,
     node: &Site<'_>,
     scope: &Scope<'_>,
-    ends: &Ends,
+    ends: &crate::plan::Ends,
     found: &mut Found<'_>,
 ) -> Vec<Arg> {
     match (process.command.take(), process.script.take()) {
@@ -457,7 +683,7 @@ fn command_argv(
     command: Vec<String>,
     node: &Site<'_>,
     scope: &Scope<'_>,
-    ends: &Ends,
+    ends: &crate::plan::Ends,
     found: &mut Found<'_>,
 ) -> Vec<Arg> {
     let site = node.key("command");
@@ -484,8 +710,10 @@ fn command_argv(
                     .any(|known| &*known.name == *input && known.from.len() != 1)
             })
             .map(Box::from);
+        let batch = matches!(scope.of, Of::Task { batch: true, .. });
         argv.push(match each {
             Some(input) => Arg::EachInput(input),
+            None if batch && template::is_sole_task(&element) => Arg::EachTask,
             None => Arg::One(template::parse(element, scope, &site.index(i), found)),
         });
     }
@@ -703,56 +931,121 @@ fn waits(
     waits
 }
 
-/// Queues with their settings. `spills` and kind follow when the graph is known.
-fn finish_queues(queues: &ends::Queues, said: &IndexMap<String, spec::Queue>) -> Vec<Queue> {
+/// The nodes at the ends of each queue, and what is said of it.
+fn ends_of(
+    draft: &Draft,
+    queues: &ends::Queues,
+    said: &IndexMap<String, spec::Queue>,
+) -> Vec<(Ends, stored::Said)> {
+    let nodes = |ends: &[ends::End]| -> Vec<NodeId> {
+        let units = ends.iter().map(|end| end.unit);
+        once(units.map(|unit| draft.units[unit.index()].node))
+    };
+    let said_of = |name: &str, internal: bool| {
+        let said = said.get(name).filter(|_| !internal);
+        stored::Said {
+            store: match said {
+                _ if internal => Some(false),
+                // A queue that leads back has no reader that could come after all its writers.
+                Some(said) if said.feedback == Some(true) => said.store.or(Some(false)),
+                said => said.and_then(|said| said.store),
+            },
+            on_writer_failure: said
+                .and_then(|said| said.on_writer_failure)
+                .unwrap_or_default(),
+        }
+    };
+    queues
+        .0
+        .iter()
+        .map(|(name, draft)| {
+            let ends = Ends {
+                writers: nodes(&draft.writers),
+                readers: nodes(&draft.readers),
+            };
+            (ends, said_of(name, draft.internal))
+        })
+        .collect()
+}
+
+/// Each once. Units of a node stand together, so what is equal does, too.
+fn once(nodes: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = nodes.collect();
+    nodes.dedup();
+    nodes
+}
+
+/// Queues with their settings. What they deliver, and whether they spill, follows when the graph is known.
+fn finish_queues(
+    queues: &ends::Queues,
+    said: &IndexMap<String, spec::Queue>,
+    stored: &[Option<stored::Why>],
+) -> Vec<Queue> {
     const CAPACITY: u64 = 256 << 10;
     let unsaid = spec::Queue::default();
     queues
         .0
         .iter()
-        .map(|(name, draft)| {
+        .zip(stored)
+        .map(|((name, draft), stored)| {
             let said = said.get(&**name).unwrap_or(&unsaid);
             let records = said.records.clone().unwrap_or_default();
             // What was asked for can be seen only by looking at the data.
             let looked_at = said.max_record.is_some() && records != spec::Records::Bytes
-                || matches!(records, spec::Records::Length32 | spec::Records::Size(_));
+                || matches!(records, spec::Records::Length32 | spec::Records::Size(_))
+                || said.max_records.is_some();
             let lone = draft.writers.len() == 1 && draft.readers.len() == 1;
+            let feedback = said.feedback == Some(true);
+            let overflow = match said.overflow {
+                Some(spec::Overflow::Block) => Overflow::Block,
+                Some(spec::Overflow::Spill) => Overflow::Spill,
+                Some(spec::Overflow::DropNewest) => Overflow::DropNewest,
+                Some(spec::Overflow::DropOldest) => Overflow::DropOldest,
+                None if feedback => Overflow::Spill,
+                None => Overflow::Block,
+            };
             Queue {
                 name: Arc::clone(name),
+                file: draft.file.clone(),
                 writers: draft.writers.iter().map(|end| end.unit).collect(),
                 readers: draft.readers.iter().map(|end| end.unit).collect(),
-                kind: if lone && !looked_at {
-                    QueueKind::Direct
-                } else {
-                    QueueKind::Relayed
+                kind: match stored {
+                    Some(_) => QueueKind::Stored,
+                    None if lone && !looked_at && overflow == Overflow::Block => QueueKind::Direct,
+                    None => QueueKind::Relayed,
                 },
                 records,
                 max_record: said.max_record.map(|size| size.0),
                 capacity: said.capacity.map_or(CAPACITY, |size| size.0),
+                max_records: said.max_records,
+                overflow,
+                deliver: Deliver::default(),
+                header: said.header.unwrap_or(0),
                 merge: said.merge.unwrap_or_default(),
                 on_writer_failure: said.on_writer_failure.unwrap_or_default(),
-                file: None,
-                max_records: None,
-                overflow: Overflow::Block,
-                deliver: Deliver::Copy,
-                header: 0,
-                feedback: false,
+                feedback,
             }
         })
         .collect()
 }
 
-fn mark_spilling(queues: &mut [Queue], meets: &[bool]) {
-    for (queue, &meets) in queues.iter_mut().zip(meets) {
-        if meets {
-            queue.overflow = Overflow::Spill;
-            queue.kind = QueueKind::Relayed;
+fn mark_spilling(queues: &mut [Queue], spills: &[bool], copies: &[(QueueId, QueueId)]) {
+    let spill = |queue: &mut Queue| {
+        queue.overflow = Overflow::Spill;
+        queue.kind = QueueKind::Relayed;
+    };
+    for (queue, _) in queues.iter_mut().zip(spills).filter(|(_, spills)| **spills) {
+        spill(queue);
+    }
+    for &(copy, of) in copies {
+        if spills.get(of.index()) == Some(&true) {
+            spill(&mut queues[copy.index()]);
         }
     }
 }
 
-/// The numbers alone.
-fn graph_of(draft: &Draft) -> Graph {
+/// The numbers alone. What is within one node, a copy for a pool, and what is stored joins nobody.
+fn graph_of(draft: &Draft, copies: &[(QueueId, QueueId)]) -> Graph {
     let waits = draft
         .nodes
         .iter()
@@ -763,22 +1056,47 @@ fn graph_of(draft: &Draft) -> Graph {
                 .map(move |wait| (wait.node.0, index as u32))
         })
         .collect();
-    let numbers = |units: &[UnitId]| units.iter().map(|unit| unit.0).collect();
-    let queues = draft
+    let numbers = |units: &[UnitId]| -> Vec<u32> {
+        let nodes = units.iter().map(|unit| draft.units[unit.index()].node);
+        once(nodes).into_iter().map(|node| node.0).collect()
+    };
+    let own = |queue: &Queue| {
+        let writers = numbers(&queue.writers);
+        queue.file.is_some()
+            || writers.len() == 1 && writers == numbers(&queue.readers) && queue.is_internal()
+    };
+    let mut queues: Vec<Joint> = draft
         .queues
         .iter()
-        .map(|queue| (numbers(&queue.writers), numbers(&queue.readers)))
+        .map(|queue| match queue.kind {
+            QueueKind::Stored => Joint::default(),
+            _ if own(queue) => Joint::default(),
+            QueueKind::Direct | QueueKind::Relayed => Joint {
+                writers: numbers(&queue.writers),
+                readers: numbers(&queue.readers),
+                back: Vec::new(),
+            },
+        })
         .collect();
+    for &(copy, of) in copies {
+        let copy = std::mem::take(&mut queues[copy.index()]);
+        let of = &mut queues[of.index()].readers;
+        of.extend(copy.readers);
+        of.sort_unstable();
+    }
     Graph {
-        units: draft.units.len(),
+        nodes: draft.nodes.len(),
         waits,
         queues,
+        several: checks::stiff_ends(draft),
     }
 }
 
 /// Puts the parts together, in groups.
 fn grouped(mut plan: Plan, draft: Draft) -> Plan {
-    let graph = graph_of(&draft);
+    let copies = Vec::new();
+    let mut graph = graph_of(&draft, &copies);
+    checks::close_circles(&mut graph, &draft.queues);
     let Arrangement { groups, group_of } = match graph.arrange() {
         Ok(arrangement) => arrangement,
         Err(stuck) => panic!("BUG: part of a graph that has an order has none: {stuck:?}"),
@@ -789,36 +1107,19 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
         claims,
         queues,
     } = draft;
-    for (unit, &group) in units.iter_mut().zip(&group_of) {
-        unit.group = GroupId(group);
+    for unit in &mut units {
+        unit.group = GroupId(group_of[unit.node.index()]);
     }
     plan.groups = groups
         .into_iter()
-        .map(|members| {
-            let runs = || {
-                members
-                    .iter()
-                    .map(|&unit| unit as usize)
-                    .filter(|&unit| !nodes[units[unit].node.index()].skip)
-            };
-            let said: u32 = runs()
-                .filter_map(|unit| claims[unit].cpus)
-                .fold(0, u32::saturating_add);
-            // Those that say nothing hold one slot together: in a pipe they take turns.
-            let unsaid = u32::from(runs().any(|unit| claims[unit].cpus.is_none()));
-            Group {
-                slots: said.saturating_add(unsaid),
-                memory: runs()
-                    .map(|unit| claims[unit].memory)
-                    .fold(0, u64::saturating_add),
-                units: members.into_iter().map(UnitId).collect(),
-                queues: Vec::new(),
-            }
-        })
+        .map(|members| group(&members, &nodes, &claims))
         .collect();
     for (index, queue) in queues.iter().enumerate() {
-        if let Some(writer) = queue.writers.first() {
-            plan.groups[group_of[writer.index()] as usize]
+        let mut ends = queue.writers.iter().chain(&queue.readers);
+        if queue.kind != QueueKind::Stored
+            && let Some(end) = ends.next()
+        {
+            plan.groups[units[end.index()].group.index()]
                 .queues
                 .push(QueueId::from(index));
         }
@@ -829,23 +1130,69 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
     plan
 }
 
+/// A group of these nodes.
+fn group(members: &[u32], nodes: &[Node], claims: &[Claim]) -> Group {
+    let (mut slots, mut memory) = (0u32, 0u64);
+    // Plain processes that say nothing hold one slot together: in a pipe they take turns.
+    let mut unsaid = 0;
+    for (node, claim) in members
+        .iter()
+        .map(|&member| (&nodes[member as usize], claims[member as usize]))
+        .filter(|(node, _)| !node.skip)
+    {
+        let workers = node.pool.as_ref().map(|pool| pool.workers);
+        match (claim.cpus, workers) {
+            (None, None) => unsaid = 1,
+            (cpus, workers) => {
+                let each = cpus.unwrap_or(1);
+                slots = slots.saturating_add(each.saturating_mul(workers.unwrap_or(1)));
+            }
+        }
+        let of_all = claim.memory.saturating_mul(u64::from(workers.unwrap_or(1)));
+        memory = memory.saturating_add(of_all);
+    }
+    Group {
+        slots: slots.saturating_add(unsaid),
+        memory,
+        units: members
+            .iter()
+            .flat_map(|&member| nodes[member as usize].units.clone())
+            .map(UnitId)
+            .collect(),
+        queues: Vec::new(),
+    }
+}
+
 /// Names and places of what the graph knows by number.
 pub(super) struct Names<'a> {
     pub(super) nodes: &'a [Node],
+    pub(super) units: &'a [Unit],
     pub(super) queues: &'a ends::Queues,
+    pub(super) implied: &'a Implied,
+}
+
+impl Names<'_> {
+    /// The node that an end belongs to.
+    pub(super) fn node_of(&self, end: &ends::End) -> &Node {
+        &self.nodes[self.units[end.unit.index()].node.index()]
+    }
+
+    /// The place of an end.
+    pub(super) fn mark(&self, end: &ends::End) -> Mark {
+        end.mark(self.node_of(end))
+    }
 }
 
 impl cycles::Words for Names<'_> {
-    fn node(&self, unit: u32) -> &str {
-        &self.nodes[unit as usize].name
+    fn node(&self, node: u32) -> &str {
+        &self.nodes[node as usize].name
     }
 
     fn queue(&self, queue: usize) -> &str {
         self.queues.0.get_index(queue).map_or("", |(name, _)| name)
     }
 
-    fn end(&self, queue: usize, unit: u32, reads: bool) -> crate::diagnostic::Mark {
-        let name = self.node(unit);
+    fn end(&self, queue: usize, node: u32, reads: bool) -> Mark {
         let draft = self.queues.0.get_index(queue).map(|(_, draft)| draft);
         let ends = draft.map_or(&[][..], |draft| {
             if reads {
@@ -854,14 +1201,23 @@ impl cycles::Words for Names<'_> {
                 &draft.writers
             }
         });
-        match ends.iter().find(|end| end.unit.0 == unit) {
-            Some(end) => end.mark(name),
-            None => crate::diagnostic::Mark::Key(cycles::process(name)),
+        let of_node = |end: &&ends::End| self.units[end.unit.index()].node.0 == node;
+        match ends.iter().find(of_node) {
+            Some(end) => self.mark(end),
+            None => Mark::Key(self.nodes[node as usize].place()),
         }
     }
 
-    fn wait(&self, unit: u32, _before: u32) -> crate::diagnostic::Mark {
-        crate::diagnostic::Mark::Value(cycles::process(self.node(unit)).key("after"))
+    fn wait(&self, node: u32, before: u32) -> Mark {
+        match self.implied.by(NodeId(node), NodeId(before)) {
+            Some(queue) => self.end(queue, node, true),
+            None => Mark::Value(self.nodes[node as usize].place().key("after")),
+        }
+    }
+
+    fn stored(&self, node: u32, before: u32) -> Option<&str> {
+        let queue = self.implied.by(NodeId(node), NodeId(before))?;
+        Some(self.queue(queue))
     }
 }
 

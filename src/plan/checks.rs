@@ -10,14 +10,33 @@ use crate::plan::arrange::Graph;
 use crate::plan::build::{Draft, Names, ValueUse, check_name};
 use crate::plan::cycles::Words;
 use crate::plan::problems::{Problems, Site, listed, variable};
-use crate::plan::{Node, NodeId, Queue, Sink, Source, ends, settings};
-use crate::spec::{self, AfterState, Records, Spec};
+use crate::plan::stored::Why;
+use crate::plan::{
+    Deliver, Node, NodeId, Overflow, Queue, QueueKind, Sink, Source, UnitId, ends, settings,
+};
+use crate::spec::{self, AfterState, Merge, Records, Spec};
 
-/// Names of processes and queues.
+/// Names of processes, pools and queues.
 pub(super) fn names(spec: &Spec, problems: &mut Problems) {
     let top = Site::top("process");
     for name in spec.process.keys() {
         check_name("process", name, &top.key(name), problems);
+    }
+    let processes = top;
+    let top = Site::top("pool");
+    for name in spec.pool.keys() {
+        let site = top.key(name);
+        check_name("pool", name, &site, problems);
+        if spec.process.contains_key(name) {
+            problems.push(
+                Diagnostic::error(
+                    site.mark_key(),
+                    format!("`{name}` is both a process and a pool"),
+                )
+                .and(processes.key(name).mark_key(), "")
+                .help("nodes are told apart by their names: rename one of them"),
+            );
+        }
     }
     let top = Site::top("queue");
     for (name, queue) in &spec.queue {
@@ -86,7 +105,7 @@ pub(super) fn queues(
     words: &Names<'_>,
     problems: &mut Problems,
 ) {
-    let node = |end: &ends::End| words.node(end.unit.0);
+    let node = |end: &ends::End| &*words.node_of(end).name;
     // The other half of a pair that a typo has parted comes first.
     let near = |name: &str, writes: bool| {
         let lacking = queues.0.iter().filter(|(_, q)| {
@@ -107,13 +126,13 @@ pub(super) fn queues(
             .or_else(|| did_you_mean(name, all.map(|(n, _)| &**n)))
             .map(|near| format!("did you mean `{near}`?"))
     };
-    for (name, queue) in &queues.0 {
+    for (name, queue) in queues.0.iter().filter(|(_, queue)| !queue.internal) {
         if let (Some(reader), true) = (queue.readers.first(), queue.writers.is_empty()) {
             let hint = near(name, true)
                 .unwrap_or_else(|| format!("let a node write it: `stdout = \"{name}\"`"));
             problems.push(
                 Diagnostic::error(
-                    reader.mark(node(reader)),
+                    words.mark(reader),
                     format!(
                         "`{}` reads queue `{name}`, which nobody writes",
                         node(reader)
@@ -127,7 +146,7 @@ pub(super) fn queues(
                 .unwrap_or_else(|| format!("let a node read it: `stdin = \"{name}\"`"));
             problems.push(
                 Diagnostic::error(
-                    writer.mark(node(writer)),
+                    words.mark(writer),
                     format!(
                         "`{}` writes queue `{name}`, which nobody reads",
                         node(writer)
@@ -136,18 +155,20 @@ pub(super) fn queues(
                 .help(hint),
             );
         }
-        let deliver = said.get(&**name).and_then(|said| said.deliver);
-        if queue.readers.len() > 1 && deliver.is_none() {
-            let readers = listed(queue.readers.iter().map(node));
+        let deliver = said.get(&**name).and_then(|said| said.deliver.as_ref());
+        let mut readers: Vec<&ends::End> = queue.readers.iter().collect();
+        readers.dedup_by_key(|end| words.units[end.unit.index()].node);
+        if let ([first, others @ ..], true, None) = (&readers[..], readers.len() > 1, deliver) {
+            let names = listed(readers.iter().map(|end| node(end)));
             let mut problem = Diagnostic::error(
-                queue.readers[0].mark(node(&queue.readers[0])),
-                format!("queue `{name}` is read by {readers}: it must say who gets what"),
+                words.mark(first),
+                format!("queue `{name}` is read by {names}: it must say who gets what"),
             );
-            for reader in &queue.readers[1..] {
-                problem = problem.and(reader.mark(node(reader)), "");
+            for reader in others {
+                problem = problem.and(words.mark(reader), "");
             }
             problems.push(problem.help(format!(
-                "for every reader to get all, say `deliver = \"copy\"` under `[queue.{name}]`"
+                "for every reader to get all, say `deliver = \"copy\"` under `[queue.{name}]`; for each record to go to one of them, `deliver = \"share\"`"
             )));
         }
     }
@@ -157,7 +178,7 @@ pub(super) fn queues(
     }) {
         let problem = Diagnostic::error(
             top.key(name).mark_key(),
-            format!("queue `{name}` has settings, but no process reads or writes it"),
+            format!("queue `{name}` has settings, but no node reads or writes it"),
         );
         problems.push_unknown(problem, name, queues.0.keys().map(|known| &**known), None);
     }
@@ -174,7 +195,7 @@ pub(super) struct Order<'a> {
 }
 
 impl<'a> Order<'a> {
-    /// `group` has a number for each unit that those of its group share.
+    /// `group` has a number for each node that those of its group share.
     pub(super) fn new(nodes: &'a [Node], group: &'a [u32]) -> Self {
         Order {
             nodes,
@@ -241,16 +262,17 @@ pub(super) fn values(
         }
         let name = variable(&node.name);
         if let Some(first) = offered.get(&name) {
-            let place = |node: &str| Mark::Key(Place::of(&["process", node]));
+            let named = |name: &str| draft.nodes.iter().find(|node| &*node.name == name);
+            let place = |node: &Node| Mark::Key(node.place());
             problems.push(
                 Diagnostic::error(
-                    place(&node.name),
+                    place(node),
                     format!(
                         "the values of `{first}` and `{}` would both be the variable `VALUE_{name}`",
                         node.name
                     ),
                 )
-                .and(place(first), "")
+                .and(named(first).map_or(place(node), place), "")
                 .help("rename one of them"),
             );
         } else {
@@ -259,15 +281,17 @@ pub(super) fn values(
     }
     for used in uses {
         let (user, node) = (
-            &draft.nodes[used.user.index()].name,
-            &draft.nodes[used.node.index()].name,
+            &draft.nodes[used.user.index()],
+            &draft.nodes[used.node.index()],
         );
+        let table = (user.table(), node.table());
+        let (user, node) = (&user.name, &node.name);
         let mark = Mark::Value(used.place.clone());
         let mut units = draft.nodes[used.node.index()].units.clone();
         if !units.any(|unit| offers_value(draft, unit)) {
             problems.push(
                 Diagnostic::error(mark, format!("`{node}` offers no value"))
-                    .help(format!("say `stdout = \"value\"` in process `{node}`")),
+                    .help(format!("say `stdout = \"value\"` in {} `{node}`", table.1)),
             );
         } else if !order.comes_after(used.user, used.node) {
             problems.push(
@@ -277,7 +301,10 @@ pub(super) fn values(
                         "the value of `{node}` is used by `{user}`, which does not wait for it"
                     ),
                 )
-                .help(format!("add `after = [\"{node}\"]` to process `{user}`")),
+                .help(format!(
+                    "add `after = [\"{node}\"]` to {} `{user}`",
+                    table.0
+                )),
             );
         }
     }
@@ -298,7 +325,7 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
         append: bool,
     }
     let key = |unit: usize, name: &str, table: &str| {
-        let place = Place::of(&["process", &draft.nodes[draft.units[unit].node.index()].name]);
+        let place = draft.nodes[draft.units[unit].node.index()].place();
         if matches!(name, "stdin" | "stdout" | "stderr") {
             place.key(name)
         } else {
@@ -370,8 +397,9 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                         )
                         .and(Mark::Value(writer.place.clone()), "written here")
                         .help(format!(
-                            "add `after = [\"{}\"]` to process `{}`",
+                            "add `after = [\"{}\"]` to {} `{}`",
                             name(writer.unit),
+                            draft.nodes[said.node.index()].table(),
                             name(unit)
                         )),
                     );
@@ -398,7 +426,7 @@ pub(super) fn standard_input(draft: &Draft, order: &mut Order<'_>, problems: &mu
         }
         let name = |node: NodeId| &draft.nodes[node.index()].name;
         let place = |node: NodeId, end: &str| {
-            let place = Place::of(&["process", name(node)]);
+            let place = draft.nodes[node.index()].place();
             Mark::Value(if end == "stdin" {
                 place.key(end)
             } else {
@@ -433,7 +461,8 @@ fn lexical(dir: &Path, path: &str) -> PathBuf {
 }
 
 /// The only node that nothing joins to the others has probably lost its end.
-pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) {
+pub(super) fn lonely(draft: &Draft, problems: &mut Problems) {
+    let nodes = &draft.nodes;
     // Where something is wrong, that may be what should have joined it.
     if nodes.len() < 3 || problems.fatal() {
         return;
@@ -445,9 +474,9 @@ pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) 
             joined[wait.node.index()] = true;
         }
     }
-    for queue in queues {
+    for queue in draft.queues.iter().filter(|queue| !is_own(draft, queue)) {
         for unit in queue.writers.iter().chain(&queue.readers) {
-            joined[unit.index()] = true;
+            joined[draft.units[unit.index()].node.index()] = true;
         }
     }
     let mut alone = joined
@@ -460,7 +489,7 @@ pub(super) fn lonely(nodes: &[Node], queues: &[Queue], problems: &mut Problems) 
         let mut problem = Diagnostic::note(format!(
             "`{name}` is the only node that no queue and no wait joins to another: it starts at once"
         ));
-        problem = problem.and(Mark::Key(Place::of(&["process", name])), "");
+        problem = problem.and(Mark::Key(nodes[index].place()), "");
         problems.push(problem);
     }
 }
@@ -475,7 +504,7 @@ pub(super) fn note_spilling(
 ) {
     let mut groups: IndexMap<u32, Vec<usize>> = IndexMap::new();
     for (queue, _) in meets.iter().enumerate().filter(|(_, meets)| **meets) {
-        if let Some(&writer) = graph.queues[queue].0.first() {
+        if let Some(writer) = graph.queues[queue].ends().next() {
             groups
                 .entry(joined[writer as usize])
                 .or_default()
@@ -493,10 +522,143 @@ pub(super) fn note_spilling(
             "{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"
         ));
         for &queue in queues.iter().take(6) {
-            if let Some(&writer) = graph.queues[queue].0.first() {
+            if let Some(writer) = graph.queues[queue].ends().next() {
                 problem = problem.and(words.end(queue, writer, false), "");
             }
         }
         problems.push(problem);
+    }
+}
+
+/// Whether a queue lies within one node: it is procflow's own, for a file.
+fn is_own(draft: &Draft, queue: &Queue) -> bool {
+    let node = |unit: &UnitId| draft.units[unit.index()].node;
+    let mut ends = queue.writers.iter().chain(&queue.readers).map(node);
+    let first = ends.next();
+    queue.is_internal() && ends.all(|node| Some(node) == first)
+}
+
+/// Parts the writers of queues with `feedback` that lead back; for each queue whether it closes a circle.
+pub(super) fn close_circles(graph: &mut Graph, queues: &[Queue]) -> Vec<bool> {
+    (0..queues.len())
+        .map(|queue| queues[queue].feedback && graph.lead_back(queue) > 0)
+        .collect()
+}
+
+/// The ends of queues at pools that count twice where undirected cycles are looked for: `(queue, node)`.
+///
+/// A pool is one vertex, though its workers are many, and a queue that all of them read or write is many edges. That is right as long
+/// as a worker that waits keeps no other from going on:
+///
+/// - *Shared* queues give a record to whoever is free: others get what a worker that waits doesn't take, up to the end.
+/// - Queues merged as records *arrive* take from whoever has some. They are full only when their reader waits, and that is a
+///   matter of the graph outside the pool.
+///
+/// So what a worker waits for comes from outside, as it does for a process. It is not so for *stiff* ends: by turns, by key and by
+/// copy a record has to go to one certain worker, and in sequence it has to come from one. The others wait for that worker. One
+/// such end alone does no harm: what its worker waits for is then at an end that is not stiff, or outside. With two, one worker
+/// waits at the one for the second, which waits at the other for the first (a writer whose turn has not come yet, for a reader
+/// whose turn is first). So where a pool has two, they count as a cycle, and spill.
+pub(super) fn stiff_ends(draft: &Draft) -> Vec<(usize, u32)> {
+    let mut stiff: Vec<(usize, u32)> = Vec::new();
+    for (index, queue) in draft.queues.iter().enumerate() {
+        if queue.kind == QueueKind::Stored {
+            continue;
+        }
+        if queue.deliver != Deliver::Share {
+            stiff.extend(of_several(draft, &queue.readers).map(|node| (index, node.0)));
+        }
+        if queue.merge == Merge::Sequence {
+            stiff.extend(of_several(draft, &queue.writers).map(|node| (index, node.0)));
+        }
+    }
+    let mut count: HashMap<u32, usize> = HashMap::new();
+    for (_, node) in &stiff {
+        *count.entry(*node).or_default() += 1;
+    }
+    stiff.retain(|(_, node)| count.get(node).is_some_and(|count| *count > 1));
+    stiff
+}
+
+/// The pools of which several workers are among these units.
+fn of_several<'a>(draft: &'a Draft, units: &'a [UnitId]) -> impl Iterator<Item = NodeId> + 'a {
+    let node = |unit: UnitId| draft.units[unit.index()].node;
+    units
+        .chunk_by(move |a, b| node(*a) == node(*b))
+        .filter(|of_one| of_one.len() > 1)
+        .map(move |of_one| node(of_one[0]))
+}
+
+/// Which queues spill because of a cycle: those that would block otherwise, and don't say that they shall.
+pub(super) fn spilling(
+    graph: &Graph,
+    meets: &[bool],
+    queues: &[Queue],
+    said: &IndexMap<String, spec::Queue>,
+) -> Vec<bool> {
+    debug_assert_eq!(
+        graph.queues.len(),
+        meets.len(),
+        "BUG: as many answers as queues"
+    );
+    meets
+        .iter()
+        .zip(queues)
+        .map(|(&meets, queue)| {
+            let said = said.get(&*queue.name).and_then(|said| said.overflow);
+            meets && queue.overflow == Overflow::Block && said.is_none()
+        })
+        .collect()
+}
+
+/// Says which queues are stored because of a wait (2.3).
+pub(super) fn note_stored(stored: &[Option<Why>], words: &Names<'_>, problems: &mut Problems) {
+    for (queue, why) in stored.iter().enumerate() {
+        if let Some(Why::Wait { reader, writer }) = *why {
+            let (reader_name, writer_name) = (words.node(reader.0), words.node(writer.0));
+            problems.push(
+                Diagnostic::note(format!(
+                    "queue `{}` is stored on disk: `{reader_name}` reads it and waits for the end of `{writer_name}`, which writes it",
+                    words.queue(queue)
+                ))
+                .and(Mark::Value(words.nodes[reader.index()].place().key("after")), "")
+                .and(words.end(queue, reader.0, true), ""),
+            );
+        }
+    }
+}
+
+/// Warns of queues that shall block where that may be for ever, and of queues that could lead back and don't.
+pub(super) fn warn_blocking(
+    meets: &[bool],
+    queues: &[Queue],
+    said: &IndexMap<String, spec::Queue>,
+    closes: &[bool],
+    problems: &mut Problems,
+) {
+    let top = Site::top("queue");
+    for (name, said) in said {
+        let Some(index) = queues.iter().position(|queue| *queue.name == **name) else {
+            continue;
+        };
+        let site = top.key(name);
+        if meets.get(index) == Some(&true) && said.overflow == Some(spec::Overflow::Block) {
+            problems.push(
+                Diagnostic::warning(
+                    site.key("overflow").mark_value(),
+                    format!("queue `{name}` may block for ever when it is full: data splits and meets again there"),
+                )
+                .help("leave `overflow` out: then what does not fit memory goes to disk"),
+            );
+        }
+        if said.feedback == Some(true) && closes.get(index) == Some(&false) {
+            problems.push(
+                Diagnostic::warning(
+                    site.key("feedback").mark_value(),
+                    format!("queue `{name}` leads back to nobody: none of its readers is upstream of a writer"),
+                )
+                .help("drop `feedback`"),
+            );
+        }
     }
 }

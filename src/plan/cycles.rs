@@ -5,20 +5,22 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::diagnostic::{Diagnostic, Mark, Place};
+use crate::diagnostic::{Diagnostic, Mark};
 use crate::plan::arrange::Graph;
 use crate::plan::problems::{Problems, error, listed};
 
 /// What messages need to know of the pipeline.
 pub(super) trait Words {
     /// A node's name.
-    fn node(&self, unit: u32) -> &str;
+    fn node(&self, node: u32) -> &str;
     /// A queue's name.
     fn queue(&self, queue: usize) -> &str;
-    /// Where `unit` says that it reads (or writes) this queue.
-    fn end(&self, queue: usize, unit: u32, reads: bool) -> Mark;
-    /// Where `unit` says that it waits for `before`.
-    fn wait(&self, unit: u32, before: u32) -> Mark;
+    /// Where `node` says that it reads (or writes) this queue.
+    fn end(&self, queue: usize, node: u32, reads: bool) -> Mark;
+    /// Where `node` says that it waits for `before`.
+    fn wait(&self, node: u32, before: u32) -> Mark;
+    /// The stored queue that makes `node` wait for `before`; none where it says so itself.
+    fn stored(&self, node: u32, before: u32) -> Option<&str>;
 }
 
 /// So many problems of a kind are told at most.
@@ -31,12 +33,12 @@ const STEPS: usize = 100_000;
 /// Says why there is no order.
 pub(super) fn explain(graph: &Graph, joined: &[u32], words: &dyn Words, problems: &mut Problems) {
     let edges = node_edges(graph);
-    let components = components(graph.units, &edges);
+    let components = components(graph.nodes, &edges);
     let before = problems.0.len();
-    // For each unit the component that it is in.
+    // For each node the component that it is in.
     let mut component_of: BTreeMap<u32, usize> = BTreeMap::new();
     for (number, component) in components.iter().enumerate() {
-        component_of.extend(component.iter().map(|&unit| (unit, number)));
+        component_of.extend(component.iter().map(|&node| (node, number)));
     }
     for component in components.iter().take(MOST) {
         if let Some(cycle) = shortest(component, &edges) {
@@ -74,9 +76,9 @@ fn node_edges(graph: &Graph) -> BTreeMap<(u32, u32), Why> {
     for &edge in &graph.waits {
         edges.insert(edge, Why::Wait);
     }
-    for (queue, (writers, readers)) in graph.queues.iter().enumerate() {
-        for &writer in writers {
-            for &reader in readers {
+    for (queue, joint) in graph.queues.iter().enumerate() {
+        for &writer in &joint.writers {
+            for &reader in &joint.readers {
                 edges.insert((writer, reader), Why::Queue(queue));
             }
         }
@@ -85,9 +87,9 @@ fn node_edges(graph: &Graph) -> BTreeMap<(u32, u32), Why> {
 }
 
 /// Components that hold a cycle, each in the order of numbers, in the order of their first.
-fn components(units: usize, edges: &BTreeMap<(u32, u32), Why>) -> Vec<Vec<u32>> {
-    let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(units, edges.len());
-    for _ in 0..units {
+fn components(nodes: usize, edges: &BTreeMap<(u32, u32), Why>) -> Vec<Vec<u32>> {
+    let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(nodes, edges.len());
+    for _ in 0..nodes {
         graph.add_node(());
     }
     for &(a, b) in edges.keys() {
@@ -183,7 +185,7 @@ fn cycle_problem(
                 .help("drop it from `after`"),
         };
     }
-    let mut way: Vec<&str> = cycle.iter().map(|&unit| words.node(unit)).collect();
+    let mut way: Vec<&str> = cycle.iter().map(|&node| words.node(node)).collect();
     way.push(words.node(cycle[0]));
     // A chain of a thousand nodes is shown by its ends.
     if way.len() > 12 {
@@ -201,6 +203,17 @@ fn cycle_problem(
         words,
     )
     .help(hint)
+}
+
+/// "`b` waits for `a`", and why where it doesn't say so itself.
+fn wait_in_words(node: u32, before: u32, words: &dyn Words) -> String {
+    let (name, before_name) = (words.node(node), words.node(before));
+    match words.stored(node, before) {
+        None => format!("`{name}` waits for `{before_name}`"),
+        Some(queue) => format!(
+            "`{name}` waits for `{before_name}`, which writes queue `{queue}`: it is stored"
+        ),
+    }
 }
 
 /// Each step of the way at its place in the file.
@@ -222,10 +235,7 @@ fn label_cycle(
                     words.queue(*queue)
                 ),
             ),
-            _ => problem.and(
-                words.wait(to, from),
-                format!("`{to_name}` waits for `{from_name}`"),
-            ),
+            _ => problem.and(words.wait(to, from), wait_in_words(to, from, words)),
         };
     }
     problem
@@ -237,7 +247,7 @@ fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagno
     let direct = graph
         .queues
         .iter()
-        .position(|(writers, readers)| writers.contains(&a) && readers.contains(&b));
+        .position(|queue| queue.is_written_by(a) && queue.readers.contains(&b));
     if let Some(queue) = direct {
         let queue_name = words.queue(queue);
         return error(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
@@ -257,7 +267,7 @@ fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagno
     .help("let one of these queues go through a file, which its reader waits for, or drop the wait")
 }
 
-/// The queues on a shortest way between two units of a group.
+/// The queues on a shortest way between two nodes of a group.
 fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
     let mut from: BTreeMap<u32, (u32, usize)> = BTreeMap::new();
     let mut next = VecDeque::from([a]);
@@ -265,9 +275,9 @@ fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
         if at == b {
             break;
         }
-        for (queue, (writers, readers)) in graph.queues.iter().enumerate() {
-            if writers.contains(&at) || readers.contains(&at) {
-                for &other in writers.iter().chain(readers) {
+        for (queue, joint) in graph.queues.iter().enumerate() {
+            if joint.ends().any(|end| end == at) {
+                for other in joint.ends() {
                     if other != a && !from.contains_key(&other) {
                         from.insert(other, (at, queue));
                         next.push_back(other);
@@ -299,7 +309,7 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
         edges.insert(edge, Why::Wait);
         said_by.entry(edge).or_insert((a, b));
     }
-    for component in components(graph.units, &edges) {
+    for component in components(graph.nodes, &edges) {
         let Some(cycle) = shortest(&component, &edges) else {
             continue;
         };
@@ -335,19 +345,11 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
             together.join(" and ")
         ));
         for &(a, b) in &waits {
-            problem = problem.and(
-                words.wait(b, a),
-                format!("`{}` waits for `{}`", words.node(b), words.node(a)),
-            );
+            problem = problem.and(words.wait(b, a), wait_in_words(b, a, words));
         }
         problems.push(problem.help(format!(
             "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",
             listed(queues.iter().map(|&queue| words.queue(queue)))
         )));
     }
-}
-
-/// The place of a process.
-pub(super) fn process(name: &str) -> Place {
-    Place::of(&["process", name])
 }

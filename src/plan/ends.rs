@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Diagnostic, Mark, Place};
+use crate::diagnostic::{Diagnostic, Mark};
 use crate::plan::environment::clash;
 use crate::plan::problems::{NAME_RULE, Problems, Site, is_name, listed, variable};
-use crate::plan::scope::{Found, Scope, When};
-use crate::plan::template;
-use crate::plan::{Ends, Input, Output, QueueId, Sink, Source, UnitId};
+use crate::plan::scope::{Found, Of, Scope, When};
+use crate::plan::template::Template;
+use crate::plan::{
+    DEAD_LETTER, Ends, Feed, Input, Node, Output, QueueId, Sink, Source, UnitId, pools, template,
+};
 use crate::spec::{self, Inputs, Process, Stdin};
 
 /// Words that say something else than a queue where one could stand.
 pub(super) const RESERVED: [&str; 5] = ["inherit", "null", "log", "value", "stdout"];
 
 /// The highest descriptor that may be named: the usual limit of open files is 1,024.
-const LAST_DESCRIPTOR: u32 = 1023;
+pub(super) const LAST_DESCRIPTOR: u32 = 1023;
 
 /// A queue's end at a node: who, and by which key of the file.
 #[derive(Debug, Clone)]
@@ -43,8 +45,8 @@ impl End {
     }
 
     /// Its place in the file.
-    pub(super) fn mark(&self, node: &str) -> Mark {
-        let mut place = Place::of(&["process", node, &self.key]);
+    pub(super) fn mark(&self, node: &Node) -> Mark {
+        let mut place = node.place().key(&self.key);
         if let Some(sub) = &self.sub {
             place = place.key(sub);
         }
@@ -66,6 +68,10 @@ enum At<'a> {
 pub(super) struct Draft {
     pub(super) writers: Vec<End>,
     pub(super) readers: Vec<End>,
+    /// procflow's own, within one pool: for a file that its workers share or write together.
+    pub(super) internal: bool,
+    /// The file that its readers share.
+    pub(super) file: Option<Template>,
 }
 
 /// All queues so far, in order of first mention.
@@ -82,25 +88,45 @@ impl Queues {
     }
 }
 
-/// The names of all queues that a process writes, in the file's order, each with its first writer: what a pattern in `inputs` is held
+/// The names of all queues that a node writes, in the file's order, each with its writers: what a pattern in `inputs` is held
 /// against. Nothing is collected where no pattern is.
 pub(super) fn written(
-    processes: &IndexMap<String, Process>,
+    nodes: &IndexMap<String, Process>,
+    jobs: u32,
     scope: &Scope<'_>,
 ) -> IndexMap<String, Vec<usize>> {
     let mut written: IndexMap<String, Vec<usize>> = IndexMap::new();
-    if !processes.values().any(has_pattern) {
+    if !nodes.values().any(has_pattern) {
         return written;
     }
     // Its problems are found again when the node is built, so here they are dropped.
-    let mut problems = Problems::default();
-    let mut values = Vec::new();
-    let mut found = Found {
-        problems: &mut problems,
-        values: &mut values,
-        secret: false.into(),
-    };
-    for (i, process) in processes.values().enumerate() {
+    let (mut problems, mut values) = (Problems::default(), Vec::new());
+    let mut found = Found::new(&mut problems, &mut values);
+    let top = Site::top("process");
+    for (i, process) in nodes.values().enumerate() {
+        let workers = match process.pool.as_deref() {
+            Some(pool) if pools::feed(pool) == Feed::Stream => {
+                Some(pools::workers(pool, jobs, &top, scope, &mut found))
+            }
+            _ => None,
+        };
+        let mut add = |name: &String| {
+            // Once for each worker, as long as its number is in the name.
+            for worker in 0..workers.unwrap_or(1) {
+                let scope = Scope {
+                    of: workers.map_or(Of::Process, |_| Of::Worker(worker)),
+                    ..scope.at(When::Plan)
+                };
+                found.worker.set(false);
+                let name = template::parse(name.clone(), &scope, &top, &mut found);
+                if let Some(name) = name.literal() {
+                    written.entry(name.to_owned()).or_default().push(i);
+                }
+                if !found.worker.get() {
+                    break;
+                }
+            }
+        };
         let outputs = process.outputs.iter().flat_map(|outputs| outputs.values());
         for output in process.stdout.iter().chain(&process.stderr).chain(outputs) {
             let sinks = match output {
@@ -109,17 +135,16 @@ pub(super) fn written(
             };
             for sink in sinks {
                 if let spec::Sink::Queue(name) = sink {
-                    let name = template::parse(
-                        name.clone(),
-                        &scope.at(When::Plan),
-                        &Site::top("process"),
-                        &mut found,
-                    );
-                    if let Some(name) = name.literal() {
-                        written.entry(name.to_owned()).or_default().push(i);
-                    }
+                    add(name);
                 }
             }
+        }
+        if let Some(name) = process
+            .pool
+            .as_ref()
+            .and_then(|pool| pool.dead_letter.as_ref())
+        {
+            add(name);
         }
     }
     written
@@ -146,17 +171,20 @@ fn pattern(name: &str) -> bool {
 }
 
 /// What a node says of its descriptors, taken out of its process.
+#[derive(Clone)]
 pub(super) struct Said {
     stdin: Option<Stdin>,
     stdout: Option<spec::Output>,
     stderr: Option<spec::Output>,
     inputs: Option<Box<IndexMap<String, Inputs>>>,
     outputs: Option<Box<IndexMap<String, spec::Output>>>,
+    dead_letter: Option<String>,
 }
 
 impl Said {
-    pub(super) fn take(process: &mut Process) -> Self {
+    pub(super) fn take(process: &mut Process, pool: Option<&mut spec::Pool>) -> Self {
         Said {
+            dead_letter: pool.and_then(|pool| pool.dead_letter.take()),
             stdin: process.stdin.take(),
             stdout: process.stdout.take(),
             stderr: process.stderr.take(),
@@ -171,6 +199,7 @@ impl Said {
             && self.stderr.is_none()
             && self.inputs.is_none()
             && self.outputs.is_none()
+            && self.dead_letter.is_none()
     }
 }
 
@@ -196,16 +225,54 @@ pub(super) fn default_ends() -> Arc<Ends> {
     })
 }
 
-/// Builds ends, node after node.
+/// What the workers of a pool write to one file, and who puts it together.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// The queue between them.
+    pub(super) queue: QueueId,
+    /// The end with its files.
+    pub(super) output: Output,
+    /// That end's place.
+    key: Box<str>,
+    sub: Option<Box<str>>,
+}
+
+impl Gathered {
+    /// The ends of the unit that puts the file together; that it reads the queue is noted.
+    pub(super) fn ends(self, unit: UnitId, queues: &mut Queues) -> Arc<Ends> {
+        if let Some((_, draft)) = queues.0.get_index_mut(self.queue.index()) {
+            draft.readers.push(End {
+                unit,
+                key: self.key,
+                sub: self.sub,
+                index: None,
+            });
+        }
+        Arc::new(Ends {
+            inputs: vec![Input {
+                name: "stdin".into(),
+                from: vec![(0, Source::Queue(self.queue))],
+            }],
+            outputs: vec![self.output],
+        })
+    }
+}
+
+/// Builds ends, unit after unit.
 pub(super) struct Builder<'a> {
     pub(super) scope: Scope<'a>,
+    pub(super) node: usize,
     pub(super) queues: &'a mut Queues,
     pub(super) written: &'a IndexMap<String, Vec<usize>>,
     pub(super) default: &'a Arc<Ends>,
+    /// The name of the pool, where it has several workers that share files.
+    pub(super) shares: Option<&'a str>,
+    /// What they write to files.
+    pub(super) gathered: Vec<Gathered>,
 }
 
 impl Builder<'_> {
-    /// The ends of one node; its queues are noted.
+    /// The ends of one unit; its queues are noted.
     pub(super) fn build(
         &mut self,
         unit: UnitId,
@@ -290,7 +357,67 @@ impl Builder<'_> {
                 to,
             });
         }
+        if let Some(queue) = said.dead_letter {
+            let site = node.key(DEAD_LETTER);
+            if outputs.iter().any(|output| &*output.name == DEAD_LETTER) {
+                found.problems.push(
+                    Diagnostic::error(
+                        node.key("outputs").key(DEAD_LETTER).mark_key(),
+                        "`dead_letter` is both an output and where bad records go",
+                    )
+                    .and(site.mark_key(), "")
+                    .help("give the output another name"),
+                );
+            }
+            let queue = spec::Output::One(spec::Sink::Queue(queue));
+            outputs.push(Output {
+                name: DEAD_LETTER.into(),
+                fd: LAST_DESCRIPTOR + 1,
+                to: self.sinks(unit, queue, &At::Key(DEAD_LETTER), &site, found),
+            });
+        }
+        for output in &mut outputs {
+            let gathered = self.gathered.iter_mut();
+            for gathered in gathered.filter(|gathered| gathered.output.name == output.name) {
+                gathered.output.fd = output.fd;
+            }
+        }
         Arc::new(Ends { inputs, outputs })
+    }
+
+    /// A queue of procflow's own for an end of this pool.
+    fn internal(&mut self, pool: &str, at: &At<'_>) -> (QueueId, &mut Draft) {
+        // No name of the file has a dot.
+        let name = match at {
+            At::Key(key) => format!("{pool}.{key}"),
+            At::Sub(key, sub) => format!("{pool}.{key}.{sub}"),
+        };
+        let (queue, draft) = self.queues.mention(&name);
+        draft.internal = true;
+        (queue, draft)
+    }
+
+    /// Where the files among the ends of an output lead: the workers of a pool write them together, by a queue of their own.
+    fn gather(&mut self, unit: UnitId, at: &At<'_>, files: Vec<Sink>) -> Option<Sink> {
+        let pool = self.shares?;
+        let end = End::new(unit, at, None);
+        let (queue, draft) = self.internal(pool, at);
+        draft.writers.push(end);
+        let (name, key, sub) = match *at {
+            At::Key(key) => (key, key, None),
+            At::Sub(key, sub) => (sub, key, Some(sub.into())),
+        };
+        self.gathered.push(Gathered {
+            queue,
+            output: Output {
+                name: name.into(),
+                fd: 1,
+                to: files,
+            },
+            key: key.into(),
+            sub,
+        });
+        Some(Sink::Queue(queue))
     }
 
     /// Two names that would be one variable.
@@ -385,16 +512,14 @@ impl Builder<'_> {
         let names: Vec<&String> = self
             .written
             .iter()
-            .filter(|(name, writers)| {
-                glob.is_match(name.as_str()) && !writers.contains(&unit.index())
-            })
+            .filter(|(name, writers)| glob.is_match(name.as_str()) && !writers.contains(&self.node))
             .map(|(name, _)| name)
             .collect();
         if names.is_empty() {
             let others = self
                 .written
                 .iter()
-                .filter(|(_, writers)| !writers.contains(&unit.index()));
+                .filter(|(_, writers)| !writers.contains(&self.node));
             let written = others.map(|(name, _)| name.as_str());
             let help = written
                 .clone()
@@ -425,7 +550,21 @@ impl Builder<'_> {
         match one {
             Stdin::Null => Some(Source::Null),
             Stdin::Inherit => Some(Source::Inherit),
-            Stdin::File(path) => Some(Source::File(self.path(path, &site.key("file"), found))),
+            Stdin::File(path) => {
+                found.worker.set(false);
+                let path = self.path(path, &site.key("file"), found);
+                let own = found.worker.get();
+                match (self.shares, at) {
+                    (Some(pool), At::Key("stdin")) if !own => {
+                        let end = End::new(unit, at, index);
+                        let (queue, draft) = self.internal(pool, at);
+                        draft.file = Some(path);
+                        draft.readers.push(end);
+                        Some(Source::Queue(queue))
+                    }
+                    _ => Some(Source::File(path)),
+                }
+            }
             Stdin::Text(text) => {
                 if text.contains("${{") {
                     found.problems.push(
@@ -477,11 +616,39 @@ impl Builder<'_> {
         site: &Site<'_>,
         found: &mut Found<'_>,
     ) -> Vec<Sink> {
+        let mut files = Vec::new();
+        let mut sinks = self.said_sinks(unit, said, at, site, &mut files, found);
+        if !files.is_empty() {
+            sinks.extend(self.gather(unit, at, files));
+        }
+        sinks
+    }
+
+    /// The same without the `files` that the workers of a pool write together.
+    fn said_sinks(
+        &mut self,
+        unit: UnitId,
+        said: spec::Output,
+        at: &At<'_>,
+        site: &Site<'_>,
+        files: &mut Vec<Sink>,
+        found: &mut Found<'_>,
+    ) -> Vec<Sink> {
+        let shares = self.shares.is_some();
+        let mut sink = |builder: &mut Self, one, index, site: &Site<'_>, found: &mut Found<'_>| {
+            found.worker.set(false);
+            let sink = builder.sink(unit, one, at, index, site, found)?;
+            let own = found.worker.get();
+            if shares && !own && matches!(sink, Sink::File { .. }) {
+                if !files.contains(&sink) {
+                    files.push(sink);
+                }
+                return None;
+            }
+            Some(sink)
+        };
         match said {
-            spec::Output::One(one) => self
-                .sink(unit, one, at, None, site, found)
-                .into_iter()
-                .collect(),
+            spec::Output::One(one) => sink(self, one, None, site, found).into_iter().collect(),
             spec::Output::Many(many) => {
                 if many.is_empty() {
                     found.problems.push(
@@ -503,7 +670,7 @@ impl Builder<'_> {
                         );
                         continue;
                     }
-                    if let Some(sink) = self.sink(unit, one, at, Some(i), &site, found) {
+                    if let Some(sink) = sink(self, one, Some(i), &site, found) {
                         if sinks.contains(&sink) {
                             found.problems.push(
                                 Diagnostic::error(

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::diagnostic::Place;
 use crate::plan::template::Template;
 use crate::spec::{AfterState, OnFailure};
 
@@ -17,16 +18,19 @@ mod bridges;
 mod build;
 mod checks;
 mod cycles;
+mod deliver;
 mod dotenv;
 mod ends;
 mod environment;
 mod params;
+mod pools;
 mod problems;
 mod scope;
 mod select;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
+mod stored;
 pub mod template;
 #[cfg(test)]
 mod tests;
@@ -148,6 +152,21 @@ pub struct Node {
     pub description: Option<Arc<str>>,
     /// For reports and `--only @tag`.
     pub tags: Vec<Arc<str>>,
+}
+
+impl Node {
+    /// The table of the file that declares it.
+    pub fn table(&self) -> &'static str {
+        match self.pool {
+            Some(_) => "pool",
+            None => "process",
+        }
+    }
+
+    /// Its place in the file.
+    pub fn place(&self) -> Place {
+        Place::of(&[self.table(), &self.name])
+    }
 }
 
 /// A condition on another node.
@@ -428,6 +447,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// procflow made it: the file does not name it. It stands for a file that the workers of a pool share or write together,
+    /// or for a pool's copy of another queue.
+    pub fn is_internal(&self) -> bool {
+        self.name.contains('.')
+    }
+
     /// What does not fit its memory goes to disk.
     pub fn spills(&self) -> bool {
         self.overflow == Overflow::Spill
@@ -486,7 +511,7 @@ pub enum QueueKind {
 pub struct Group {
     /// Writers first; ties in the file's order.
     pub units: Vec<UnitId>,
-    /// The queues between them.
+    /// The queues between them. One that is stored joins no group, and is in none of these.
     pub queues: Vec<QueueId>,
     /// Job slots that it holds (spec 2.2).
     pub slots: u32,

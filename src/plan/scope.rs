@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use indexmap::IndexMap;
 
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::plan::ends::LAST_DESCRIPTOR;
 use crate::plan::environment::Environment;
 use crate::plan::params::Params;
 use crate::plan::problems::{self, Problems, Site, is_name};
@@ -18,10 +19,30 @@ use crate::spec::Process;
 pub(super) enum When {
     /// While planning: queue names, `env_file`, `[env]`.
     Plan,
-    /// By procflow before it starts the process: paths, `cwd`. `/dev/fd/N` would be procflow's own descriptor there.
+    /// By procflow before it starts the process: paths. `/dev/fd/N` would be procflow's own descriptor there.
     Start,
+    /// The same, for each process of a pool anew: `cwd`.
+    Cwd,
     /// In the process: `command` and its `env`.
     Process,
+}
+
+/// Whose strings these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// A process's, or the pipeline's.
+    Process,
+    /// This worker's, of a pool fed by `stream`: it is there from the start to the end.
+    Worker(u32),
+    /// Those of any worker of a pool fed by `request`.
+    Answerer,
+    /// Those of any task of a pool.
+    Task {
+        /// How many fields each has at least.
+        fields: u32,
+        /// A process may get several.
+        batch: bool,
+    },
 }
 
 /// What a name can be looked up in.
@@ -38,6 +59,8 @@ pub(super) struct Scope<'a> {
     pub(super) own_env: &'a [(String, Template)],
     /// The node's own ends.
     pub(super) ends: Option<&'a Ends>,
+    /// Whose strings these are.
+    pub(super) of: Of,
 }
 
 /// What came to light while templates were read.
@@ -47,10 +70,23 @@ pub(super) struct Found<'a> {
     pub(super) values: &'a mut Vec<(NodeId, Place)>,
     /// A secret has been put in since this was last set to false.
     pub(super) secret: Cell<bool>,
+    /// The number of a worker has been put in since this was last set to false.
+    pub(super) worker: Cell<bool>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(problems: &'a mut Problems, values: &'a mut Vec<(NodeId, Place)>) -> Self {
+        Found {
+            problems,
+            values,
+            secret: Cell::new(false),
+            worker: Cell::new(false),
+        }
+    }
 }
 
 /// All that may stand before the first dot.
-const ROOTS: [&str; 7] = [
+const ROOTS: [&str; 10] = [
     "params",
     "env",
     "in",
@@ -58,6 +94,9 @@ const ROOTS: [&str; 7] = [
     "value",
     "run.id",
     "pipeline.dir",
+    "task",
+    "task.index",
+    "worker",
 ];
 
 impl Scope<'_> {
@@ -96,9 +135,12 @@ impl Scope<'_> {
             Some(("value", node)) => self.put_value(node, site, into, found),
             Some(("run", "id")) => match self.when {
                 When::Plan => found.problems.push(too_early(name, site)),
-                When::Start | When::Process => into.part(Part::RunId),
+                When::Start | When::Cwd | When::Process => into.part(Part::RunId),
             },
             Some(("pipeline", "dir")) => into.text(self.dir),
+            Some(("task", field)) => self.put_task(name, Some(field), site, into, found),
+            None if name == "task" => self.put_task(name, None, site, into, found),
+            None if name == "worker" => self.put_worker(site, into, found),
             _ => found.problems.push(unknown(name, site)),
         }
     }
@@ -187,6 +229,7 @@ impl Scope<'_> {
             Side::Out => ends
                 .outputs
                 .iter()
+                .filter(|output| output.fd <= LAST_DESCRIPTOR)
                 .map(|output| (&*output.name, 1))
                 .collect(),
         };
@@ -219,12 +262,109 @@ impl Scope<'_> {
             When::Plan => found
                 .problems
                 .push(too_early(&format!("value.{node}"), site)),
-            When::Start | When::Process => {
+            When::Start | When::Cwd | When::Process => {
                 found.values.push((NodeId::from(index), site.place()));
                 into.part(Part::Value(NodeId::from(index)));
             }
         }
     }
+}
+
+/// What only a pool has, and where in it.
+impl Scope<'_> {
+    /// Whether the workers that come and go are known here one by one.
+    fn is_per_process(&self) -> bool {
+        matches!(self.when, When::Cwd | When::Process)
+    }
+
+    fn put_worker(&self, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
+        match self.of {
+            Of::Worker(worker) => {
+                found.worker.set(true);
+                into.text(&worker.to_string());
+            }
+            Of::Answerer | Of::Task { .. } if self.is_per_process() => into.part(Part::Worker),
+            Of::Answerer | Of::Task { .. } => found.problems.push(of_the_whole("worker", site)),
+            Of::Process => found.problems.push(only_in_pools("worker", site)),
+        }
+    }
+
+    /// `task`, `task.index`, `task.0`.
+    fn put_task(
+        &self,
+        name: &str,
+        field: Option<&str>,
+        site: &Site<'_>,
+        into: &mut Builder,
+        found: &mut Found<'_>,
+    ) {
+        let (fields, batch) = match self.of {
+            Of::Task { fields, batch } => (fields, batch),
+            Of::Process => return found.problems.push(only_in_pools(name, site)),
+            Of::Worker(_) | Of::Answerer => {
+                return found.problems.push(
+                    Diagnostic::error(site.mark_value(), format!("`{name}` means nothing here"))
+                        .help("the workers of this pool read their records from standard input; with `feed = \"task\"` there is a process for each"),
+                );
+            }
+        };
+        if !self.is_per_process() {
+            return found.problems.push(of_the_whole(name, site));
+        }
+        let number = match field {
+            Some("index") => return into.part(Part::TaskIndex),
+            Some(field) => match field.parse::<u32>() {
+                Ok(number) if number.to_string() == field => Some(number),
+                _ => {
+                    return found.problems.push(
+                        Diagnostic::error(site.mark_value(), format!("unknown name `{name}`"))
+                            .help("known of a task are task, task.0, task.1 and so on, and task.index"),
+                    );
+                }
+            },
+            None => None,
+        };
+        if batch {
+            let each = "make `${{ task }}` an element of `command` of its own, which becomes an argument for each; or drop `batch`";
+            return found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("`{name}` of a batch are several records, which one string can't hold"),
+                )
+                .help(each),
+            );
+        }
+        match number {
+            None => into.part(Part::Task),
+            Some(number) if number < fields => into.part(Part::TaskField(number)),
+            Some(_) => found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("there is no `{name}`: {}", match fields {
+                        1 => "tasks have one field, `task.0`".to_owned(),
+                        _ => format!("a task has {fields} fields, from `task.0`"),
+                    }),
+                )
+                .help("fields are those of arrays, `tasks = [[\"a\", \"1\"]]`, or of lines with a separator, `tasks = { lines = \"list.txt\", separator = \"\\t\" }`"),
+            ),
+        }
+    }
+}
+
+/// `task` and `worker` outside of a pool.
+fn only_in_pools(name: &str, site: &Site<'_>) -> Diagnostic {
+    Diagnostic::error(
+        site.mark_value(),
+        format!("`{name}` means something in a pool only"),
+    )
+    .help("a pool is `[pool.NAME]` instead of `[process.NAME]`")
+}
+
+/// `task` and `worker` in what all workers have together.
+fn of_the_whole(name: &str, site: &Site<'_>) -> Diagnostic {
+    Diagnostic::error(site.mark_value(), format!("`{name}` means nothing here")).help(
+        "this belongs to the pool as a whole, whose workers come and go: use it in `command`, `env` or `cwd`",
+    )
 }
 
 enum Side {
@@ -248,13 +388,8 @@ fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
         .split_once('.')
         .map_or((name, None), |(root, rest)| (root, Some(rest)));
     let problem = Diagnostic::error(site.mark_value(), format!("unknown name `{name}`"));
-    match root {
-        "task" | "worker" | "matrix" => {
-            return problem.help(format!(
-                "`{root}` comes with pools and matrices, which this version does not have"
-            ));
-        }
-        _ => {}
+    if root == "matrix" {
+        return problem.help("`matrix` comes with matrices, which this version does not have");
     }
     let whole = did_you_mean(name, ROOTS);
     let by_root = did_you_mean(root, ROOTS);
@@ -267,7 +402,7 @@ fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
             let _ = write!(help, "did you mean `{near}.{rest}`?");
         }
         _ => help.push_str(
-            "known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir",
+            "known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir, and in pools task, task.N, task.index and worker",
         ),
     }
     problem.help(help)

@@ -54,26 +54,39 @@ pub(super) fn chosen(
     Some(chosen)
 }
 
-/// The parts of the draft that the chosen nodes need, numbered anew. `group` has a number for each unit that those of its
+/// The parts of the draft that the chosen nodes need, numbered anew. `group` has a number for each node that those of its
 /// group share.
 pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft {
     let kept = needed(&draft, chosen, group);
     let new = numbers(&kept);
-    // Queues join only units of one group, so they stay whole or go whole.
+    let units_kept: Vec<bool> = draft
+        .units
+        .iter()
+        .map(|unit| kept[unit.node.index()])
+        .collect();
+    let new_unit = numbers(&units_kept);
+    // A live queue joins only units of one group, so it stays whole or goes whole. Of one that is stored, readers may be left
+    // out, and with them other writers.
     let queues_kept: Vec<bool> = draft
         .queues
         .iter()
-        .map(|queue| queue.writers.first().is_some_and(|unit| kept[unit.index()]))
+        .map(|queue| {
+            let mut ends = queue.writers.iter().chain(&queue.readers);
+            ends.any(|unit| units_kept[unit.index()])
+        })
         .collect();
     let new_queue = numbers(&queues_kept);
     let node = |old: NodeId| NodeId(new[old.index()]);
 
     retain(&mut draft.nodes, &kept);
-    retain(&mut draft.units, &kept);
+    retain(&mut draft.units, &units_kept);
     retain(&mut draft.claims, &kept);
     retain(&mut draft.queues, &queues_kept);
-    for (index, said) in (0u32..).zip(&mut draft.nodes) {
-        said.units = index..index + 1;
+    let mut first = 0;
+    for said in &mut draft.nodes {
+        let count = said.units.end - said.units.start;
+        said.units = first..first + count;
+        first += count;
         said.after = said
             .after
             .iter()
@@ -88,8 +101,14 @@ pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft 
         renumber_unit(unit, &node, &|old| QueueId(new_queue[old.index()]));
     }
     for queue in &mut draft.queues {
-        for unit in queue.writers.iter_mut().chain(&mut queue.readers) {
-            *unit = UnitId(new[unit.index()]);
+        for ends in [&mut queue.writers, &mut queue.readers] {
+            ends.retain(|unit| units_kept[unit.index()]);
+            for unit in ends {
+                *unit = UnitId(new_unit[unit.index()]);
+            }
+        }
+        if let Some(file) = &mut queue.file {
+            file.renumber(&node);
         }
     }
     draft

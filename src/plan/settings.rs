@@ -41,7 +41,7 @@ impl<'a> Builder<'a> {
         check_defaults(defaults, &site, found.problems);
         let cwd = match &defaults.cwd {
             Some(cwd) => {
-                template::parse(cwd.clone(), &scope.at(When::Start), &site.key("cwd"), found)
+                template::parse(cwd.clone(), &scope.at(When::Cwd), &site.key("cwd"), found)
             }
             None => Template::from("."),
         };
@@ -82,7 +82,7 @@ impl<'a> Builder<'a> {
         check_process(process, node, found.problems);
         let common = &*self.common;
         let cwd = match process.cwd.take() {
-            Some(cwd) => template::parse(cwd, &scope.at(When::Start), &node.key("cwd"), found),
+            Some(cwd) => template::parse(cwd, &scope.at(When::Cwd), &node.key("cwd"), found),
             None => common.cwd.clone(),
         };
         let of_node = process.limits.take();
@@ -186,7 +186,8 @@ fn check_retries(retries: Option<&Retries>, table: &Site<'_>, problems: &mut Pro
     }
 }
 
-fn retry(retries: Option<&Retries>) -> Retry {
+/// Retries with the defaults filled in; none where nothing is said.
+pub(super) fn retry(retries: Option<&Retries>) -> Retry {
     let delay = retries.and_then(|r| r.delay).map_or(RETRY_DELAY, |d| d.0);
     Retry {
         max: retries.map_or(0, |r| r.max),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use fastrand::Rng;
 use proptest::prelude::*;
 
-use crate::plan::arrange::Graph;
+use crate::plan::arrange::{Graph, Joint};
 
 /// What a process does next, so many times.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ fn runs_to_its_end(
     let mut held = Held::new();
     loop {
         // Whoever can do something, in any order.
-        let mut units: Vec<u32> = (0..graph.units as u32).collect();
+        let mut units: Vec<u32> = (0..graph.nodes as u32).collect();
         rng.shuffle(&mut units);
         let moved = units.into_iter().any(|unit| {
             let program = &mut programs[unit as usize];
@@ -65,7 +65,7 @@ fn does(
 ) -> bool {
     match step {
         Step::Write(queue, count) => {
-            let readers = &graph.queues[*queue].1;
+            let readers = &graph.queues[*queue].readers;
             let holds = |reader: &u32| {
                 held.get(&(*queue, unit, *reader))
                     .is_some_and(|held| *held > 0)
@@ -82,7 +82,7 @@ fn does(
         Step::Read(queue, from, count) => {
             let mut writers = match from {
                 Some(writer) => vec![*writer],
-                None => graph.queues[*queue].0.clone(),
+                None => graph.queues[*queue].writers.clone(),
             };
             rng.shuffle(&mut writers);
             let mut writers = writers.into_iter();
@@ -112,20 +112,31 @@ fn random_graph(rng: &mut Rng) -> Graph {
     let queues = (0..rng.usize(1..9))
         .map(|_| {
             let between = rng.u32(1..units);
-            (some(rng, 0, between), some(rng, between, units))
+            Joint {
+                writers: some(rng, 0, between),
+                readers: some(rng, between, units),
+                back: Vec::new(),
+            }
         })
         .collect();
     Graph {
-        units: units as usize,
+        nodes: units as usize,
         waits: Vec::new(),
         queues,
+        several: Vec::new(),
     }
 }
 
 /// Any steps in any order. What is written to a queue is read by each of its readers.
 fn random_programs(graph: &Graph, rng: &mut Rng) -> Programs {
-    let mut programs: Vec<Vec<Step>> = vec![Vec::new(); graph.units];
-    for (queue, (writers, readers)) in graph.queues.iter().enumerate() {
+    let mut programs: Vec<Vec<Step>> = vec![Vec::new(); graph.nodes];
+    for (
+        queue,
+        Joint {
+            writers, readers, ..
+        },
+    ) in graph.queues.iter().enumerate()
+    {
         let in_sequence = rng.bool();
         let written: Vec<(u32, u32)> = writers
             .iter()
@@ -188,7 +199,9 @@ type Cycle = Vec<(u32, usize)>;
 
 fn cycle_through(graph: &Graph, queue: usize) -> Option<Cycle> {
     let ends = |queue: usize| {
-        let (writers, readers) = &graph.queues[queue];
+        let Joint {
+            writers, readers, ..
+        } = &graph.queues[queue];
         writers.iter().chain(readers).copied()
     };
     ends(queue).find_map(|start| {
@@ -226,9 +239,9 @@ fn cycle_through(graph: &Graph, queue: usize) -> Option<Cycle> {
 fn adversaries(graph: &Graph, cycle: &Cycle) -> Programs {
     // More than all the queues and programs of the cycle hold.
     let many = 3 * cycle.len() as u32 + 3;
-    let writes = |unit: u32, queue: usize| graph.queues[queue].0.contains(&unit);
+    let writes = |unit: u32, queue: usize| graph.queues[queue].writers.contains(&unit);
     let round = cycle.len();
-    let mut programs: Vec<Vec<Step>> = vec![Vec::new(); graph.units];
+    let mut programs: Vec<Vec<Step>> = vec![Vec::new(); graph.nodes];
     // Who writes the queue, in which order its writers are taken.
     let mut written: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
     for (index, &(unit, ahead)) in cycle.iter().enumerate() {
@@ -240,7 +253,7 @@ fn adversaries(graph: &Graph, cycle: &Cycle) -> Programs {
             .collect();
         // A copy to both of them has a writer elsewhere.
         if writers.is_empty() {
-            writers.push(graph.queues[ahead].0[0]);
+            writers.push(graph.queues[ahead].writers[0]);
         }
         written.insert(ahead, writers);
     }
@@ -281,7 +294,7 @@ fn adversaries(graph: &Graph, cycle: &Cycle) -> Programs {
             programs[writer as usize].insert(0, Step::Write(queue, many));
         }
         for &reader in graph.queues[queue]
-            .1
+            .readers
             .iter()
             .filter(|reader| !on_cycle.contains(reader))
         {

@@ -83,6 +83,16 @@ impl Template {
         })
     }
 
+    /// Whether a record, or a field of it, is put in.
+    pub(super) fn names_task(&self) -> bool {
+        match self {
+            Template::Literal(_) => false,
+            Template::Parts(parts) => parts
+                .iter()
+                .any(|part| matches!(part, Part::Task | Part::TaskField(_))),
+        }
+    }
+
     /// Renames the nodes in it.
     pub(super) fn renumber(&mut self, new: &dyn Fn(NodeId) -> NodeId) {
         if let Template::Parts(parts) = self {
@@ -231,6 +241,14 @@ pub(super) fn sole_input(text: &str) -> Option<&str> {
     }
 }
 
+/// Whether the whole string is `${{ task }}`.
+pub(super) fn is_sole_task(text: &str) -> bool {
+    let name = text
+        .strip_prefix(OPEN)
+        .and_then(|rest| rest.strip_suffix(CLOSE));
+    name.is_some_and(|name| name.trim() == "task")
+}
+
 /// A script, in which nothing is put in: pasting values into shell code is how injections happen.
 pub(super) fn script(text: String, site: &Site<'_>, problems: &mut Problems) -> String {
     if text.contains('\0') {
@@ -276,8 +294,16 @@ fn instead_of(name: &str) -> String {
         Some(("value", x)) => Some(format!("VALUE_{}", variable(x))),
         Some(("run", "id")) => Some("PROCFLOW_RUN_ID".to_owned()),
         Some(("pipeline", "dir")) => Some("PIPELINE_DIR".to_owned()),
+        Some(("task", "index")) => Some("TASK_INDEX".to_owned()),
+        None if root == "task" => Some("TASK".to_owned()),
+        None if root == "worker" => Some("WORKER".to_owned()),
         _ => None,
     };
+    if name.starts_with("task.") && name != "task.index" {
+        return format!(
+            "say `env = {{ FIELD = \"${{{{ {name} }}}}\" }}`, and use `\"$FIELD\"` (`\"$TASK\"` is the whole record)"
+        );
+    }
     match from_root(name) {
         Some(variable) => format!("use the environment variable: `\"${variable}\"`"),
         None => {

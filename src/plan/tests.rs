@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Mark};
 use crate::plan::template::Template;
-use crate::plan::{Arg, Origin, Overrides, Plan, QueueKind, UnitId, build};
+use crate::plan::{
+    Arg, Origin, Overrides, Plan, QueueId, QueueKind, Role, Sink, Source, UnitId, build,
+};
 
 /// A pipeline in `/p`, with `HOME=/root` and `CI_TOKEN=tok3n` inherited.
 fn plan_with(
@@ -697,5 +699,112 @@ fn settings_come_from_the_node_then_the_defaults_then_procflow() {
     assert!(
         Arc::ptr_eq(&plan.units[0].ends, &plan.units[2].ends),
         "default ends are shared"
+    );
+}
+
+/// Units as "role: inputs → outputs", queues as "name kind: writers → readers".
+fn drawn(plan: &Plan) -> String {
+    let mut text = String::new();
+    let unit = |id: &UnitId| {
+        let unit = plan.unit(*id);
+        let name = &plan.node(unit.node).name;
+        match unit.role {
+            Role::Process => name.to_string(),
+            Role::Worker(worker) => format!("{name}/{worker}"),
+            Role::Pool => format!("{name}/pool"),
+            Role::Gather => format!("{name}/gather"),
+        }
+    };
+    let show = |template: &Template| template.display(&|_| "").to_string();
+    let queue = |id: &QueueId| plan.queue(*id).name.to_string();
+    for (index, said) in plan.units.iter().enumerate() {
+        let mut ends = Vec::new();
+        for (fd, source) in said.ends.inputs.iter().flat_map(|input| &input.from) {
+            match source {
+                Source::Queue(id) => ends.push(format!("{fd}<{}", queue(id))),
+                Source::File(path) => ends.push(format!("{fd}<{{{}}}", show(path))),
+                Source::Null | Source::Inherit | Source::Text(_) => {}
+            }
+        }
+        for output in &said.ends.outputs {
+            for sink in &output.to {
+                match sink {
+                    Sink::Queue(id) => ends.push(format!("{}>{}", output.fd, queue(id))),
+                    Sink::File { path, .. } => {
+                        ends.push(format!("{}>{{{}}}", output.fd, show(path)))
+                    }
+                    Sink::Log | Sink::Null | Sink::Inherit | Sink::Value | Sink::Stdout => {}
+                }
+            }
+        }
+        let _ = writeln!(
+            text,
+            "{} [{}]: {}",
+            unit(&UnitId::from(index)),
+            said.group.0,
+            ends.join(" ")
+        );
+    }
+    for queue in &plan.queues {
+        let units = |units: &[UnitId]| units.iter().map(unit).collect::<Vec<_>>().join(" ");
+        let file = queue
+            .file
+            .as_ref()
+            .map(|file| format!("{{{}}} ", show(file)));
+        let _ = writeln!(
+            text,
+            "{} {:?} {:?} {:?}: {}{} → {}",
+            queue.name,
+            queue.kind,
+            queue.deliver,
+            queue.overflow,
+            file.unwrap_or_default(),
+            units(&queue.writers),
+            units(&queue.readers)
+        );
+    }
+    text
+}
+
+#[test]
+fn workers_of_a_stream_pool_share_their_queue_and_their_files() {
+    let plan = plan(
+        r#"
+        [process.read]
+        command = ["cat"]
+        stdout = "lines"
+        [pool.count]
+        command = ["count", "${{ worker }}"]
+        workers = 2
+        stdin = "lines"
+        stdout = ["counts", { file = "counts.txt" }]
+        stderr = { file = "errors-${{ worker }}" }
+        [process.total]
+        command = ["total"]
+        stdin = "counts"
+        [pool.files]
+        command = ["x"]
+        workers = 2
+        stdin = { file = "in.txt" }
+        stdout = { file = "out.txt" }
+        "#,
+    );
+    assert_eq!(
+        drawn(&plan),
+        "\
+read [0]: 1>lines
+count/0 [0]: 0<lines 1>counts 1>count.stdout 2>{errors-0}
+count/1 [0]: 0<lines 1>counts 1>count.stdout 2>{errors-1}
+count/gather [0]: 0<count.stdout 1>{counts.txt}
+total [0]: 0<counts
+files/0 [1]: 0<files.stdin 1>files.stdout
+files/1 [1]: 0<files.stdin 1>files.stdout
+files/gather [1]: 0<files.stdout 1>{out.txt}
+lines Relayed Share Block: read → count/0 count/1
+counts Relayed Share Block: count/0 count/1 → total
+count.stdout Relayed Share Block: count/0 count/1 → count/gather
+files.stdin Relayed Share Block: {in.txt}  → files/0 files/1
+files.stdout Relayed Share Block: files/0 files/1 → files/gather
+"
     );
 }

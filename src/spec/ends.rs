@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Unexpected, Visitor};
 
 use crate::diagnostic::did_you_mean;
-use crate::spec::values::{OneOrSeq, StringOrTable, one_or_seq};
+use crate::spec::values::{OneOrSeq, StringOrTable, Whole, one_or_seq, whole};
 use crate::spec::{
-    After, AfterState, Deliver, Inputs, Merge, OnFailure, OnWriterFailure, Output, Param,
-    ParamTable, Records, Retries, RetriesTable, Sink, Stdin,
+    After, AfterState, Deliver, Feed, Inputs, Merge, OnFailure, OnWriterFailure, Order, Output,
+    Overflow, Param, ParamTable, Records, Retries, RetriesTable, Sink, Stdin,
 };
 
 const INPUT: &str = "a queue's name, \"null\", \"inherit\", or a table such as { file = \"p\" } or { text = \"t\" }";
@@ -251,13 +251,50 @@ impl<'de> Deserialize<'de> for Records {
     }
 }
 
+impl<'de> Deserialize<'de> for Deliver {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str =
+            "\"share\", \"round_robin\", \"copy\", or a table such as { by_field = 1 }";
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "field")]
+            by_field: u32,
+            separator: Option<String>,
+        }
+        fn field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+            whole(deserializer, Whole::new("a field's number", 0, 1_000_000))
+        }
+        deserializer.deserialize_any(StringOrTable::new(
+            EXPECTED,
+            |string| match string {
+                "share" => Ok(Deliver::Share),
+                "round_robin" => Ok(Deliver::RoundRobin),
+                "copy" => Ok(Deliver::Copy),
+                "by_field" | "hash" | "key" | "partition" => Err(format!(
+                    "expected {EXPECTED}, found {string:?}\nwrite {{ by_field = 1 }}, for the first field"
+                )),
+                other => Err(unknown_word(
+                    other,
+                    EXPECTED,
+                    &["share", "round_robin", "copy"],
+                )),
+            },
+            |table: Table| {
+                if table.separator.as_deref() == Some("") {
+                    return Err("expected a separator of at least one byte, found \"\"".to_owned());
+                }
+                Ok(Deliver::ByField {
+                    field: table.by_field,
+                    separator: table.separator,
+                })
+            },
+        ))
+    }
+}
+
 /// The message for a word that is none of those allowed, with the nearest as the way out.
 pub(crate) fn unknown_word(found: &str, expected: &str, words: &[&str]) -> String {
-    if words == ["copy"] && matches!(found, "share" | "round_robin") {
-        return format!(
-            "expected {expected}, found {found:?}\nsharing is not part of this version"
-        );
-    }
     if words.contains(&"finished") && found == "ready" {
         return format!(
             "expected {expected}, found {found:?}\nservices are not part of this version"
@@ -269,6 +306,17 @@ pub(crate) fn unknown_word(found: &str, expected: &str, words: &[&str]) -> Strin
         "done" | "complete" | "completed" | "ended" | "exited" | "always" => "finished",
         "running" | "start" => "started",
         "broadcast" | "all" | "tee" => "copy",
+        "any" | "free" | "shared" => "share",
+        "round-robin" | "rr" | "roundrobin" => "round_robin",
+        "wait" | "backpressure" => "block",
+        "disk" | "file" => "spill",
+        "drop" | "drop_new" | "drop_tail" => "drop_newest",
+        "drop_old" | "drop_head" => "drop_oldest",
+        "map" | "pipe" | "lines" => "stream",
+        "worker" | "server" | "imap" => "request",
+        "each" | "job" | "xargs" | "process" => "task",
+        "ordered" | "in_order" | "keep" => "input",
+        "unordered" | "any_order" => "completion",
         "ignore" | "keep-going" | "keep_going" => "continue",
         "terminate" => "kill",
         _ => found,
@@ -313,7 +361,10 @@ struct NoTable {}
 words!(OnFailure, "\"stop\", \"kill\" or \"continue\"", "stop" => Stop, "kill" => Kill, "continue" => Continue);
 words!(AfterState, "\"succeeded\", \"failed\", \"finished\" or \"started\"",
     "succeeded" => Succeeded, "failed" => Failed, "finished" => Finished, "started" => Started);
-words!(Deliver, "\"copy\"", "copy" => Copy);
+words!(Feed, "\"stream\", \"request\" or \"task\"", "stream" => Stream, "request" => Request, "task" => Task);
+words!(Order, "\"input\" or \"completion\"", "input" => Input, "completion" => Completion);
+words!(Overflow, "\"block\", \"spill\", \"drop_newest\" or \"drop_oldest\"",
+    "block" => Block, "spill" => Spill, "drop_newest" => DropNewest, "drop_oldest" => DropOldest);
 words!(Merge, "\"arrive\" or \"sequence\"", "arrive" => Arrive, "sequence" => Sequence);
 words!(OnWriterFailure, "\"cancel\" or \"close\"", "cancel" => Cancel, "close" => Close);
 

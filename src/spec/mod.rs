@@ -7,6 +7,7 @@ pub mod values;
 
 mod ends;
 mod pieces;
+pub(crate) mod pools;
 mod read;
 mod schema;
 mod source;
@@ -43,6 +44,10 @@ pub struct Spec {
     pub defaults: Defaults,
     /// The processes, by name: `[process.sort]`. A name begins with a letter or `_`; letters, digits, `_` and `-` follow.
     pub process: IndexMap<String, Process>,
+    /// The pools, by name: `[pool.count]`. A pool is a process that runs several times, as workers that share what comes in.
+    #[serde(deserialize_with = "pools::pools")]
+    #[schemars(with = "IndexMap<String, PoolTable>")]
+    pub pool: IndexMap<String, Process>,
     /// Settings of queues, by name: `[queue.lines]`. Most queues need none: naming one as an end of a process makes it.
     pub queue: IndexMap<String, Queue>,
 }
@@ -145,11 +150,78 @@ pub struct Defaults {
     pub nice: Option<i32>,
 }
 
-/// A process: one program with its arguments, or a script.
-// Rarely used parts are boxed: a file may hold 100,000 of these.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct Process {
+/// Makes two types of one list of keys: the process, and the table of a pool, which has all of them and more.
+///
+/// serde's `flatten` would do it in a line, but it takes away what this file needs most: unknown keys are then no errors, and
+/// what is wrong with a value has lost its place.
+macro_rules! process {
+    ($( $(#[$meta:meta])* pub $key:ident: $type:ty, )*) => {
+        /// A process: one program with its arguments, or a script.
+        // Rarely used parts are boxed: a file may hold 100,000 of these.
+        #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields, expecting = "a table")]
+        pub struct Process {
+            $( $(#[$meta])* pub $key: $type, )*
+            /// What makes a pool of it (`[pool.NAME]`); none in `[process.NAME]`.
+            #[serde(skip)]
+            pub pool: Option<Box<Pool>>,
+        }
+
+        /// A pool: a process that runs several times, as workers that share what comes in. It has all keys of a process, too.
+        #[derive(Default, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields, expecting = "a table")]
+        #[schemars(rename = "Pool")]
+        pub(crate) struct PoolTable {
+            $( $(#[$meta])* $key: $type, )*
+            /// How many workers: a number, or `"auto"`, as many as there are job slots. Default: `"auto"`.
+            workers: Option<Workers>,
+            /// How the workers get their records: `"stream"`, each reads its share to the end; `"request"`, each answers record by record; `"task"`, a new process for each record. Default: `"stream"`; `"task"` where there are `tasks`.
+            feed: Option<Feed>,
+            /// Fixed work instead of `stdin`: `["a", "b"]`, `{ range = [0, 100] }`, `{ glob = "*.csv" }` or `{ lines = "list.txt" }`.
+            tasks: Option<Tasks>,
+            /// Results as the records came, `"input"`, or as they are done, `"completion"` (`request` and `task`). Default: `"completion"`.
+            order: Option<Order>,
+            /// Records that a worker is handed at once (`request` and `task`). Default: 1 for `task`; `request` adapts itself.
+            #[serde(deserialize_with = "pools::count")]
+            #[schemars(range(min = 1, max = 1_000_000))]
+            batch: Option<u32>,
+            /// Records that are being worked on in the whole pool (`request` and `task`); 1 makes it sequential. Default: no bound but the workers.
+            #[serde(deserialize_with = "pools::count")]
+            #[schemars(range(min = 1, max = 1_000_000))]
+            max_in_flight: Option<u32>,
+            /// A worker is replaced after so many records (`request`). Default: never.
+            #[serde(deserialize_with = "pools::long_count")]
+            #[schemars(range(min = 1))]
+            recycle_after: Option<u64>,
+            /// Time limit of each record, such as `"10s"` (`request` and `task`); then its try has failed. Default: none.
+            task_timeout: Option<Duration>,
+            /// Queue that gets the records that failed every try (`request` and `task`). Default: such a record fails the pool.
+            dead_letter: Option<String>,
+        }
+
+        impl From<PoolTable> for Process {
+            fn from(table: PoolTable) -> Self {
+                Process {
+                    $( $key: table.$key, )*
+                    pool: Some(Box::new(Pool {
+                        workers: table.workers,
+                        feed: table.feed,
+                        tasks: table.tasks,
+                        order: table.order,
+                        batch: table.batch,
+                        max_in_flight: table.max_in_flight,
+                        recycle_after: table.recycle_after,
+                        task_timeout: table.task_timeout,
+                        dead_letter: table.dead_letter,
+                        behind: 0,
+                    })),
+                }
+            }
+        }
+    };
+}
+
+process! {
     /// The program and its arguments, without a shell: `["sort", "-n"]`. Either this or `script`.
     #[serde(deserialize_with = "values::argv")]
     #[schemars(length(min = 1))]
@@ -206,7 +278,7 @@ pub struct Process {
     pub epipe_codes: Option<Vec<u8>>,
     /// Its failure fails neither the run nor what comes after it. Default: false.
     pub allow_failure: Option<bool>,
-    /// Job slots that it holds while it runs. Default: 1; processes joined by queues share one.
+    /// Job slots that it holds while it runs, of a pool those of each worker. Default: 1; processes joined by queues share one.
     #[serde(deserialize_with = "values::cpus")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub cpus: Option<u32>,
@@ -222,6 +294,83 @@ pub struct Process {
     pub description: Option<String>,
     /// Words to select it by: `--only @TAG`.
     pub tags: Vec<String>,
+}
+
+/// What makes a pool of a process.
+#[derive(Debug, Clone, Default)]
+pub struct Pool {
+    /// How many.
+    pub workers: Option<Workers>,
+    /// How they get their records.
+    pub feed: Option<Feed>,
+    /// Fixed work instead of standard input.
+    pub tasks: Option<Tasks>,
+    /// The order of results.
+    pub order: Option<Order>,
+    /// Records handed over at once.
+    pub batch: Option<u32>,
+    /// Records being worked on in the whole pool.
+    pub max_in_flight: Option<u32>,
+    /// A worker is replaced after so many records.
+    pub recycle_after: Option<u64>,
+    /// For one record.
+    pub task_timeout: Option<Duration>,
+    /// The queue of the records that failed every try.
+    pub dead_letter: Option<String>,
+    /// So many processes stand before it in the file: TOML keeps processes and pools in two tables, and their order among each
+    /// other is lost but for this.
+    pub behind: usize,
+}
+
+/// `workers`: a number, or a string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workers {
+    /// So many.
+    Number(u32),
+    /// `"auto"`: as many as there are job slots.
+    Auto,
+    /// A template that stands for one of these: `"${{ params.workers }}"`.
+    Template(String),
+}
+
+/// How the workers of a pool get their records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Feed {
+    /// Each worker is one process that reads its share until the end.
+    Stream,
+    /// Each worker is one process that gets a record and answers with exactly one.
+    Request,
+    /// A new process for each record.
+    Task,
+}
+
+/// In which order results leave a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum Order {
+    /// As the records came.
+    Input,
+    /// As they are done.
+    Completion,
+}
+
+/// Fixed work of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tasks {
+    /// `["a", "b"]`, or arrays: `[["a", "1"], ["b", "2"]]`.
+    List(Vec<Vec<String>>),
+    /// `{ range = [0, 100] }`: 0 to 99.
+    Range(i64, i64),
+    /// `{ glob = "*.csv" }`
+    Glob(String),
+    /// `{ lines = "list.txt", separator = "\t" }`
+    Lines {
+        /// The file.
+        path: String,
+        /// Between fields.
+        separator: Option<String>,
+    },
 }
 
 /// `stdin`, or an element of `inputs`.
@@ -366,7 +515,6 @@ pub struct Limits {
 }
 
 /// Settings of a queue.
-// Only what works already is here (and so in the schema); the rest of spec 1.4 comes with the queues.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Queue {
@@ -376,12 +524,40 @@ pub struct Queue {
     pub max_record: Option<ByteSize>,
     /// Bytes held in memory before the writer has to wait. Default: `"256KiB"`.
     pub capacity: Option<ByteSize>,
-    /// With several readers: who gets a record.
+    /// Records held before the writer has to wait, where a count matters more than bytes. Default: none.
+    #[serde(deserialize_with = "pools::long_count")]
+    #[schemars(range(min = 1))]
+    pub max_records: Option<u64>,
+    /// What happens when it is full: `"block"` the writer, `"spill"` to disk, `"drop_newest"` or `"drop_oldest"`. Default: `"block"`; `"spill"` where data splits and meets again.
+    pub overflow: Option<Overflow>,
+    /// Who gets a record: `"share"`, whoever is free; `"round_robin"`; `"copy"`, every reader gets all; `{ by_field = 1 }`, equal keys go to the same reader. Default: a pool's workers share; several reading nodes must say.
     pub deliver: Option<Deliver>,
     /// With several writers: how their records are put together. Default: `"arrive"`.
     pub merge: Option<Merge>,
+    /// So many first records go to every reader, every worker and every task. Default: 0.
+    #[serde(deserialize_with = "pools::header")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub header: Option<u32>,
+    /// Keep all of it on disk: its readers start when its writers have ended. Default: false; true where a reader waits for its writer.
+    pub store: Option<bool>,
     /// What a writer's failure means for the readers. Default: `"cancel"`.
     pub on_writer_failure: Option<OnWriterFailure>,
+    /// It may lead back to a node that it comes from. Default: false.
+    pub feedback: Option<bool>,
+}
+
+/// What happens when a queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Its writers wait.
+    Block,
+    /// What does not fit goes to disk.
+    Spill,
+    /// What comes is dropped; how much is reported.
+    DropNewest,
+    /// What has waited longest is dropped; how much is reported.
+    DropOldest,
 }
 
 /// How a queue's bytes are cut into records.
@@ -404,12 +580,22 @@ pub enum Records {
     Bytes,
 }
 
-/// With several readers: who gets a record. (Shares come with the pools.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
-#[schemars(rename_all = "lowercase")]
+/// Which of several readers gets a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deliver {
-    /// Every reader gets all.
+    /// `"share"`: one that is free.
+    Share,
+    /// `"round_robin"`: one after the other, record by record.
+    RoundRobin,
+    /// `"copy"`: every reader gets all.
     Copy,
+    /// `{ by_field = 1, separator = "\t" }`: equal keys go to the same reader.
+    ByField {
+        /// The key, from 1; 0 is the whole record.
+        field: u32,
+        /// Between fields; none: runs of spaces and tabs.
+        separator: Option<String>,
+    },
 }
 
 /// With several writers: whole records as they arrive, or writer after writer.

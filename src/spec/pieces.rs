@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
-use crate::spec::Spec;
+use crate::spec::{Spec, pools};
 
 /// A large file is read in pieces of at least so many bytes.
 pub(crate) const PIECE: usize = 64 << 10;
@@ -24,7 +24,11 @@ pub(crate) const THREAD: usize = 1 << 20;
 pub(crate) fn in_pieces(text: &str, size: usize) -> Option<Spec> {
     let pieces = cut(text, size);
     if let [whole] = pieces.as_slice() {
-        return Spec::deserialize(Deserializer::from(DeTable::parse(whole).ok()?)).ok();
+        let table = DeTable::parse(whole).ok()?;
+        let behind = pools::behind(table.get_ref());
+        let mut spec = Spec::deserialize(Deserializer::from(table)).ok()?;
+        pools::place(&mut spec.pool, &behind);
+        return Some(spec);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(4).min(text.len() / THREAD).max(1);
@@ -100,7 +104,10 @@ impl Part {
         let table = DeTable::parse(piece).ok()?;
         let mut keys = Vec::new();
         for (key, value) in table.get_ref() {
-            if !matches!(key.get_ref().as_ref(), "process" | "queue" | "params") {
+            if !matches!(
+                key.get_ref().as_ref(),
+                "process" | "pool" | "queue" | "params"
+            ) {
                 keys.push(key.get_ref().to_string());
                 continue;
             }
@@ -111,7 +118,9 @@ impl Part {
                 return None;
             }
         }
-        let spec = Spec::deserialize(Deserializer::from(table)).ok()?;
+        let behind = pools::behind(table.get_ref());
+        let mut spec = Spec::deserialize(Deserializer::from(table)).ok()?;
+        pools::place(&mut spec.pool, &behind);
         Some(Part { spec, keys })
     }
 
@@ -126,6 +135,7 @@ impl Part {
             env_file,
             defaults,
             process,
+            mut pool,
             queue,
         } = next.spec;
         for key in next.keys {
@@ -144,7 +154,9 @@ impl Part {
             self.keys.push(key);
         }
         extend(&mut self.spec.params, params)?;
+        pools::move_behind(&mut pool, self.spec.process.len());
         extend(&mut self.spec.process, process)?;
+        extend(&mut self.spec.pool, pool)?;
         extend(&mut self.spec.queue, queue)
     }
 }

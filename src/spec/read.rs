@@ -16,7 +16,7 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 use crate::diagnostic::{Diagnostic, Label, Mark, Place, Step, did_you_mean};
 use crate::spec::pieces::{PIECE, in_pieces};
 use crate::spec::syntax::{roots, syntax};
-use crate::spec::{Param, Process, Queue, Spec};
+use crate::spec::{Param, PoolTable, Process, Queue, Spec, pools};
 
 /// So many problems are shown at most.
 const MOST: usize = 100;
@@ -59,29 +59,45 @@ impl Partial {
         let Some(after) = place.0.get(..3) else {
             return false;
         };
-        matches!(after, [Step::Key(process), _, Step::Key(after)] if process == "process" && after == "after")
+        matches!(after, [Step::Key(process), _, Step::Key(after)] if is_node(process) && after == "after")
             && !self.lost.iter().any(|lost| lost.0.starts_with(after))
     }
 
     /// Whether an end of a queue, or what a queue says of its readers, may be among what was left out.
     pub fn lost_ends(&self) -> bool {
-        const ENDS: [&str; 6] = ["stdin", "stdout", "stderr", "inputs", "outputs", "deliver"];
+        const ENDS: [&str; 10] = [
+            "stdin",
+            "stdout",
+            "stderr",
+            "inputs",
+            "outputs",
+            "deliver",
+            "dead_letter",
+            "workers",
+            "feed",
+            "tasks",
+        ];
         self.lost.iter().any(|lost| match lost.0.as_slice() {
-            [Step::Key(table), _, Step::Key(key), ..] if table == "process" || table == "queue" => {
+            [Step::Key(table), _, Step::Key(key), ..] if is_node(table) || table == "queue" => {
                 let known = || ENDS.iter().chain(&OTHERS).copied();
                 let meant = known()
                     .find(|known| known == key)
                     .or_else(|| did_you_mean(key, known()));
                 meant.is_none_or(|meant| ENDS.contains(&meant))
             }
-            [Step::Key(table), ..] => table == "process" || table == "queue",
+            [Step::Key(table), ..] => is_node(table) || table == "queue",
             _ => false,
         })
     }
 }
 
-/// Keys of processes and queues that name no end.
-const OTHERS: [&str; 31] = [
+/// Whether this is one of the tables that hold nodes.
+fn is_node(table: &str) -> bool {
+    matches!(table, "process" | "pool")
+}
+
+/// Keys of processes, pools and queues that name no end.
+const OTHERS: [&str; 42] = [
     "command",
     "script",
     "shell",
@@ -110,6 +126,17 @@ const OTHERS: [&str; 31] = [
     "capacity",
     "merge",
     "on_writer_failure",
+    "max_records",
+    "overflow",
+    "header",
+    "store",
+    "feedback",
+    "order",
+    "batch",
+    "max_in_flight",
+    "recycle_after",
+    "task_timeout",
+    "resources",
     "when",
     "needs",
     "depends_on",
@@ -117,7 +144,7 @@ const OTHERS: [&str; 31] = [
 
 /// The table that a place belongs to: a whole process, queue or parameter, or the top-level key.
 fn section(place: &Place) -> &[Step] {
-    let deep = matches!(place.0.first(), Some(Step::Key(key)) if matches!(key.as_str(), "process" | "queue" | "params"));
+    let deep = matches!(place.0.first(), Some(Step::Key(key)) if matches!(key.as_str(), "process" | "pool" | "queue" | "params"));
     let length = if deep { 2 } else { 1 };
     place.0.get(..length).unwrap_or(&place.0)
 }
@@ -164,13 +191,21 @@ impl Reader {
     /// that of reading its piece again, not the file.
     fn spec(&mut self, mut root: DeTable<'_>) -> Spec {
         let params = self.each::<Param>(&mut root, "params");
+        let behind = pools::behind(&root);
         let process = self.each::<Process>(&mut root, "process");
+        let pool = self.each::<PoolTable>(&mut root, "pool");
+        let mut pool = pool
+            .into_iter()
+            .map(|(name, table)| (name, table.into()))
+            .collect();
+        pools::place(&mut pool, &behind);
         let queue = self.each::<Queue>(&mut root, "queue");
         let root = Spanned::new(0..0, DeValue::Table(root));
         let rest: Spec = self.piece(root, &Place::default()).unwrap_or_default();
         Spec {
             params,
             process,
+            pool,
             queue,
             ..rest
         }
@@ -360,17 +395,7 @@ fn remove<'i>(value: &mut Spanned<DeValue<'i>>, steps: &[Step]) {
 }
 
 /// Keys that the contract has and this version does not.
-const LATER: [(&str, &str); 23] = [
-    ("pool", "pools are not part of this version"),
-    ("workers", "pools are not part of this version"),
-    ("feed", "pools are not part of this version"),
-    ("tasks", "pools are not part of this version"),
-    ("order", "pools are not part of this version"),
-    ("batch", "pools are not part of this version"),
-    ("max_in_flight", "pools are not part of this version"),
-    ("recycle_after", "pools are not part of this version"),
-    ("task_timeout", "pools are not part of this version"),
-    ("dead_letter", "pools are not part of this version"),
+const LATER: [(&str, &str); 9] = [
     ("matrix", "matrix nodes are not part of this version"),
     ("exclude", "matrix nodes are not part of this version"),
     ("include", "matrix nodes are not part of this version"),
@@ -380,22 +405,6 @@ const LATER: [(&str, &str); 23] = [
     ("when", "conditions are not part of this version"),
     ("resources", "resources are not part of this version"),
     ("executor", "executors are not part of this version"),
-    (
-        "max_records",
-        "this setting of queues is not part of this version",
-    ),
-    (
-        "overflow",
-        "this setting of queues is not part of this version",
-    ),
-    (
-        "store",
-        "this setting of queues is not part of this version",
-    ),
-    (
-        "feedback",
-        "this setting of queues is not part of this version",
-    ),
 ];
 
 /// Puts serde's message into our words. That these parts of serde's messages are what we take them for is held by the
@@ -514,7 +523,7 @@ fn help_with(expected: &str, place: &Place, found: &DeValue<'_>) -> Option<Strin
         // `[[process]]`: its place is that of the array or of its first element, which have the same span.
         DeValue::Array(_) | DeValue::Table(_) => match place.0.as_slice() {
             [Step::Key(table)] | [Step::Key(table), Step::Index(_)]
-                if matches!(table.as_str(), "process" | "queue") =>
+                if matches!(table.as_str(), "process" | "pool" | "queue") =>
             {
                 Some(format!("write a table for each: `[{table}.NAME]`"))
             }
@@ -617,7 +626,7 @@ fn unknown_key(
         return diagnostic.help(*help);
     }
     if let ([Step::Key(table), Step::Key(name)], DeValue::Table(_)) = (parent.0.as_slice(), found)
-        && matches!(table.as_str(), "process" | "queue")
+        && matches!(table.as_str(), "process" | "pool" | "queue")
     {
         return diagnostic.help(format!(
             "a name has no dots: did you mean `[{table}.{name}-{key}]`?"
@@ -687,9 +696,9 @@ error: unknown key `comand` in process `sort`
             ["unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout"]
         );
         assert_eq!(
-            said("[pool.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
+            said("[polo.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
             [
-                "unknown key `pool` at the top level | pools are not part of this version",
+                "unknown key `polo` at the top level | did you mean `pool`?",
                 "unknown key `matrix` in process `b` | matrix nodes are not part of this version",
             ]
         );
@@ -775,8 +784,8 @@ error: `run.on_failure`: expected \"stop\", \"kill\" or \"continue\", found \"st
                 "write a table for each: `[queue.NAME]`",
             ),
             (
-                "[queue.q]\ndeliver = \"share\"",
-                "sharing is not part of this version",
+                "[queue.q]\ndeliver = \"broadcast\"",
+                "did you mean \"copy\"?",
             ),
         ] {
             let told = one(value);
@@ -1181,7 +1190,7 @@ error: unknown key `job` in `run`
         }
         let nothing = Diagnostic::warning(Mark::Key(Place::default()), "");
         assert!(!partial("[proces.a]\n").trusts(&nothing));
-        assert!(partial("[queue.q]\ndeliver = \"share\"\n").lost_ends());
+        assert!(partial("[queue.q]\ndeliver = \"shar\"\n").lost_ends());
         assert!(!partial("[run]\njobs = 0\n").lost_ends());
         assert!(partial("[process]\na = 3\n").lost_ends());
     }

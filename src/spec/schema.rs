@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::spec::values::{ByteSize, Duration, OneOrMany, Signal};
 use crate::spec::{
-    After, AfterState, Inputs, Output, Param, ParamTable, Records, Retries, RetriesTable, Spec,
-    Stdin,
+    After, AfterState, Deliver, Inputs, Output, Param, ParamTable, Records, Retries, RetriesTable,
+    Spec, Stdin, Tasks, Workers,
 };
 
 /// The schema as JSON Schema draft-07, the newest that editors' TOML servers are sure to know.
@@ -226,3 +226,69 @@ written!(Records, "Records", |_generator| json_schema!({
         },
     ],
 }));
+
+written!(Deliver, "Deliver", |_generator| json_schema!({
+    "description": "Which of several readers gets a record.",
+    "anyOf": [
+        { "const": "share", "description": "One that is free." },
+        { "const": "round_robin", "description": "One after the other, record by record." },
+        { "const": "copy", "description": "Every reader gets all." },
+        {
+            "type": "object",
+            "properties": {
+                "by_field": { "type": "integer", "minimum": 0, "maximum": 1_000_000, "description": "Equal keys go to the same reader. The field that is the key, from 1; 0 is the whole record." },
+                "separator": { "type": "string", "minLength": 1, "description": "What stands between fields. Default: runs of spaces and tabs." },
+            },
+            "required": ["by_field"],
+            "additionalProperties": false,
+        },
+    ],
+}));
+
+written!(Workers, "Workers", |_generator| json_schema!({
+    "description": "How many workers: a number, or \"auto\", as many as there are job slots.",
+    "anyOf": [
+        { "type": "integer", "minimum": 1, "maximum": 32_768 },
+        { "const": "auto" },
+        { "type": "string", "pattern": "\\$\\{\\{" },
+    ],
+}));
+
+written!(Tasks, "Tasks", |_generator| {
+    let field = serde_json::json!({ "type": "string" });
+    json_schema!({
+        "description": "Fixed work: an array of strings, of arrays of strings, or a table.",
+        "anyOf": [
+            { "type": "array", "items": { "anyOf": [field.clone(), { "type": "array", "items": field, "minItems": 1 }] } },
+            {
+                "type": "object",
+                "properties": {
+                    "range": {
+                        "type": "array",
+                        "items": [{ "type": "integer" }, { "type": "integer" }],
+                        "minItems": 2,
+                        "maxItems": 2,
+                        "description": "From the first number to the one before the second.",
+                    },
+                },
+                "required": ["range"],
+                "additionalProperties": false,
+            },
+            {
+                "type": "object",
+                "properties": { "glob": { "type": "string", "description": "The files that match, sorted." } },
+                "required": ["glob"],
+                "additionalProperties": false,
+            },
+            {
+                "type": "object",
+                "properties": {
+                    "lines": { "type": "string", "description": "The lines of this file, read when the pool starts." },
+                    "separator": { "type": "string", "minLength": 1, "description": "Cuts lines into fields: `${{ task.0 }}`, `${{ task.1 }}`." },
+                },
+                "required": ["lines"],
+                "additionalProperties": false,
+            },
+        ],
+    })
+});

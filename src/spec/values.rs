@@ -210,10 +210,16 @@ impl<'de> Deserialize<'de> for OneOrMany {
 
 /// A whole number between two bounds.
 #[derive(Clone, Copy)]
-struct Whole {
+pub(crate) struct Whole {
     what: &'static str,
     min: i64,
     max: i64,
+}
+
+impl Whole {
+    pub(crate) fn new(what: &'static str, min: i64, max: i64) -> Self {
+        Whole { what, min, max }
+    }
 }
 
 impl Visitor<'_> for Whole {
@@ -309,7 +315,7 @@ pub(crate) fn nice<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     .map(Some)
 }
 
-fn whole<'de, D: Deserializer<'de>, N: TryFrom<i64>>(
+pub(crate) fn whole<'de, D: Deserializer<'de>, N: TryFrom<i64>>(
     deserializer: D,
     bounds: Whole,
 ) -> Result<N, D::Error> {
