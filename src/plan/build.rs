@@ -1069,7 +1069,11 @@ fn graph_of(draft: &Draft, copies: &[(QueueId, QueueId)]) -> Graph {
         .queues
         .iter()
         .map(|queue| match queue.kind {
-            QueueKind::Stored => Joint::default(),
+            // Its writers write one file together; its readers come later.
+            QueueKind::Stored => Joint {
+                writers: numbers(&queue.writers),
+                ..Joint::default()
+            },
             _ if own(queue) => Joint::default(),
             QueueKind::Direct | QueueKind::Relayed => Joint {
                 writers: numbers(&queue.writers),
@@ -1116,9 +1120,7 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
         .collect();
     for (index, queue) in queues.iter().enumerate() {
         let mut ends = queue.writers.iter().chain(&queue.readers);
-        if queue.kind != QueueKind::Stored
-            && let Some(end) = ends.next()
-        {
+        if let Some(end) = ends.next() {
             plan.groups[units[end.index()].group.index()]
                 .queues
                 .push(QueueId::from(index));

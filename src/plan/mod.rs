@@ -502,7 +502,8 @@ pub enum QueueKind {
     Direct,
     /// Through a relay thread: several writers or readers, it may spill, or a rule of its records needs a look at the data.
     Relayed,
-    /// Kept on disk as a whole. It joins no groups: its readers start when all its writers have succeeded, and read the file.
+    /// Kept on disk as a whole. It joins its writers, and is one of the queues of their group, but not its readers: these start
+    /// when all its writers have succeeded, and read the file.
     Stored,
 }
 
