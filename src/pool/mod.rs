@@ -13,6 +13,22 @@
 //! It starts no process and reaps none: it asks the loop ([`PoolEvent`]), since only the loop knows what is whose, and is told
 //! what became of it ([`PoolHandle`]).
 
+mod delivery;
+mod desk;
+mod handle;
+mod intake;
+mod journal;
+mod ledger;
+mod outlet;
+mod reorder;
+mod request;
+mod shelf;
+mod store;
+mod task;
+
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -29,8 +45,6 @@ pub struct PoolSpec {
     pub name: String,
     /// Workers, order, batches, tries.
     pub settings: Arc<plan::Pool>,
-    /// Exit codes of a task that count as success.
-    pub success_codes: Vec<u8>,
     /// What a record that failed every try means for the others, where there is no `dead_letter` for it.
     pub on_failure: OnFailure,
     /// Where records come from.
@@ -47,6 +61,8 @@ pub struct PoolSpec {
     pub held: Vec<(u32, PoolOutput)>,
     /// Takes the records that failed every try.
     pub dead_letter: Option<PoolOutput>,
+    /// Exit codes that count as success.
+    pub success_codes: Vec<u8>,
     /// `tasks.jsonl`, open for appending.
     pub log: File,
     /// For what is held back and does not fit memory.
@@ -165,24 +181,4 @@ pub enum PoolCall {
 }
 
 pub use crate::event::PoolCounts;
-
-use std::sync::mpsc;
-#[derive(Debug, Clone)]
-pub struct PoolEvents {
-    pub id: u64,
-    pub sender: mpsc::Sender<(u64, PoolEvent)>,
-    pub wake: Arc<OwnedFd>,
-}
-#[derive(Debug)]
-pub struct PoolHandle;
-impl PoolHandle {
-    pub fn call(&self, _: PoolCall) {}
-    pub fn counts(&self) -> PoolCounts {
-        PoolCounts::default()
-    }
-    pub fn stop(&self) {}
-    pub fn join(self) {}
-}
-pub fn start(_: PoolSpec, _: PoolEvents) -> std::io::Result<PoolHandle> {
-    Ok(PoolHandle)
-}
+pub use crate::pool::handle::{PoolEvents, PoolHandle, start};

@@ -171,6 +171,55 @@ impl Framer {
         }
     }
 
+    /// Where the first `count` records of `data` end, which begins where a record begins and holds no unfinished one: a last
+    /// record whose end only what follows would show ends with `data`.
+    pub fn end_of(&self, data: &[u8], count: u64) -> usize {
+        let Some(before) = count.checked_sub(1) else {
+            return 0;
+        };
+        let before = usize::try_from(before).unwrap_or(usize::MAX);
+        let end = match &self.kind {
+            Kind::Bytes => None,
+            Kind::Terminator(byte) => memchr_iter(*byte, data).nth(before).map(|at| at + 1),
+            Kind::Separator(finder) => {
+                let at = finder.find_iter(data).nth(before);
+                at.map(|at| at + finder.needle().len())
+            }
+            Kind::Start(finder) => {
+                let mut from = 0;
+                std::iter::from_fn(|| {
+                    from += finder.find(data.get(from..)?)? + 1;
+                    Some(from)
+                })
+                .nth(before)
+            }
+            Kind::Length32 => {
+                let mut end = 0usize;
+                std::iter::from_fn(|| {
+                    let length = data.get(end..)?.first_chunk::<4>()?;
+                    end = end
+                        .saturating_add(4)
+                        .saturating_add(u32::from_be_bytes(*length) as usize);
+                    Some(end)
+                })
+                .nth(before)
+            }
+            Kind::Size(size) => Some(count.saturating_mul(*size as u64) as usize),
+        };
+        end.unwrap_or(data.len()).min(data.len())
+    }
+
+    /// A record without what ends it, or tells its length: what a program gets as an argument.
+    pub fn content<'a>(&self, record: &'a [u8]) -> &'a [u8] {
+        match &self.kind {
+            Kind::Terminator(byte) => record.strip_suffix(&[*byte]).unwrap_or(record),
+            Kind::Separator(finder) => record.strip_suffix(finder.needle()).unwrap_or(record),
+            Kind::Length32 => record.get(4..).unwrap_or(record),
+            Kind::Start(_) => record.strip_suffix(b"\n").unwrap_or(record),
+            Kind::Size(_) | Kind::Bytes => record,
+        }
+    }
+
     /// Takes record ends as long as they lie in `data` and no record is too long. An end may lie behind `data` where a
     /// length told so.
     fn one_by_one(&self, data: &[u8], ends: impl Iterator<Item = Option<usize>>) -> Whole {
@@ -351,6 +400,18 @@ mod tests {
             for (end, count) in ends {
                 prop_assert_eq!(count, model.ends.iter().filter(|at| **at <= end).count() as u64);
                 prop_assert!(end == 0 || model.ends.contains(&end));
+            }
+        }
+
+        /// The first so many of whole records end where the model says.
+        #[test]
+        fn ends_by_number(records in framings(), data in bytes()) {
+            let framer = Framer::new(&records, u64::MAX).unwrap();
+            let model = split(&records, &data);
+            let whole = &data[..model.ends.last().copied().unwrap_or(0)];
+            prop_assert_eq!(framer.end_of(whole, 0), 0);
+            for (before, end) in model.ends.iter().enumerate() {
+                prop_assert_eq!(framer.end_of(whole, before as u64 + 1), *end);
             }
         }
 

@@ -15,15 +15,15 @@
 //! starts a relay keeps a write end open until the writer is known to have succeeded. Before that it says that the writer's
 //! process has ended ([`WriterState::Exited`]), and the relay answers whether all that it left in the pipe is in order.
 
-mod backlog;
+pub(crate) mod backlog;
 mod by_field;
 mod carrier;
 mod counts;
 mod deal;
-mod framer;
+pub(crate) mod framer;
 mod relay;
 mod share;
-mod sink;
+pub(crate) mod sink;
 mod source;
 mod tee;
 
@@ -40,4 +40,4 @@ pub use relay::{
 
 /// Bytes that are moved at once. Larger blocks leave the cache, smaller ones cost more calls: of 64 KiB to 1 MiB,
 /// 64 and 128 KiB moved 100-byte lines fastest.
-const BLOCK: usize = 128 * 1024;
+pub(crate) const BLOCK: usize = 128 * 1024;

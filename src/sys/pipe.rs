@@ -2,8 +2,10 @@
 
 #![allow(unsafe_code)] // FIONREAD is not in nix
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -119,4 +121,18 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// Opens a pipe's read end once more: an open file description of its own, whose reads fail with EAGAIN instead of waiting,
+/// while those of the other one wait as before.
+///
+/// # Errors
+/// As open(2); no /proc.
+pub fn reopen_read(read: impl AsFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", read.as_fd().as_raw_fd());
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map(OwnedFd::from)
 }

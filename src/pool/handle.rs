@@ -1,0 +1,214 @@
+//! A pool's thread as the loop sees it: it is told things, says things, and can be counted.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::event::PoolCounts;
+use crate::plan::Feed;
+use crate::pool::desk::Desk;
+use crate::pool::{Ended, PoolCall, PoolEvent, PoolSpec, request, task};
+
+/// Where a pool says what it has to say.
+#[derive(Debug, Clone)]
+pub struct PoolEvents {
+    /// Comes with each event.
+    pub id: u64,
+    /// Takes the event.
+    pub sender: mpsc::Sender<(u64, PoolEvent)>,
+    /// An eventfd(2) that is written to after each event, or several.
+    pub wake: Arc<OwnedFd>,
+}
+
+impl PoolEvents {
+    /// Says something, which is heard at the next [`PoolEvents::wake`].
+    pub(crate) fn send(&self, event: PoolEvent) {
+        // Nobody listens any more.
+        let _ = self.sender.send((self.id, event));
+    }
+
+    /// Lets what was said be heard.
+    pub(crate) fn wake(&self) {
+        // EAGAIN: the loop is awake already.
+        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// A running pool. Dropping it stops it.
+#[derive(Debug)]
+pub struct PoolHandle {
+    calls: mpsc::Sender<PoolCall>,
+    control: Arc<Control>,
+    counters: Arc<Counters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PoolHandle {
+    /// Tells the pool something.
+    pub fn call(&self, call: PoolCall) {
+        // It has ended.
+        let _ = self.calls.send(call);
+        self.control.wake();
+    }
+
+    /// What it has done so far. The last counts stand when it has ended.
+    pub fn counts(&self) -> PoolCounts {
+        self.counters.snapshot()
+    }
+
+    /// Lets the thread end at once, whatever it waits for, and without a word. Its ends are closed, and what it holds is lost: its
+    /// workers, and readers that are not to take that for the end of data, must have ended before.
+    pub fn stop(&self) {
+        self.control.stop.store(true, Ordering::Release);
+        self.control.wake();
+    }
+
+    /// Waits until the thread has ended: by itself, or stopped.
+    pub fn join(mut self) {
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        // A panic has been reported as an event.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for PoolHandle {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.stop();
+            self.wait();
+        }
+    }
+}
+
+/// What the thread is told from outside.
+#[derive(Debug)]
+struct Control {
+    /// Readable when there is something to look at.
+    wake: EventFd,
+    stop: AtomicBool,
+}
+
+impl Control {
+    fn wake(&self) {
+        // Fails only where it has been written u64::MAX - 1 times.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// The thread's end of it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    calls: mpsc::Receiver<PoolCall>,
+    control: Arc<Control>,
+}
+
+impl Inbox {
+    /// The end to wait on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.control.wake.as_fd()
+    }
+
+    /// Takes the wake-up; whether it says to stop at once.
+    pub fn is_stop(&self) -> bool {
+        // EAGAIN: there was none.
+        let _ = self.control.wake.read();
+        self.control.stop.load(Ordering::Acquire)
+    }
+
+    /// What was said, in order.
+    pub fn next(&self) -> Option<PoolCall> {
+        self.calls.try_recv().ok()
+    }
+}
+
+/// Written by the pool's thread alone, read by any. Relaxed, since nothing is concluded from one about another.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub taken: AtomicU64,
+    pub taken_bytes: AtomicU64,
+    pub answered: AtomicU64,
+    pub result_bytes: AtomicU64,
+    pub dead: AtomicU64,
+    pub retried: AtomicU64,
+    pub in_flight: AtomicU64,
+    pub started: AtomicU64,
+    /// `u64::MAX`: not known.
+    pub total: AtomicU64,
+}
+
+impl Counters {
+    fn snapshot(&self) -> PoolCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PoolCounts {
+            taken: get(&self.taken),
+            taken_bytes: get(&self.taken_bytes),
+            answered: get(&self.answered),
+            result_bytes: get(&self.result_bytes),
+            dead: get(&self.dead),
+            retried: get(&self.retried),
+            in_flight: get(&self.in_flight),
+            started: get(&self.started),
+            total: Some(get(&self.total)).filter(|total| *total != u64::MAX),
+        }
+    }
+}
+
+/// Starts a pool's thread. It asks for its first workers at once.
+///
+/// Each [`PoolEvent::Start`] is to be answered by [`PoolCall::Started`] or [`PoolCall::CannotStart`], and after the first of these by
+/// [`PoolCall::Exited`], also after [`PoolCall::Stop`]: the pool ends when the last of them has come.
+///
+/// # Errors
+/// A setting that makes no sense (`InvalidInput`), no descriptor or thread to be had.
+pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
+    let control = Arc::new(Control {
+        wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        stop: AtomicBool::new(false),
+    });
+    let (calls, receiver) = mpsc::channel();
+    let inbox = Inbox {
+        calls: receiver,
+        control: Arc::clone(&control),
+    };
+    let counters = Arc::new(Counters::default());
+    let feed = spec.settings.feed;
+    let name = spec.name.replace('\0', "?");
+    let mut desk = Desk::new(spec, inbox, events.clone(), Arc::clone(&counters))?;
+    let thread = std::thread::Builder::new()
+        .name(format!("pool {name}"))
+        .spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| match feed {
+                Feed::Task => task::Crew::new(&desk).live(&mut desk),
+                Feed::Request | Feed::Stream => request::Crew::new(&desk).live(&mut desk),
+            }));
+            // All its ends are closed before anybody hears that it has ended.
+            drop(desk);
+            let ended = match ended {
+                Ok(Some(ended)) => ended,
+                Ok(None) => return,
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text
+                        .or_else(|| panic.downcast_ref::<&str>().copied())
+                        .unwrap_or("no message");
+                    Ended::Unable(format!("pool `{name}` panicked: {text}"))
+                }
+            };
+            events.send(PoolEvent::Ended(ended));
+            events.wake();
+        })?;
+    Ok(PoolHandle {
+        calls,
+        control,
+        counters,
+        thread: Some(thread),
+    })
+}
