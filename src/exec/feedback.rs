@@ -41,6 +41,8 @@ pub(super) struct Cycles {
 /// Pools and queues, each of which leads to each other.
 #[derive(Debug)]
 struct Cycle {
+    /// It was over, in this try of its group.
+    ended: bool,
     pools: Vec<UnitId>,
     queues: Vec<QueueId>,
 }
@@ -67,6 +69,7 @@ impl Cycles {
         let mut all = Vec::new();
         for component in tarjan_scc(&graph) {
             let mut cycle = Cycle {
+                ended: false,
                 pools: Vec::new(),
                 queues: Vec::new(),
             };
@@ -91,6 +94,10 @@ impl Cycles {
     /// A pool begins: what it said in an earlier try means nothing.
     pub(super) fn begin(&mut self, pool: UnitId) {
         self.idle.remove(&pool);
+        let of_pool = |cycle: &&mut Cycle| cycle.pools.contains(&pool);
+        for cycle in self.all.iter_mut().filter(of_pool) {
+            cycle.ended = false;
+        }
     }
 }
 
@@ -116,7 +123,8 @@ impl Runner<'_> {
         for at in 0..self.cycles.all.len() {
             let cycle = &self.cycles.all[at];
             let group = cycle.pools.first().map(|pool| self.plan.unit(*pool).group);
-            let Some(wiring) = group.and_then(|group| self.groups.get(&group)) else {
+            let wiring = group.and_then(|group| self.groups.get(&group));
+            let Some(wiring) = wiring.filter(|_| !cycle.ended) else {
                 continue;
             };
             match self.how_far(cycle, wiring) {
@@ -200,7 +208,8 @@ impl Runner<'_> {
     }
 
     fn end_cycle(&mut self, at: usize) {
-        let Cycle { pools, queues } = &self.cycles.all[at];
+        self.cycles.all[at].ended = true;
+        let Cycle { pools, queues, .. } = &self.cycles.all[at];
         for &queue in queues
             .iter()
             .filter(|queue| self.plan.queue(**queue).feedback)

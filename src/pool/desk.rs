@@ -360,7 +360,7 @@ impl Desk {
         if self.intake.is_given() && self.wants_input() {
             self.take_in()?;
         }
-        if self.delivery.outlets.iter().any(Outlet::is_closed) {
+        if self.delivery.outlets.iter().any(Outlet::is_broken) {
             self.fail(Ended::Broken);
         }
         self.judge(workers);

@@ -112,6 +112,12 @@ impl Outlet {
         self.sink.is_closed()
     }
 
+    /// Its reader has gone before its time. A queue that leads back to this pool goes when the cycle is over, in any order with
+    /// the end of the input.
+    pub fn is_broken(&self) -> bool {
+        self.is_closed() && !self.always_terminated
+    }
+
     /// No more is to be handed in before some has left.
     pub fn is_full(&self) -> bool {
         !self.is_closed() && (self.held >= HIGH || !self.queued.is_empty())

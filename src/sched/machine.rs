@@ -2,7 +2,7 @@
 //! What follows from an event is spread over the neighbours by idea: `settle` (inside a group: who is stopped, whose result is
 //! final), `order` (between nodes: conditions, slots, starting), `retry` and `halt`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
@@ -39,6 +39,9 @@ pub struct Scheduler<'p> {
     pub(super) reads: Flat<QueueId>,
     /// For each unit: the queues it writes, each once.
     pub(super) writes: Flat<QueueId>,
+    /// Writers of queues that lead back to them, or to a unit upstream of them. They come after the readers, so these don't wait
+    /// for them: both would wait for ever.
+    pub(super) back: BTreeSet<(QueueId, UnitId)>,
     pub(super) ready: Ready,
     /// Units that are not done.
     pub(super) open: usize,
@@ -201,8 +204,10 @@ impl<'p> Scheduler<'p> {
         for (_, queue) in reads.iter().filter(|(unit, _)| !left_out(*unit)) {
             queues[queue.index()].readers_open += 1;
         }
-        for (_, queue) in writes.iter().filter(|(unit, _)| !left_out(*unit)) {
-            queues[queue.index()].unclear += 1;
+        let back = back_writers(plan);
+        for (unit, queue) in writes.iter().filter(|(unit, _)| !left_out(*unit)) {
+            let counts = !back.contains(&(*queue, UnitId(*unit)));
+            queues[queue.index()].unclear += u32::from(counts);
         }
         Scheduler {
             plan,
@@ -240,6 +245,7 @@ impl<'p> Scheduler<'p> {
             waiters: Flat::new(plan.nodes.len(), &waits),
             reads: Flat::new(plan.units.len(), &reads),
             writes: Flat::new(plan.units.len(), &writes),
+            back,
             ready: Ready::default(),
             open: plan.units.len(),
             touched: VecDeque::new(),
@@ -670,6 +676,27 @@ impl GroupState {
         }
         group
     }
+}
+
+/// The writers of `feedback` queues that are reached from one of its readers.
+fn back_writers(plan: &Plan) -> BTreeSet<(QueueId, UnitId)> {
+    let mut back = BTreeSet::new();
+    let feedback = plan.queues.iter().enumerate().filter(|(_, q)| q.feedback);
+    for (id, queue) in feedback {
+        let mut reached: BTreeSet<UnitId> = queue.readers.iter().copied().collect();
+        let mut todo = queue.readers.clone();
+        while let Some(unit) = todo.pop() {
+            let written = plan.queues.iter().filter(|q| q.writers.contains(&unit));
+            for reader in written.flat_map(|q| &q.readers) {
+                if reached.insert(*reader) {
+                    todo.push(*reader);
+                }
+            }
+        }
+        let writers = queue.writers.iter().filter(|unit| reached.contains(unit));
+        back.extend(writers.map(|unit| (QueueId::from(id), *unit)));
+    }
+    back
 }
 
 fn writes_file(outputs: &[crate::plan::Output]) -> bool {

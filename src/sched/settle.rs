@@ -398,6 +398,9 @@ impl Scheduler<'_> {
         let plan = self.plan;
         for at in self.writes.range(unit.index()) {
             let queue = self.writes.at(at);
+            if self.back.contains(&(queue, unit)) {
+                continue;
+            }
             self.queues[queue.index()].unclear -= 1;
             if self.queues[queue.index()].unclear == 0 {
                 plan.queues[queue.index()]

@@ -929,3 +929,31 @@ fn a_stored_queue_joins_nobody() {
             Action::Finish(Verdict::Failed),
         ]);
 }
+
+/// A pool whose queue leads back to it is upstream of itself. What it writes to somebody else's file must not wait for that.
+#[test]
+fn a_file_behind_a_cycle_appears() {
+    let mut draft = Draft::default();
+    let [seed, pool, keep] = draft.nodes();
+    let todo = draft.pipe(&[seed], &[pool]);
+    draft.add_writer(todo, pool);
+    let found = draft.pipe(&[pool], &[keep]);
+    draft.at(keep).outputs.push(vec![Draft::file()]);
+    let mut plan = draft.plan();
+    plan.queues[todo.index()].feedback = true;
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story
+        .says(&[spawn(0)])
+        .exit(0, 0)
+        .says(&[release(todo, 0), ended(0, well())])
+        .exit(1, 0)
+        .says(&[release(todo, 1), release(found, 1), ended(1, well())])
+        .exit(2, 0)
+        .says(&[Action::Commit(UnitId(2))])
+        .committed(2)
+        .says(&[
+            ended(2, well()),
+            group_ended(0),
+            Action::Finish(Verdict::Succeeded),
+        ]);
+}
