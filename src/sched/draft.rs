@@ -1,6 +1,7 @@
-//! For tests: plans in a few words. Nodes are numbered as they come, a node has one unit of the same number, and writers
-//! come before their readers.
+//! For tests: plans in a few words. Nodes are numbered as they come, and their units in the same order: where no pool comes
+//! before it, a process's unit has its node's number. Writers come before their readers.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,10 @@ pub(super) struct Draft {
 
 #[derive(Debug, Clone)]
 pub(super) struct DraftNode {
+    /// A pool of so many workers; none for a process.
+    pub workers: Option<u32>,
+    /// One more unit gathers what the workers write, and has this file.
+    pub gathers: bool,
     pub after: Vec<After>,
     pub allow_failure: bool,
     pub skip: bool,
@@ -36,15 +41,22 @@ pub(super) struct DraftNode {
 
 #[derive(Debug, Clone)]
 pub(super) struct DraftQueue {
+    /// Nodes. Of a pool all workers, where `worker` doesn't say which.
     pub writers: Vec<u32>,
+    /// Nodes. Of a pool all workers.
     pub readers: Vec<u32>,
     pub close: bool,
+    pub stored: bool,
+    /// Of a pool that writes it only this one does.
+    pub worker: Option<u32>,
 }
 
 impl Draft {
     /// A new node; its number.
     pub fn node(&mut self) -> u32 {
         self.nodes.push(DraftNode {
+            workers: None,
+            gathers: false,
             after: Vec::new(),
             allow_failure: false,
             skip: false,
@@ -64,6 +76,13 @@ impl Draft {
             memory: 0,
         });
         self.nodes.len() as u32 - 1
+    }
+
+    /// A new pool; its number.
+    pub fn pool(&mut self, workers: u32) -> u32 {
+        let node = self.node();
+        self.at(node).workers = Some(workers);
+        node
     }
 
     pub fn nodes<const N: usize>(&mut self) -> [u32; N] {
@@ -89,6 +108,8 @@ impl Draft {
             writers: Vec::new(),
             readers: Vec::new(),
             close: false,
+            stored: false,
+            worker: None,
         });
         writers
             .iter()
@@ -96,6 +117,24 @@ impl Draft {
         readers
             .iter()
             .for_each(|reader| self.add_reader(id, *reader));
+        id
+    }
+
+    /// A stored queue: its readers start when its writers have succeeded.
+    pub fn store(&mut self, writers: &[u32], readers: &[u32]) -> QueueId {
+        let id = self.pipe(writers, readers);
+        self.queues[id.index()].stored = true;
+        for reader in readers {
+            for writer in writers {
+                let after = &self.nodes[*reader as usize].after;
+                if !after
+                    .iter()
+                    .any(|after| after.node.0 == *writer && after.state == AfterState::Succeeded)
+                {
+                    self.after(*reader, *writer, AfterState::Succeeded);
+                }
+            }
+        }
         id
     }
 
@@ -116,32 +155,109 @@ impl Draft {
         }
     }
 
-    pub fn plan(&self) -> Plan {
-        let mut leader: Vec<u32> = (0..self.nodes.len() as u32).collect();
+    /// For each node its units.
+    pub fn units(&self) -> Vec<Range<u32>> {
+        let mut next = 0;
+        let units = |node: &DraftNode| {
+            let first = next;
+            next += node.workers.unwrap_or(1) + u32::from(node.gathers);
+            first..next
+        };
+        self.nodes.iter().map(units).collect()
+    }
+
+    /// The node and the role of each unit.
+    fn roles(&self) -> Vec<(u32, Role)> {
+        let mut roles = Vec::new();
+        for (id, node) in (0u32..).zip(&self.nodes) {
+            match node.workers {
+                None => roles.push((id, Role::Process)),
+                Some(workers) => roles.extend((0..workers).map(|at| (id, Role::Worker(at)))),
+            }
+            if node.gathers {
+                roles.push((id, Role::Gather));
+            }
+        }
+        roles
+    }
+
+    /// Queues with their ends by unit. Those that a gatherer reads come last, in the order of their nodes.
+    fn unit_queues(&self, roles: &[(u32, Role)]) -> Vec<Queue> {
+        let units_of = |nodes: &[u32], worker: Option<u32>| -> Vec<UnitId> {
+            let is_end = |node: u32, role: Role| {
+                nodes.contains(&node)
+                    && match (role, worker) {
+                        (Role::Gather, _) => false,
+                        (Role::Worker(at), Some(worker)) => at == worker,
+                        (Role::Worker(_) | Role::Process | Role::Pool, _) => true,
+                    }
+            };
+            let all = (0u32..).zip(roles);
+            all.filter(|(_, (node, role))| is_end(*node, *role))
+                .map(|(unit, _)| UnitId(unit))
+                .collect()
+        };
+        let mut queues: Vec<Queue> = Vec::new();
+        for draft in &self.queues {
+            queues.push(Queue {
+                kind: if draft.stored {
+                    QueueKind::Stored
+                } else {
+                    QueueKind::Relayed
+                },
+                on_writer_failure: if draft.close {
+                    OnWriterFailure::Close
+                } else {
+                    OnWriterFailure::Cancel
+                },
+                ..queue(
+                    units_of(&draft.writers, draft.worker),
+                    units_of(&draft.readers, None),
+                )
+            });
+        }
+        for (unit, (node, role)) in (0u32..).zip(roles) {
+            if *role == Role::Gather {
+                queues.push(queue(units_of(&[*node], None), vec![UnitId(unit)]));
+            }
+        }
+        queues
+    }
+
+    /// For each unit the lowest of those that it runs with.
+    fn leaders(&self, roles: &[(u32, Role)], queues: &[Queue]) -> Vec<u32> {
+        let mut leader: Vec<u32> = (0..roles.len() as u32).collect();
         let find = |leader: &[u32], mut at: u32| {
             while leader[at as usize] != at {
                 at = leader[at as usize];
             }
             at
         };
-        for queue in &self.queues {
-            let ends: Vec<u32> = queue
-                .writers
-                .iter()
-                .chain(&queue.readers)
-                .copied()
-                .collect();
-            for pair in ends.windows(2) {
+        let live = queues.iter().filter(|q| q.kind != QueueKind::Stored);
+        let mut joined: Vec<Vec<u32>> = live
+            .map(|q| q.writers.iter().chain(&q.readers).map(|u| u.0).collect())
+            .collect();
+        joined.extend(self.units().into_iter().map(Iterator::collect));
+        for units in &joined {
+            for pair in units.windows(2) {
                 let (a, b) = (find(&leader, pair[0]), find(&leader, pair[1]));
                 leader[a.max(b) as usize] = a.min(b);
             }
         }
+        (0..leader.len() as u32)
+            .map(|at| find(&leader, at))
+            .collect()
+    }
+
+    pub fn plan(&self) -> Plan {
+        let roles = self.roles();
+        let queues = self.unit_queues(&roles);
+        let leaders = self.leaders(&roles, &queues);
         let mut groups: Vec<Group> = Vec::new();
-        let mut group_of = vec![GroupId(0); self.nodes.len()];
-        for node in 0..self.nodes.len() as u32 {
-            let first = find(&leader, node);
-            if first == node {
-                group_of[node as usize] = GroupId::from(groups.len());
+        let mut group_of: Vec<GroupId> = Vec::new();
+        for (unit, leader) in (0u32..).zip(&leaders) {
+            if unit == *leader {
+                group_of.push(GroupId::from(groups.len()));
                 groups.push(Group {
                     units: Vec::new(),
                     queues: Vec::new(),
@@ -149,33 +265,30 @@ impl Draft {
                     memory: 0,
                 });
             } else {
-                group_of[node as usize] = group_of[first as usize];
+                group_of.push(group_of[*leader as usize]);
             }
+            let (node, role) = roles[unit as usize];
             let draft = &self.nodes[node as usize];
-            let group = &mut groups[group_of[node as usize].index()];
-            group.units.push(UnitId(node));
-            group.slots = group.slots.max(draft.slots);
+            let group = &mut groups[group_of[unit as usize].index()];
+            group.units.push(UnitId(unit));
+            match role {
+                Role::Worker(_) => group.slots += draft.slots,
+                Role::Process | Role::Pool => group.slots = group.slots.max(draft.slots),
+                Role::Gather => {}
+            }
             group.memory += draft.memory;
         }
-        for (id, queue) in self.queues.iter().enumerate() {
-            groups[group_of[queue.writers[0] as usize].index()]
+        for (id, queue) in queues.iter().enumerate() {
+            groups[group_of[queue.writers[0].index()].index()]
                 .queues
                 .push(QueueId::from(id));
         }
-        let unit = |(id, draft): (usize, &DraftNode)| {
-            let output = |(fd, to): (usize, &Vec<Sink>)| Output {
-                name: "o".into(),
-                fd: fd as u32 + 1,
-                to: to.clone(),
-            };
-            let input = |(fd, queue): (usize, &QueueId)| Input {
-                name: "i".into(),
-                from: vec![(fd as u32, Source::Queue(*queue))],
-            };
+        let unit = |(id, (node, role)): (usize, &(u32, Role))| {
+            let draft = &self.nodes[*node as usize];
             Unit {
-                node: NodeId::from(id),
+                node: NodeId(*node),
                 group: group_of[id],
-                role: Role::Process,
+                role: *role,
                 argv: Vec::new(),
                 env: Vec::new(),
                 settings: Arc::new(Settings {
@@ -190,38 +303,14 @@ impl Draft {
                     limits: Vec::new(),
                     nice: 0,
                 }),
-                ends: Arc::new(Ends {
-                    inputs: draft.inputs.iter().enumerate().map(input).collect(),
-                    outputs: draft.outputs.iter().enumerate().map(output).collect(),
-                }),
+                ends: Arc::new(ends(UnitId::from(id), *role, draft, &queues)),
                 reads: Vec::new(),
                 writes: Vec::new(),
             }
         };
-        let queue = |queue: &DraftQueue| Queue {
-            name: "q".into(),
-            writers: queue.writers.iter().map(|w| UnitId(*w)).collect(),
-            readers: queue.readers.iter().map(|r| UnitId(*r)).collect(),
-            kind: QueueKind::Relayed,
-            records: Records::Lines,
-            max_record: None,
-            capacity: 1,
-            merge: Merge::Arrive,
-            on_writer_failure: if queue.close {
-                OnWriterFailure::Close
-            } else {
-                OnWriterFailure::Cancel
-            },
-            file: None,
-            max_records: None,
-            overflow: Overflow::Block,
-            deliver: Deliver::Copy,
-            header: 0,
-            feedback: false,
-        };
-        let node = |(id, draft): (usize, &DraftNode)| Node {
+        let node = |((id, draft), units): ((usize, &DraftNode), Range<u32>)| Node {
             name: format!("n{id}").into(),
-            units: id as u32..id as u32 + 1,
+            units,
             after: draft.after.clone(),
             allow_failure: draft.allow_failure,
             pool: None,
@@ -229,6 +318,7 @@ impl Draft {
             description: None,
             tags: Vec::new(),
         };
+        let units = roles.iter().enumerate().map(unit).collect();
         Plan {
             name: "test".to_owned(),
             description: None,
@@ -238,10 +328,81 @@ impl Draft {
             timeout: self.timeout,
             env: Vec::new(),
             secrets: Vec::new(),
-            nodes: self.nodes.iter().enumerate().map(node).collect(),
-            units: self.nodes.iter().enumerate().map(unit).collect(),
-            queues: self.queues.iter().map(queue).collect(),
+            nodes: self
+                .nodes
+                .iter()
+                .enumerate()
+                .zip(self.units())
+                .map(node)
+                .collect(),
+            units,
+            queues,
             groups,
         }
+    }
+}
+
+/// What leads where for one unit of a node.
+fn ends(unit: UnitId, role: Role, draft: &DraftNode, queues: &[Queue]) -> Ends {
+    let writes = |sink: &Sink| match sink {
+        Sink::Queue(queue) => queues[queue.index()].writers.contains(&unit),
+        _ => true,
+    };
+    let queues_where = |is_end: &dyn Fn(&Queue) -> bool| -> Vec<QueueId> {
+        (0..queues.len())
+            .filter(|at| is_end(&queues[*at]))
+            .map(QueueId::from)
+            .collect()
+    };
+    let mut outputs: Vec<Vec<Sink>> = draft
+        .outputs
+        .iter()
+        .map(|to| to.iter().filter(|sink| writes(sink)).cloned().collect())
+        .filter(|to: &Vec<Sink>| !to.is_empty())
+        .collect();
+    if role == Role::Gather {
+        outputs = vec![vec![Draft::file()]];
+    } else {
+        let said: Vec<Sink> = outputs.iter().flatten().cloned().collect();
+        let gathered = queues_where(&|queue| queue.writers.contains(&unit));
+        let gathered = gathered
+            .into_iter()
+            .map(Sink::Queue)
+            .filter(|sink| !said.contains(sink));
+        outputs.extend(gathered.map(|sink| vec![sink]));
+    }
+    let output = |(fd, to): (usize, Vec<Sink>)| Output {
+        name: "o".into(),
+        fd: fd as u32 + 1,
+        to,
+    };
+    let input = |(fd, queue): (usize, QueueId)| Input {
+        name: "i".into(),
+        from: vec![(fd as u32, Source::Queue(queue))],
+    };
+    let inputs = queues_where(&|queue| queue.readers.contains(&unit));
+    Ends {
+        inputs: inputs.into_iter().enumerate().map(input).collect(),
+        outputs: outputs.into_iter().enumerate().map(output).collect(),
+    }
+}
+
+fn queue(writers: Vec<UnitId>, readers: Vec<UnitId>) -> Queue {
+    Queue {
+        name: "q".into(),
+        writers,
+        readers,
+        kind: QueueKind::Relayed,
+        records: Records::Lines,
+        max_record: None,
+        capacity: 1,
+        merge: Merge::Arrive,
+        on_writer_failure: OnWriterFailure::Cancel,
+        file: None,
+        max_records: None,
+        overflow: Overflow::Block,
+        deliver: Deliver::Copy,
+        header: 0,
+        feedback: false,
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, UnitId};
+use crate::plan::{GroupId, NodeId, Plan, QueueId, Sink, UnitId};
 use crate::sched::draft::Draft;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure};
@@ -832,26 +832,13 @@ fn large_plan() {
     }
 }
 
-/// A plan whose last units, so many, are workers of one pool.
-fn with_pool(draft: &Draft, workers: usize) -> Plan {
-    let mut plan = draft.plan();
-    let first = plan.units.len() - workers;
-    plan.nodes.truncate(first + 1);
-    plan.nodes[first].units = first as u32..plan.units.len() as u32;
-    for (worker, unit) in (0u32..).zip(&mut plan.units[first..]) {
-        unit.node = NodeId::from(first);
-        unit.role = Role::Worker(worker);
-    }
-    plan
-}
-
 /// Nobody can know how much of its share a worker had done: its failure is the pool's.
 #[test]
 fn a_worker_that_fails_takes_the_others_with_it() {
     let mut draft = Draft::default();
-    let [writer, one, two, three] = draft.nodes();
-    let queue = draft.pipe(&[writer], &[one, two, three]);
-    let plan = with_pool(&draft, 3);
+    let (writer, pool) = (draft.node(), draft.pool(3));
+    let queue = draft.pipe(&[writer], &[pool]);
+    let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story
         .says(&[spawn(0)])
@@ -879,10 +866,10 @@ fn a_worker_that_fails_takes_the_others_with_it() {
 #[test]
 fn what_comes_after_a_pool_waits_for_every_worker() {
     let mut draft = Draft::default();
-    let [after, writer, one, two] = draft.nodes();
-    draft.after(after, 2, AfterState::Succeeded);
-    let queue = draft.pipe(&[writer], &[one, two]);
-    let plan = with_pool(&draft, 2);
+    let (after, writer, pool) = (draft.node(), draft.node(), draft.pool(2));
+    draft.after(after, pool, AfterState::Succeeded);
+    let queue = draft.pipe(&[writer], &[pool]);
+    let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Stop);
     story
         .says(&[spawn(1)])
@@ -900,18 +887,8 @@ fn what_comes_after_a_pool_waits_for_every_worker() {
 fn a_stored_queue_joins_nobody() {
     let mut draft = Draft::default();
     let [writer, reader] = draft.nodes();
-    draft.after(reader, writer, AfterState::Succeeded);
-    let mut plan = draft.plan();
-    let queue = {
-        let mut joined = Draft::default();
-        let [writer, reader] = joined.nodes();
-        joined.pipe(&[writer], &[reader]);
-        let mut queue = joined.plan().queues.remove(0);
-        queue.kind = QueueKind::Stored;
-        plan.queues.push(queue);
-        plan.groups[0].queues.push(QueueId(0));
-        QueueId(0)
-    };
+    let queue = draft.store(&[writer], &[reader]);
+    let plan = draft.plan();
     let mut story = Story::begin(&plan, OnFailure::Continue);
     story
         .says(&[spawn(0)])
