@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Sink, UnitId};
+use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId};
 use crate::sched::flat::Flat;
-use crate::sched::order::Fact;
+use crate::sched::order::{Fact, Need};
 use crate::sched::ready::{Claim, Ready};
 use crate::sched::state::{Own, Phase, Restart, Side, State, Torn, Why};
 use crate::sched::{Action, Event, Timer, Verdict};
@@ -34,7 +34,7 @@ pub struct Scheduler<'p> {
     pub(super) nodes: Vec<NodeState>,
     pub(super) queues: Vec<QueueState>,
     /// For each node: who waits for it, and for what.
-    pub(super) waiters: Flat<(NodeId, AfterState)>,
+    pub(super) waiters: Flat<(NodeId, Need)>,
     /// For each unit: the queues it reads, each once.
     pub(super) reads: Flat<QueueId>,
     /// For each unit: the queues it writes, each once.
@@ -110,8 +110,8 @@ pub(super) struct UnitState {
     pub timeout: bool,
     /// [`Timer::Grace`] is armed.
     pub grace: bool,
-    /// Its own failures so far that were retried.
-    pub failures: u32,
+    /// Nothing but its node's other units can keep its result, which is good, from being final.
+    pub sure: bool,
 }
 
 /// What is known of a group. The counters are [`Scheduler::set`]'s.
@@ -144,9 +144,17 @@ pub(super) struct NodeState {
     pub open: u32,
     /// Units whose process was started, once.
     pub started: u32,
+    /// Its own failures so far that were retried, whichever of its units it was.
+    pub failures: u32,
+    /// Units, but for one that gathers, that are not [`UnitState::sure`]: while there are any, none of them has its file put
+    /// in place.
+    pub unsure: u32,
+    /// Several units of it share the work, and have files.
+    pub shares_files: bool,
     /// The end of its first unit that did not succeed.
     pub ill: Option<Outcome>,
-    /// The first of its units, of which it has several, that ended ill: a worker of a pool. It takes the others with it.
+    /// The first of its units that ended ill ([`Side::Ill`]). It takes the others with it, and no reader may take what they
+    /// wrote for all.
     pub ill_unit: Option<UnitId>,
 }
 
@@ -177,13 +185,17 @@ impl<'p> Scheduler<'p> {
         on_failure: OnFailure,
         seed: u64,
     ) -> Self {
+        let stored = readers_of_stored(plan);
         let mut waits = Vec::new();
         for (waiter, node) in plan.nodes.iter().enumerate().filter(|(_, node)| !node.skip) {
-            waits.extend(
-                node.after
-                    .iter()
-                    .map(|after| (after.node.0, (NodeId::from(waiter), after.state))),
-            );
+            let waiter = NodeId::from(waiter);
+            waits.extend(node.after.iter().map(|after| {
+                let need = Need {
+                    state: after.state,
+                    data: stored.binary_search(&(waiter, after.node)).is_ok(),
+                };
+                (after.node.0, (waiter, need))
+            }));
         }
         let mut reads = Vec::new();
         let mut writes = Vec::new();
@@ -234,11 +246,8 @@ impl<'p> Scheduler<'p> {
             nodes: plan
                 .nodes
                 .iter()
-                .map(|node| NodeState {
-                    open: node.units.len() as u32,
-                    started: 0,
-                    ill: None,
-                    ill_unit: None,
+                .map(|node| {
+                    NodeState::new(&plan.units[node.units.start as usize..node.units.end as usize])
                 })
                 .collect(),
             queues,
@@ -425,12 +434,12 @@ impl<'p> Scheduler<'p> {
                     // A record that is too long closes the queue in front of its writer: the fault is the reason.
                     Some(fault) => ill(Failure::Result(fault)),
                     None => {
-                        let only = self.writes.of(unit.index()).len() == 1
-                            && self.plan.queues[broken[0].index()].readers.len() == 1;
+                        let only = self.hangs_on_one(unit, broken[0]);
                         self.set(unit, State::Torn(Box::new(Torn { exit, broken })));
                         self.touch(unit);
                         if !only {
-                            // Its readers may wait for the end of another queue of it, or for one another's files: for ever.
+                            // Its readers may wait for the end of another queue of it, or for one another's files, or those
+                            // of its pool: for ever.
                             self.units[unit.index()].grace = true;
                             self.out.push(Action::Arm(Timer::Grace(unit), LINGER));
                         }
@@ -441,6 +450,15 @@ impl<'p> Scheduler<'p> {
             (None, exit) => ill(Failure::Exit(exit)),
         };
         self.decide(unit, own);
+    }
+
+    /// Its one queue `queue` is read by one node, and nobody waits for the result of this unit but its group.
+    fn hangs_on_one(&self, unit: UnitId, queue: QueueId) -> bool {
+        let mut readers = self.plan.queues[queue.index()].readers.iter();
+        let node = readers.next().map(|reader| self.node_of(*reader));
+        self.writes.of(unit.index()).len() == 1
+            && readers.all(|reader| Some(self.node_of(*reader)) == node)
+            && !self.nodes[self.node_of(unit).index()].shares_files
     }
 
     fn committed(&mut self, unit: UnitId, result: Result<(), String>) {
@@ -642,7 +660,24 @@ impl UnitState {
             killed: false,
             timeout: false,
             grace: false,
+            sure: false,
+        }
+    }
+}
+
+impl NodeState {
+    fn new(units: &[Unit]) -> Self {
+        let share = units.iter().filter(|unit| unit.role != Role::Gather);
+        let files = share.clone().any(|unit| writes_file(&unit.ends.outputs));
+        let count = share.count();
+        NodeState {
+            open: units.len() as u32,
+            started: 0,
             failures: 0,
+            unsure: count as u32,
+            shares_files: count > 1 && files,
+            ill: None,
+            ill_unit: None,
         }
     }
 }
@@ -697,6 +732,21 @@ fn back_writers(plan: &Plan) -> BTreeSet<(QueueId, UnitId)> {
         back.extend(writers.map(|unit| (QueueId::from(id), *unit)));
     }
     back
+}
+
+/// `(reader, writer)`, sorted: the reader takes what the writer stored for all there is.
+fn readers_of_stored(plan: &Plan) -> Vec<(NodeId, NodeId)> {
+    let node = |unit: &UnitId| plan.units[unit.index()].node;
+    let mut pairs = BTreeSet::new();
+    for queue in &plan.queues {
+        if queue.kind == QueueKind::Stored && queue.on_writer_failure == OnWriterFailure::Cancel {
+            let writers: BTreeSet<NodeId> = queue.writers.iter().map(node).collect();
+            for reader in queue.readers.iter().map(node).collect::<BTreeSet<NodeId>>() {
+                pairs.extend(writers.iter().map(|writer| (reader, *writer)));
+            }
+        }
+    }
+    pairs.into_iter().collect()
 }
 
 fn writes_file(outputs: &[crate::plan::Output]) -> bool {

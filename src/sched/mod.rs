@@ -21,6 +21,8 @@
 //! final, and comes later where something else can still take the result back:
 //! - nothing is final while members of the group are still being started;
 //! - a unit that writes a file waits for everything upstream of it, since a file appears only when all of that succeeded;
+//! - a pool's worker with a file waits for the own results of the other workers, since the files of a node appear when the node
+//!   has succeeded, and for what is upstream of those that write files, too;
 //! - in a group that may be restarted all wait for the group's end, since a restart takes all of it back.
 //!
 //! The two waits never cross: an own result waits only for what is *downstream* (for readers), an outcome only for what is
@@ -28,8 +30,21 @@
 //! early end, and that makes `head`'s file appear.
 //!
 //! One wait can go in a circle: a writer that died of one queue waits for that queue's reader, and the reader waits for the
-//! end of another queue of the same writer. Such a writer has [`Timer::Grace`] armed; when it fires it has failed, for the
-//! reader's other data is not whole.
+//! end of another queue of the same writer (or of another worker of its pool, whose file waits for this one). Such a writer has
+//! [`Timer::Grace`] armed; when it fires it has failed, for the reader's other data is not whole.
+//!
+//! # Pools
+//!
+//! A node with several units is a pool. A worker that ends ill takes the others with it, for nobody can know how much of its
+//! share it had done; they end by [`Cause::Pool`], or by what ended it. What waits for a pool hears of its end when the last
+//! unit has one. A failure that a pool may have stops nobody and ends its queues as a success would, but it keeps all its files
+//! from appearing. Its tries are counted for the node.
+//!
+//! # Stored queues
+//!
+//! They join nobody: their readers are in other groups and wait for their writers' nodes, by `after`. That all of these succeeded
+//! is not enough where one may fail: one that was *cancelled* then counts as well for what comes after it, but what it stored is
+//! not whole, so its readers are skipped.
 //!
 //! # The end of data
 //!

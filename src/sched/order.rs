@@ -19,6 +19,15 @@ pub(super) enum Fact {
     Ended,
 }
 
+/// What a node needs of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Need {
+    pub state: AfterState,
+    /// It reads what the other stored, and that must be whole: a writer that was cancelled has not written all, whatever its
+    /// own failure may be.
+    pub data: bool,
+}
+
 /// What a fact means for a condition.
 enum Meaning {
     Nothing,
@@ -47,8 +56,16 @@ impl Scheduler<'_> {
     pub(super) fn tell_waiters(&mut self, node: NodeId, fact: Fact) {
         let plan = self.plan;
         for at in self.waiters.range(node.index()) {
-            let (waiter, state) = self.waiters.at(at);
-            match self.meaning(node, fact, state) {
+            let (waiter, need) = self.waiters.at(at);
+            let meaning = if need.data
+                && fact == Fact::Ended
+                && self.nodes[node.index()].ill_unit.is_some()
+            {
+                Meaning::Never(self.why_not(node))
+            } else {
+                self.meaning(node, fact, need.state)
+            };
+            match meaning {
                 Meaning::Nothing => {}
                 Meaning::Met => {
                     for unit in plan.nodes[waiter.index()].units.clone() {

@@ -23,12 +23,15 @@ impl Scheduler<'_> {
             }
         };
         let group = &self.groups[self.plan.units[unit.index()].group.index()];
-        code_counts && !group.last_try && self.units[unit.index()].failures < retry.max
+        code_counts
+            && !group.last_try
+            && self.nodes[self.node_of(unit).index()].failures < retry.max
     }
 
     /// The first failure of a try: the rest of the group is stopped, and nothing of this try counts.
     pub(super) fn begin_restart(&mut self, group: GroupId, restart: Restart) {
-        self.units[restart.unit.index()].failures += 1;
+        let node = self.node_of(restart.unit);
+        self.nodes[node.index()].failures += 1;
         self.set(restart.unit, State::Settled(Own::TakenBack));
         self.groups[group.index()].restart = Some(restart);
         let plan = self.plan;
@@ -72,7 +75,7 @@ impl Scheduler<'_> {
         self.give_back(group);
 
         let unit = restart.unit;
-        let failures = self.units[unit.index()].failures;
+        let failures = self.nodes[self.node_of(unit).index()].failures;
         let delay = self.delay(&plan.units[unit.index()].settings.retry, failures);
         let attempt = self.groups[group.index()].attempt;
         self.out.push(Action::Retrying {

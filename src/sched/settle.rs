@@ -1,7 +1,7 @@
 //! Inside a group: what one unit's end means to those it shares queues with; who is stopped, and whose result is final.
 
 use crate::event::{Cause, Failure, Outcome};
-use crate::plan::{GroupId, Sink, UnitId};
+use crate::plan::{GroupId, QueueKind, Role, Sink, UnitId};
 use crate::sched::machine::{FirstFailure, Scheduler};
 use crate::sched::order::Fact;
 use crate::sched::state::{From, Own, Phase, Restart, Side, State, Why, derived, root};
@@ -105,6 +105,10 @@ impl Scheduler<'_> {
         }
         let group = self.plan.units[failed.index()].group;
         self.units[failed.index()].file_open = self.units[failed.index()].has_file;
+        // Who would see the end of data is killed, too: what is held goes with the group.
+        for unit in &self.plan.groups[group.index()].units {
+            self.units[unit.index()].released = true;
+        }
         let restart = self.groups[group.index()].restart.take();
         let outcome = match self.halted {
             // procflow starts nothing any more: that says nothing of the unit.
@@ -168,25 +172,29 @@ impl Scheduler<'_> {
         first: UnitId,
         outcome: &Outcome,
     ) -> Vec<(UnitId, Cause)> {
+        let plan = self.plan;
         let mut causes: Vec<(UnitId, Cause)> = Vec::new();
         let mut seen = std::collections::BTreeSet::from([first]);
         let mut next = 0;
         let (mut at, mut at_outcome) = (first, outcome.clone());
         loop {
+            let node = self.node_of(at);
             let (reads, writes) = (self.reads.of(at.index()), self.writes.of(at.index()));
             let readers = writes
                 .iter()
-                .flat_map(|queue| &self.plan.queues[queue.index()].readers);
+                .flat_map(|queue| &plan.queues[queue.index()].readers);
             let writers = reads
                 .iter()
-                .flat_map(|queue| &self.plan.queues[queue.index()].writers);
-            let found = readers
-                .map(|unit| (unit, From::Writer))
-                .chain(writers.map(|unit| (unit, From::Reader)));
+                .flat_map(|queue| &plan.queues[queue.index()].writers);
+            let pool = plan.nodes[node.index()].units.clone().map(UnitId);
+            let found = pool
+                .map(|unit| (unit, From::Pool))
+                .chain(readers.map(|unit| (*unit, From::Writer)))
+                .chain(writers.map(|unit| (*unit, From::Reader)));
             for (unit, from) in found {
                 // A stored queue leads to other groups.
-                if self.plan.units[unit.index()].group == group && seen.insert(*unit) {
-                    causes.push((*unit, derived(from, self.node_of(at), &at_outcome)));
+                if plan.units[unit.index()].group == group && seen.insert(unit) {
+                    causes.push((unit, derived(from, node, &at_outcome)));
                 }
             }
             let Some((unit, cause)) = causes.get(next) else {
@@ -207,33 +215,43 @@ impl Scheduler<'_> {
 
     /// Why a unit that runs cannot go on.
     fn reason_to_stop(&self, unit: UnitId) -> Option<Cause> {
-        self.ill_upstream(unit)
-            .or_else(|| self.worker_lost(unit))
+        self.worker_lost(unit)
+            .or_else(|| self.ill_upstream(unit))
             .or_else(|| self.readers_lost(unit))
     }
 
     /// A unit has ended ill: where it is one of a pool's workers, nobody can know how much of its share it had done, and so
     /// the others' work is for nothing.
     pub(super) fn worker_is_lost(&mut self, unit: UnitId) {
+        let node = self.node_of(unit);
+        if self.nodes[node.index()].ill_unit.is_none() {
+            self.nodes[node.index()].ill_unit = Some(unit);
+            self.touch_pool(unit);
+        }
+    }
+
+    /// Its node's units, if there are others.
+    fn touch_pool(&mut self, unit: UnitId) {
         let plan = self.plan;
-        let id = self.node_of(unit);
-        let units = &plan.nodes[id.index()].units;
-        let node = &mut self.nodes[id.index()];
-        if units.len() > 1 && node.ill_unit.is_none() {
-            node.ill_unit = Some(unit);
+        let units = &plan.nodes[self.node_of(unit).index()].units;
+        if units.len() > 1 {
             units.clone().for_each(|unit| self.touch(UnitId(unit)));
         }
     }
 
     /// Another worker of its pool ended ill.
     fn worker_lost(&self, unit: UnitId) -> Option<Cause> {
+        let lost = self.nodes[self.node_of(unit).index()].ill_unit?;
+        Some(self.cause_from(From::Pool, lost))
+    }
+
+    /// Its pool has not succeeded, and so its file is not to appear. Other than in [`Scheduler::worker_lost`] a failure counts
+    /// that the pool may have: what it lets go on is queues.
+    fn pool_lost(&self, unit: UnitId) -> Option<Cause> {
         let node = self.node_of(unit);
-        let lost = self.nodes[node.index()].ill_unit?;
-        match self.units[lost.index()].state.ill() {
-            Some(Outcome::Failed(_)) => Some(Cause::Pool(node)),
-            Some(Outcome::Cancelled(cause) | Outcome::Skipped(cause)) => Some(cause.clone()),
-            other => panic!("BUG: {lost:?}, a worker, was lost with {other:?}"),
-        }
+        let outcome = self.nodes[node.index()].ill.as_ref();
+        self.worker_lost(unit)
+            .or_else(|| Some(derived(From::Pool, node, outcome?)))
     }
 
     /// A writer of one of its queues ended ill; for a unit with a file any unit upstream of it counts: that file is lost.
@@ -250,7 +268,7 @@ impl Scheduler<'_> {
                 .ill_writer
                 .or(if has_file { queue.taint } else { None })
         })?;
-        Some(self.cause_from(From::Writer, ill))
+        Some(self.cause_for(unit, From::Writer, ill))
     }
 
     /// Nobody is left that wants one of its outputs, and of those who did one ended ill. Where all ended well, it will find out
@@ -271,6 +289,11 @@ impl Scheduler<'_> {
                         | Sink::File { .. }
                         | Sink::Stdout => return None,
                         Sink::Null => {}
+                        Sink::Queue(queue)
+                            if self.plan.queues[queue.index()].kind == QueueKind::Stored =>
+                        {
+                            return None;
+                        }
                         Sink::Queue(queue) => {
                             let queue = &self.queues[queue.index()];
                             if queue.readers_open > 0 {
@@ -280,8 +303,18 @@ impl Scheduler<'_> {
                         }
                     }
                 }
-                Some(self.cause_from(From::Reader, lost?))
+                Some(self.cause_for(unit, From::Reader, lost?))
             })
+    }
+
+    /// Why `unit` can't go on, when another unit of its group is `from` it and ended ill. A pool is not its own neighbour.
+    fn cause_for(&self, unit: UnitId, from: From, ill: UnitId) -> Cause {
+        let from = if self.node_of(unit) == self.node_of(ill) {
+            From::Pool
+        } else {
+            from
+        };
+        self.cause_from(from, ill)
     }
 
     fn cause_from(&self, from: From, unit: UnitId) -> Cause {
@@ -306,7 +339,11 @@ impl Scheduler<'_> {
         {
             Own::Well { early_close: true }
         } else if let Some(reader) = queues.find_map(|queue| queue.ill_reader) {
-            Own::Ill(Outcome::Cancelled(self.cause_from(From::Reader, reader)))
+            Own::Ill(Outcome::Cancelled(self.cause_for(
+                unit,
+                From::Reader,
+                reader,
+            )))
         } else {
             return;
         };
@@ -331,17 +368,36 @@ impl Scheduler<'_> {
             }
             Own::Well { early_close } if self.units[unit.index()].has_file => {
                 let early_close = *early_close;
-                if let Some(cause) = self.ill_upstream(unit) {
+                let lost = self.pool_lost(unit);
+                if let Some(cause) = lost.or_else(|| self.ill_upstream(unit)) {
                     self.decide(unit, Own::Ill(Outcome::Cancelled(cause)));
                 } else if self.upstream_is_clear(unit) {
-                    self.set(unit, State::Committing { early_close });
-                    self.out.push(Action::Commit(unit));
+                    self.is_sure(unit);
+                    if self.nodes[self.node_of(unit).index()].unsure == 0 {
+                        self.set(unit, State::Committing { early_close });
+                        self.out.push(Action::Commit(unit));
+                    }
                 }
             }
             Own::Well { early_close } => {
                 let early_close = *early_close;
+                self.is_sure(unit);
                 self.done(unit, Outcome::Succeeded { early_close });
             }
+        }
+    }
+
+    /// What a unit is and has upstream is well. The files of a pool appear when that holds for all who share its work.
+    fn is_sure(&mut self, unit: UnitId) {
+        let gathers = self.plan.units[unit.index()].role == Role::Gather;
+        if gathers || std::mem::replace(&mut self.units[unit.index()].sure, true) {
+            return;
+        }
+        let id = self.node_of(unit);
+        let node = &mut self.nodes[id.index()];
+        node.unsure -= 1;
+        if node.unsure == 0 {
+            self.touch_pool(unit);
         }
     }
 
@@ -463,6 +519,7 @@ impl Scheduler<'_> {
         if !matches!(outcome, Outcome::Succeeded { .. }) && node.ill.is_none() {
             node.ill = Some(outcome.clone());
             self.facts.push_back((id, Fact::Ill));
+            self.touch_pool(unit);
         }
         if node_open == 0 {
             self.facts.push_back((id, Fact::Ended));

@@ -104,8 +104,9 @@ impl State {
     }
 
     /// What it is to its queues. `may_fail` is its node's `allow_failure`, which makes its own failure an end like any other.
-    /// That it was cancelled is not its own: what made procflow cancel it has left its data incomplete. A command that cannot
-    /// be started takes its group with it, allowed or not (spec 2.5).
+    /// That it was cancelled is not its own: what made procflow cancel it has left its data incomplete. (But for a worker whose
+    /// file alone was lost by another's allowed failure: what it wrote to queues is whole.) A command that cannot be started
+    /// takes its group with it, allowed or not (spec 2.5).
     pub fn side(&self, may_fail: bool) -> Side {
         let outcome = match self {
             State::Waiting
@@ -121,7 +122,7 @@ impl State {
         match outcome {
             Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser) => Side::Well,
             Outcome::Failed(Failure::CannotStart { .. }) => Side::Ill,
-            Outcome::Failed(_) if may_fail => Side::Well,
+            Outcome::Failed(_) | Outcome::Cancelled(Cause::Pool(_)) if may_fail => Side::Well,
             Outcome::Failed(_) | Outcome::Cancelled(_) | Outcome::Skipped(_) => Side::Ill,
         }
     }
@@ -172,22 +173,25 @@ pub(super) fn root(cause: &Cause) -> Option<NodeId> {
 pub(super) enum From {
     Writer,
     Reader,
+    /// Another unit of the same pool.
+    Pool,
     Condition,
 }
 
 /// The cause for a neighbour of `node`, whose end `outcome` is not what the neighbour needs. A cause that is the whole run's,
-/// or no failure at all, is passed on as it is: naming the neighbour would hide it.
+/// or no failure at all, is passed on as it is: naming the neighbour would hide it. So is within a pool what came from outside.
 pub(super) fn derived(from: From, node: NodeId, outcome: &Outcome) -> Cause {
     let root = match outcome {
         Outcome::Succeeded { .. } | Outcome::Failed(_) => node,
         Outcome::Cancelled(cause) | Outcome::Skipped(cause) => match root(cause) {
-            Some(root) => root,
-            None => return cause.clone(),
+            Some(root) if from != From::Pool => root,
+            Some(_) | None => return cause.clone(),
         },
     };
     match from {
         From::Writer => Cause::Writer { node, root },
         From::Reader => Cause::Reader { node, root },
+        From::Pool => Cause::Pool(node),
         From::Condition => Cause::After { node, root },
     }
 }

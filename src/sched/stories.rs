@@ -934,3 +934,247 @@ fn a_file_behind_a_cycle_appears() {
             Action::Finish(Verdict::Succeeded),
         ]);
 }
+
+/// Together or not at all: each worker has a file, and none appears before all of them have done their work.
+#[test]
+fn the_files_of_a_pool_wait_for_every_worker() {
+    let mut draft = Draft::default();
+    let pool = draft.pool(2);
+    draft.at(pool).outputs.push(vec![Draft::file()]);
+    let plan = draft.plan();
+
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(0, 0).says(&[spawn(0)]);
+    story
+        .exit(1, 0)
+        .says(&[Action::Commit(UnitId(1)), Action::Commit(UnitId(0))]);
+    story.committed(0).says(&[ended(0, well())]);
+    story
+        .committed(1)
+        .says(&[ended(1, well()), group_ended(0), finish(Verdict::Succeeded)]);
+
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(0, 0).says(&[spawn(0)]);
+    story.exit(1, 3).says(&[
+        Action::Discard(UnitId(1)),
+        ended(1, failed(3)),
+        Action::Discard(UnitId(0)),
+        ended(0, Outcome::Cancelled(Cause::Pool(NodeId(pool)))),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
+}
+
+/// The pool's own worker is not its "writer": for people both are the pool.
+#[test]
+fn what_gathers_hears_of_a_worker_as_of_its_pool() {
+    let mut draft = Draft::default();
+    let pool = draft.pool(2);
+    draft.at(pool).gathers = true;
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story
+        .exit(0, 0)
+        .says(&[spawn(0), release(QueueId(0), 0), ended(0, well())]);
+    let [stop_gatherer, arm] = stop(2);
+    story
+        .exit(1, 3)
+        .says(&[ended(1, failed(3)), stop_gatherer, arm]);
+    story.signal(2, 15).says(&[
+        calm(2),
+        Action::Discard(UnitId(2)),
+        ended(2, Outcome::Cancelled(Cause::Pool(NodeId(pool)))),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
+}
+
+/// Its queues end as if it had succeeded, and so nobody is stopped; but it has failed, and so there is no file.
+#[test]
+fn a_pool_that_may_fail_goes_on_without_a_worker_and_leaves_no_file() {
+    let mut draft = Draft::default();
+    let (pool, reader) = (draft.pool(3), draft.node());
+    draft.at(pool).allow_failure = true;
+    let queue = draft.pipe(&[pool], &[reader]);
+    draft.at(pool).outputs.push(vec![Draft::file()]);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.says(&[spawn(0)]);
+    story.exit(0, 3).says(&[
+        Action::Discard(UnitId(0)),
+        release(queue, 0),
+        ended(0, failed(3)),
+    ]);
+    for worker in [1, 2] {
+        story.exit(worker, 0).says(&[
+            Action::Discard(UnitId(worker)),
+            release(queue, worker),
+            ended(worker, Outcome::Cancelled(Cause::Pool(NodeId(pool)))),
+        ]);
+    }
+    story
+        .exit(3, 0)
+        .says(&[ended(3, well()), group_ended(0), finish(Verdict::Succeeded)]);
+}
+
+/// `retries = 1` is one more try for the pool, not one for each worker.
+#[test]
+fn the_tries_of_a_pool_are_counted_for_all_its_workers() {
+    let mut draft = Draft::default();
+    let pool = draft.pool(2);
+    draft.at(pool).retry.max = 1;
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story
+        .exit(1, 0)
+        .exit(0, 1)
+        .on(Event::Fired(Timer::Backoff(GroupId(0))))
+        .said
+        .clear();
+    story.exit(0, 0).says(&[]);
+    story.exit(1, 1).says(&[
+        ended(1, failed(1)),
+        ended(0, well()),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_is_why_the_others_are_not() {
+    let mut draft = Draft::default();
+    let pool = draft.pool(3);
+    let plan = draft.plan();
+    let mut scheduler = Scheduler::new(&plan, 8, None, OnFailure::Continue, 1);
+    let mut said = Vec::new();
+    scheduler.handle(Event::Begin, &mut said);
+    scheduler.handle(Event::Spawned(UnitId(0)), &mut said);
+    let failure = Failure::CannotStart {
+        code: 127,
+        why: "no such file".to_owned(),
+    };
+    scheduler.handle(Event::SpawnFailed(UnitId(1), failure.clone()), &mut said);
+    let cause = || Cause::Pool(NodeId(pool));
+    assert_eq!(
+        said,
+        [
+            spawn(0),
+            Action::Kill(UnitId(0)),
+            ended(1, Outcome::Failed(failure)),
+            ended(2, Outcome::Skipped(cause())),
+        ]
+    );
+    let mut story = Story {
+        scheduler,
+        said: Vec::new(),
+    };
+    story.signal(0, 9).says(&[
+        ended(0, Outcome::Cancelled(cause())),
+        group_ended(0),
+        finish(Verdict::Failed),
+    ]);
+}
+
+#[test]
+fn all_workers_are_skipped_for_what_their_pool_waited_for() {
+    let mut draft = Draft::default();
+    let (a, pool) = (draft.node(), draft.pool(2));
+    draft.after(pool, a, AfterState::Succeeded);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(a, 1).says(&[
+        spawn(0),
+        ended(a, failed(1)),
+        group_ended(0),
+        ended(2, after(a, a)),
+        ended(1, after(a, a)),
+        finish(Verdict::Failed),
+    ]);
+}
+
+/// As with `head`, however long the workers go on with what they have: none of them waits for this writer.
+#[test]
+fn a_pool_that_has_read_enough_is_no_failure_of_its_writer() {
+    let mut draft = Draft::default();
+    let (yes, pool) = (draft.node(), draft.pool(2));
+    let queue = draft.pipe(&[yes], &[pool]);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.sigpipe(yes, &[queue]).says(&[spawn(0)]);
+    story.exit(1, 0).says(&[ended(1, well())]);
+    story.exit(2, 0).says(&[
+        ended(2, well()),
+        release(queue, yes),
+        ended(yes, early()),
+        group_ended(0),
+        finish(Verdict::Succeeded),
+    ]);
+}
+
+/// A worker's file waits for the one that died of its queue, and that for a reader who may wait for the first one's end.
+#[test]
+fn a_worker_that_dies_of_its_queue_lingers_where_a_file_waits_for_it() {
+    let mut draft = Draft::default();
+    let (pool, reader) = (draft.pool(2), draft.node());
+    let [q, r] = [0, 1].map(|worker| {
+        let queue = draft.pipe(&[pool], &[reader]);
+        draft.queues[queue.index()].worker = Some(worker);
+        queue
+    });
+    draft.at(pool).outputs.push(vec![Draft::file()]);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(0, 0).says(&[spawn(0)]);
+    // The reader has closed `r` and waits for the end of `q`.
+    let arm = Action::Arm(Timer::Grace(UnitId(1)), Duration::from_secs(5));
+    story.sigpipe(1, &[r]).says(&[arm]);
+    // Or it has read all that it wanted.
+    story.exit(2, 0).says(&[
+        ended(2, well()),
+        calm(1),
+        Action::Commit(UnitId(1)),
+        Action::Commit(UnitId(0)),
+    ]);
+    story.committed(0).says(&[release(q, 0), ended(0, well())]);
+}
+
+/// What is stored is for later, whoever reads the rest.
+#[test]
+fn a_copy_that_is_stored_keeps_its_writer_going() {
+    let mut draft = Draft::default();
+    let [a, b, later] = draft.nodes();
+    let q = draft.pipe(&[a], &[b]);
+    let stored = draft.store(&[a], &[later]);
+    draft.at(a).outputs = vec![vec![Sink::Queue(q), Sink::Queue(stored)]];
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(b, 1).says(&[spawn(0), ended(b, failed(1))]);
+    story.exit(a, 0).says(&[
+        release(q, a),
+        release(stored, a),
+        ended(a, well()),
+        group_ended(0),
+        spawn(1),
+    ]);
+}
+
+/// Its own failure would be allowed, and what comes after it goes on; but what it stored is cut off by another's crash.
+#[test]
+fn a_stored_queue_is_not_read_when_its_writer_was_cancelled() {
+    let mut draft = Draft::default();
+    let [a, b, reader, other] = draft.nodes();
+    draft.at(b).allow_failure = true;
+    draft.pipe(&[a], &[b]);
+    draft.store(&[b], &[reader]);
+    draft.after(other, b, AfterState::Succeeded);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Continue);
+    story.exit(a, 1).said.clear();
+    story.signal(b, 15).says(&[
+        calm(b),
+        ended(b, Outcome::Cancelled(writer(a, a))),
+        group_ended(0),
+        ended(reader, after(b, a)),
+        spawn(2),
+    ]);
+}
