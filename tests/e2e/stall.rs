@@ -114,3 +114,45 @@ fn a_full_queue_is_named_with_the_way_out() {
     live.release("done", "done\n");
     live.finish().stdout("1000000\n");
 }
+
+/// Of the queues behind one output it is the full one that is named. The one that is read is a merge: its reader has another pipe
+/// than its writers.
+#[test]
+fn of_two_copies_the_full_one_is_named() {
+    let live = Pipeline::new(
+        r#"
+        [process.write]
+        script = "exec 3> done; yes | head -c 1000000; echo done >&3"
+        stdout = ["p", "q"]
+        [process.other]
+        command = ["true"]
+        stdout = "p"
+        [process.take]
+        command = ["wc", "-c"]
+        stdin = "p"
+        stdout = { file = "taken" }
+        [process.late]
+        script = "exec 4< done; read done <&4; wc -c"
+        stdin = "q"
+        stdout = { file = "late" }
+        [queue]
+        p.capacity = "64KiB"
+        q.capacity = "64KiB"
+        "#,
+    )
+    .with_fifo("done")
+    .args(["--stalled-after", "300ms"])
+    .start();
+    assert_eq!(
+        stalls(&live, 1),
+        [
+            "`write` waits for room in queue `q`, which `late` does not read; `late` waits for `write` on a pipe of their own; \
+             `take` waits for data of queue `p`, which `write` does not write",
+            "help: `overflow = \"spill\"` under [queue.q] lets who writes it go on",
+        ]
+    );
+    live.release("done", "done\n");
+    live.finish()
+        .file("taken", "1000000\n")
+        .file("late", "1000000\n");
+}
