@@ -39,7 +39,11 @@ fn main() {
     {
         return node::run(rest);
     }
-    if arguments.iter().any(|argument| argument == "--list") {
+    let has = |option: &str| arguments.iter().any(|argument| argument == option);
+    if has("--ignored") {
+        return;
+    }
+    if has("--list") {
         println!("{TEST}: test");
         return;
     }
