@@ -50,8 +50,9 @@ pub fn judge<'p>(
             _ => None,
         })
         .collect();
+    let run: BTreeSet<UnitId> = units.iter().map(|(unit, _)| *unit).collect();
     let running = |candidates: &[UnitId]| -> Vec<UnitId> {
-        let runs = |unit: &UnitId| units.iter().any(|(other, _)| other == unit);
+        let runs = |unit: &UnitId| run.contains(unit);
         candidates.iter().copied().filter(runs).collect()
     };
     // Who stands at a queue itself, as the one that waits does, is not whom that one waits for.

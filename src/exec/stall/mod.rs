@@ -14,6 +14,8 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use nix::unistd::getpid;
+
 use crate::event::{Waiting, What};
 use crate::exec::deadlines::Due;
 use crate::exec::runner::{Body, Runner};
@@ -22,7 +24,7 @@ use crate::exec::stall::watch::{Snapshot, Watch};
 use crate::exec::wiring::{TeeHold, Wiring, output_queues};
 use crate::plan::{GroupId, Plan, QueueId, Source, UnitId};
 use crate::sys::pipe::is_full;
-use crate::sys::process::sleep::{self, PipeEnd, PipeId, Sleep, Thread};
+use crate::sys::process::sleep::{self, Activity, PipeEnd, PipeId, Sleep, Thread};
 
 /// After so long something is said (spec 2.4).
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
@@ -41,7 +43,8 @@ impl Stalls {
     /// None yet. After `after` something is said.
     pub(super) fn new(after: Duration) -> Self {
         Stalls {
-            after,
+            // Never without a pause between two looks.
+            after: after.max(Duration::from_millis(1) * LOOKS),
             groups: HashMap::new(),
         }
     }
@@ -136,7 +139,7 @@ impl Runner<'_> {
 
     /// Our children that are no units' first processes, with the unit in whose process group they are.
     fn orphans(&self) -> Vec<(i32, Option<UnitId>)> {
-        sleep::children(nix::unistd::getpid().as_raw())
+        sleep::children(getpid().as_raw())
             .into_iter()
             .filter(|child| !self.pids.contains_key(child))
             .map(|child| {
@@ -148,9 +151,14 @@ impl Runner<'_> {
 
     /// Who waits for whom; nothing where it is no stall.
     fn judge_stall(&self, group: GroupId, snapshot: &Snapshot<UnitId>) -> Option<Vec<Waiting>> {
-        // What is being stopped ends soon enough.
+        // What is being stopped ends soon enough. And where one of our own threads waits for a disk, it may be a relay that
+        // spills to a slow one: who waits for it waits for nobody else.
         let is_signalled = |unit: &UnitId| self.live.get(unit).is_some_and(|live| live.signalled);
-        if self.plan.group(group).units.iter().any(is_signalled) {
+        let mut own_threads = sleep::threads(getpid().as_raw()).into_iter();
+        let is_on_disk = |thread| {
+            sleep::progress(thread).is_some_and(|progress| progress.activity == Activity::OnDisk)
+        };
+        if self.plan.group(group).units.iter().any(is_signalled) || own_threads.any(is_on_disk) {
             return None;
         }
         let leaders: Vec<(UnitId, i32)> = self.leaders(group).collect();

@@ -45,14 +45,17 @@ impl<T: PartialEq> Watch<T> {
     ) -> Option<Duration> {
         if let Watch::Moving(Some((witness, switches))) = self
             && let Some(progress) = progress(*witness)
-            && (progress.is_busy || progress.switches != *switches)
+            && (progress.is_busy() || progress.switches != *switches)
         {
             *switches = progress.switches;
             return None;
         }
         let new = all();
         // Whoever is busy now makes the best witness; else who has run since the last look.
-        let busy = new.threads.iter().find(|(_, _, progress)| progress.is_busy);
+        let busy = new
+            .threads
+            .iter()
+            .find(|(_, _, progress)| progress.is_busy());
         let changed = match self {
             Watch::Moving(_) => None,
             Watch::Still { snapshot, .. } => new
@@ -98,7 +101,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::exec::stall::watch::{Snapshot, Watch};
-    use crate::sys::process::sleep::{Progress, Thread};
+    use crate::sys::process::sleep::{Activity, Progress, Thread};
 
     const AFTER: Duration = Duration::from_secs(30);
 
@@ -124,7 +127,10 @@ mod tests {
         fn progress(&self, thread: Thread) -> Progress {
             let index = usize::from(thread.id == 2);
             Progress {
-                is_busy: self.is_busy && index == 1,
+                activity: match self.is_busy && index == 1 {
+                    true => Activity::Runs,
+                    false => Activity::Sleeps,
+                },
                 switches: self.switches[index],
             }
         }

@@ -19,11 +19,29 @@ pub struct Thread {
 /// How far a thread has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// It runs or is about to, or waits for a disk.
-    pub is_busy: bool,
+    /// What it does now.
+    pub activity: Activity,
     /// How often it left a CPU. While that is the same it has not run: CPU time, which is counted in hundredths of a
     /// second, misses a program that does little.
     pub switches: u64,
+}
+
+/// What a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs, or is about to.
+    Runs,
+    /// It waits for a disk, or for what else may not be interrupted.
+    OnDisk,
+    /// It sleeps, is stopped, or has ended.
+    Sleeps,
+}
+
+impl Progress {
+    /// It comes on by itself.
+    pub fn is_busy(&self) -> bool {
+        self.activity != Activity::Sleeps
+    }
 }
 
 /// What a thread sleeps on. The descriptor is missing where that may not be seen (Yama's `ptrace_scope` of 2 or 3).
@@ -89,11 +107,17 @@ pub fn progress(thread: Thread) -> Option<Progress> {
 }
 
 fn progress_of(status: &str) -> Option<Progress> {
-    let mut is_busy = None;
+    let mut activity = None;
     let mut switches = None;
     for line in status.lines() {
         match line.split_once(':') {
-            Some(("State", value)) => is_busy = Some(value.trim_start().starts_with(['R', 'D'])),
+            Some(("State", value)) => {
+                activity = Some(match value.trim_start().chars().next() {
+                    Some('R') => Activity::Runs,
+                    Some('D') => Activity::OnDisk,
+                    _ => Activity::Sleeps,
+                });
+            }
             Some(("voluntary_ctxt_switches" | "nonvoluntary_ctxt_switches", count)) => {
                 *switches.get_or_insert(0) += count.trim().parse::<u64>().ok()?;
             }
@@ -101,7 +125,7 @@ fn progress_of(status: &str) -> Option<Progress> {
         }
     }
     Some(Progress {
-        is_busy: is_busy?,
+        activity: activity?,
         switches: switches?,
     })
 }
@@ -220,8 +244,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::sys::process::sleep::{
-        Progress, Sleep, Thread, children, group, pipe, pipe_ends, progress, progress_of, sleep,
-        sleep_of, threads,
+        Activity, Progress, Sleep, Thread, children, group, pipe, pipe_ends, progress, progress_of,
+        sleep, sleep_of, threads,
     };
 
     /// Waits until the first thread of a process sleeps as expected.
@@ -271,7 +295,7 @@ mod tests {
         );
 
         let before = progress(threads(process)[0]).unwrap();
-        assert!(!before.is_busy);
+        assert_eq!(before.activity, Activity::Sleeps);
         assert_eq!(progress(threads(process)[0]), Some(before));
         // More than its own pipe to us takes.
         let mut stdin = reader.stdin.take().unwrap();
@@ -347,7 +371,7 @@ mod tests {
         assert_eq!(
             progress_of(status),
             Some(Progress {
-                is_busy: true,
+                activity: Activity::OnDisk,
                 switches: 12
             })
         );
