@@ -25,7 +25,7 @@ fn stalls(live: &Live, count: usize) -> Vec<String> {
 }
 
 /// `ask` waits for an answer before it asks, `answer` for the question; twice. Beside them `patient` waits for data of a node
-/// that waits for somebody to open a fifo, which may come: no stall.
+/// that waits for somebody to open a fifo, and `heir` for a daemon that holds its queue. From both something may come: no stall.
 #[test]
 fn two_that_wait_for_each_other_are_told_of_once_each_time() {
     let live = Pipeline::new(
@@ -50,13 +50,22 @@ fn two_that_wait_for_each_other_are_told_of_once_each_time() {
         [process.patient]
         command = ["cat"]
         stdin = "words"
+
+        [process.leave]
+        script = "setsid -f sh -c 'echo > up; read word < bye'; read word < up"
+        stdout = "held"
+        [process.heir]
+        command = ["cat"]
+        stdin = "held"
         "#,
     )
+    .with_fifo("up")
+    .with_fifo("bye")
     .with_fifo("back")
     .with_fifo("gate")
     .args([
         "-j",
-        "2",
+        "3",
         "--stalled-after",
         "300ms",
         "--events",
@@ -69,6 +78,7 @@ fn two_that_wait_for_each_other_are_told_of_once_each_time() {
     assert_eq!(stalls(&live, 2), [expected, expected]);
     live.release("back", "go\n");
     live.release("gate", "late\n");
+    live.release("bye", "bye\n");
     let ran = live.finish().file("answers", "answer\nanswer\n");
     assert_eq!(ran.stderr.matches("stalled").count(), 2, "{}", ran.stderr);
     let events = fs::read_to_string(ran.pipeline.path("events.jsonl")).unwrap();

@@ -2,16 +2,17 @@
 //!
 //! No queue of procflow's makes a deadlock (`plan` sees to it). Two programs that talk to each other can, and a script with
 //! pipes of its own; then nothing happens, for ever, and nobody says why. So groups with queues are looked at every few
-//! seconds: `watch` knows whether anything has moved, `judge` makes of what the processes sleep on who waits for whom. It is said
+//! seconds: `watch` knows whether anything has moved, `pipes` on which queue a process sleeps, `judge` who waits for whom. It is said
 //! and nothing is done about it: `timeout` is for that.
 //!
 //! Nothing is said where any process of the group waits for something that may come by itself, or can't be looked at (it is
 //! another user's, say). A process that waits for several things at once, as by poll(2), is taken for such a one.
 
 mod judge;
+mod pipes;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use nix::unistd::getpid;
@@ -19,18 +20,14 @@ use nix::unistd::getpid;
 use crate::event::{Waiting, What};
 use crate::exec::deadlines::Due;
 use crate::exec::runner::{Body, Runner};
-use crate::exec::stall::judge::{Sleeps, Way, judge};
+use crate::exec::stall::judge::{Sleeps, judge};
+use crate::exec::stall::pipes::{Holder, Pipes};
 use crate::exec::stall::watch::{Snapshot, Watch};
-use crate::exec::wiring::{TeeHold, Wiring, output_queues};
-use crate::plan::{GroupId, Plan, QueueId, Source, UnitId};
-use crate::sys::pipe::is_full;
-use crate::sys::process::sleep::{self, Activity, PipeEnd, PipeId, Sleep, Thread};
+use crate::plan::{GroupId, UnitId};
+use crate::sys::process::sleep::{self, Activity};
 
 /// After so long something is said (spec 2.4).
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
-
-/// So many looks in that time.
-const LOOKS: u32 = 6;
 
 /// The groups that are watched.
 #[derive(Debug)]
@@ -44,7 +41,7 @@ impl Stalls {
     pub(super) fn new(after: Duration) -> Self {
         Stalls {
             // Never without a pause between two looks.
-            after: after.max(Duration::from_millis(1) * LOOKS),
+            after: after.max(Duration::from_millis(10)),
             groups: HashMap::new(),
         }
     }
@@ -54,8 +51,7 @@ impl Runner<'_> {
     /// A try of this group begins. It is looked at only when it has lived for some time, as most don't.
     pub(super) fn watch_for_stall(&mut self, group: GroupId) {
         if !self.plan.group(group).queues.is_empty() {
-            self.stalls.groups.insert(group, Watch::Moving(None));
-            self.look_later(group);
+            self.look_later(group, Watch::Moving(None));
         }
     }
 
@@ -66,9 +62,10 @@ impl Runner<'_> {
         }
     }
 
-    fn look_later(&mut self, group: GroupId) {
-        let at = self.clock.now() + self.stalls.after / LOOKS;
+    fn look_later(&mut self, group: GroupId, watch: Watch<UnitId>) {
+        let at = self.clock.now() + watch.pause(self.stalls.after);
         self.deadlines.arm(Due::Stall(group), at);
+        self.stalls.groups.insert(group, watch);
     }
 
     /// Looks whether anything has moved.
@@ -90,8 +87,7 @@ impl Runner<'_> {
             };
             watch.judged(told);
         }
-        self.stalls.groups.insert(group, watch);
-        self.look_later(group);
+        self.look_later(group, watch);
     }
 
     /// The leaders of the group's units that run: of a pool that procflow feeds, its workers.
@@ -110,27 +106,16 @@ impl Runner<'_> {
 
     /// Looks at every thread of the group.
     fn snapshot(&self, group: GroupId) -> Snapshot<UnitId> {
-        let mut processes: Vec<(UnitId, i32)> = self.leaders(group).collect();
         // Those that lost their parent came to us, and are in their unit's process group still.
-        for (orphan, leader) in self.orphans() {
-            if let Some(unit) = leader
-                && self.plan.unit(unit).group == group
-            {
-                processes.push((unit, orphan));
-            }
-        }
-        let mut seen: HashSet<i32> = processes.iter().map(|(_, process)| *process).collect();
-        let mut threads = Vec::new();
-        while let Some((unit, process)) = processes.pop() {
-            let children = sleep::children(process).into_iter();
-            processes.extend(
-                children
-                    .filter(|&child| seen.insert(child))
-                    .map(|child| (unit, child)),
-            );
-            let all = sleep::threads(process).into_iter();
-            threads.extend(all.filter_map(|thread| Some((unit, thread, sleep::progress(thread)?))));
-        }
+        let orphans = self.orphans().into_iter();
+        let orphans = orphans.filter_map(|(orphan, unit)| Some((unit?, orphan)));
+        let orphans = orphans.filter(|(unit, _)| self.plan.unit(*unit).group == group);
+        let processes = with_descendants(self.leaders(group).chain(orphans)).into_iter();
+        let threads = processes.flat_map(|(unit, process)| {
+            let threads = sleep::threads(process).into_iter();
+            threads.filter_map(move |thread| Some((unit, thread, sleep::progress(thread)?)))
+        });
+        let threads = threads.collect();
         Snapshot {
             moved: self.relays.moved(group),
             threads,
@@ -167,15 +152,17 @@ impl Runner<'_> {
             .iter()
             .filter_map(|(unit, _)| self.live.get(unit))
             .flat_map(|live| &live.tee_holds);
-        let known = Known::new(self.plan, wiring, tees);
-        let holders = self.holders(snapshot);
+        let pipes = Pipes::new(self.plan, wiring, tees, self.holders(snapshot));
+        if pipes.has_strangers() {
+            return None;
+        }
         let mut units: Vec<(UnitId, Vec<Sleeps>)> = leaders
             .iter()
             .map(|(unit, _)| (*unit, Vec::new()))
             .collect();
         units.dedup_by_key(|(unit, _)| *unit);
         for (unit, thread, _) in &snapshot.threads {
-            let sleeps = known.sleeps(*unit, *thread, &holders);
+            let sleeps = pipes.sleeps(*unit, *thread);
             if let Some((_, all)) = units.iter_mut().find(|(other, _)| other == unit) {
                 all.push(sleeps);
             }
@@ -186,21 +173,22 @@ impl Runner<'_> {
         })
     }
 
-    /// The pipes that the group's processes hold, and those that daemons hold, which are nobody's.
-    fn holders(&self, snapshot: &Snapshot<UnitId>) -> Vec<(Option<UnitId>, i32, PipeEnd)> {
-        let processes: BTreeSet<(UnitId, i32)> = snapshot
+    /// The pipes that the group's processes hold, and those that daemons hold.
+    fn holders(&self, snapshot: &Snapshot<UnitId>) -> Vec<Holder> {
+        let of_units: BTreeSet<(UnitId, i32)> = snapshot
             .threads
             .iter()
             .map(|(unit, thread, _)| (*unit, thread.process))
             .collect();
-        let of_units = processes
+        let of_units = of_units
             .into_iter()
             .map(|(unit, process)| (Some(unit), process));
         let daemons = self.orphans().into_iter();
-        let daemons =
-            daemons.filter_map(|(process, unit)| unit.is_none().then_some((None, process)));
+        let daemons = daemons
+            .filter(|(_, unit)| unit.is_none())
+            .map(|(daemon, _)| (None, daemon));
         of_units
-            .chain(daemons)
+            .chain(with_descendants(daemons))
             .flat_map(|(unit, process)| {
                 let ends = sleep::pipe_ends(process).into_iter();
                 ends.map(move |end| (unit, process, end))
@@ -209,121 +197,19 @@ impl Runner<'_> {
     }
 }
 
-/// Which pipes are which queues'.
-struct Known<'a> {
-    plan: &'a Plan,
-    wiring: &'a Wiring,
-    /// Of a pipe before a tee they are several.
-    queues: BTreeMap<(PipeId, Way), Vec<QueueId>>,
-}
-
-impl<'a> Known<'a> {
-    fn new(plan: &'a Plan, wiring: &'a Wiring, tees: impl Iterator<Item = &'a TeeHold>) -> Self {
-        let mut queues: BTreeMap<(PipeId, Way), Vec<QueueId>> = BTreeMap::new();
-        for (queue, pipe) in wiring.read_pipes() {
-            queues.insert((pipe, Way::In), vec![queue]);
-        }
-        let holds = wiring.holds().map(|(queue, _, hold)| (hold, vec![queue]));
-        let tees = tees.map(|tee| (tee.end(), tee.queues.clone()));
-        for (hold, to) in holds.chain(tees).filter(|(_, to)| !to.is_empty()) {
-            if let Some(pipe) = sleep::pipe_behind(hold) {
-                queues.insert((pipe, Way::Out), to);
-            }
-        }
-        Known {
-            plan,
-            wiring,
-            queues,
-        }
+/// These processes and all that they have started, which are whose they are.
+fn with_descendants<T: Copy>(processes: impl Iterator<Item = (T, i32)>) -> Vec<(T, i32)> {
+    let mut all: Vec<(T, i32)> = processes.collect();
+    let mut seen: HashSet<i32> = all.iter().map(|(_, process)| *process).collect();
+    let mut next = 0;
+    while let Some(&(whose, process)) = all.get(next) {
+        let children = sleep::children(process).into_iter();
+        all.extend(
+            children
+                .filter(|&child| seen.insert(child))
+                .map(|child| (whose, child)),
+        );
+        next += 1;
     }
-
-    /// What a thread sleeps on.
-    fn sleeps(
-        &self,
-        unit: UnitId,
-        thread: Thread,
-        holders: &[(Option<UnitId>, i32, PipeEnd)],
-    ) -> Sleeps {
-        let (way, fd) = match sleep::sleep(thread) {
-            Sleep::Read(fd) => (Way::In, fd),
-            Sleep::Write(fd) => (Way::Out, fd),
-            Sleep::Own => return Sleeps::OnItsOwn,
-            Sleep::Other => return Sleeps::Elsewhere,
-        };
-        let Some(fd) = fd else {
-            return self.guess(unit, way);
-        };
-        let Some(pipe) = sleep::pipe(thread.process, fd) else {
-            return Sleeps::Elsewhere;
-        };
-        if let Some(queues) = self.queues.get(&(pipe, way)) {
-            return self.one_of(unit, way, queues.iter().copied());
-        }
-        own_pipe(thread.process, pipe, way, holders)
-    }
-
-    /// A process sleeps on a pipe, and it may not be seen on which: on one of its queues, where it has any.
-    fn guess(&self, unit: UnitId, way: Way) -> Sleeps {
-        let unit_ends = self.plan.unit(unit);
-        match way {
-            Way::Out => self.one_of(unit, way, output_queues(unit_ends)),
-            Way::In => {
-                let inputs = unit_ends.ends.inputs.iter().flat_map(|input| &input.from);
-                let queues = inputs.filter_map(|(_, source)| match source {
-                    Source::Queue(queue) => Some(*queue),
-                    _ => None,
-                });
-                self.one_of(unit, way, queues)
-            }
-        }
-    }
-
-    /// Of several queues that one which is full: the others would take more.
-    fn one_of(&self, unit: UnitId, way: Way, queues: impl Iterator<Item = QueueId>) -> Sleeps {
-        let queues: Vec<QueueId> = queues.collect();
-        let full = |queue: &&QueueId| {
-            let mut holds = self.wiring.holds();
-            holds.any(|(held, writer, hold)| (held, writer) == (**queue, unit) && is_full(hold))
-        };
-        let full = (way == Way::Out)
-            .then(|| queues.iter().find(full))
-            .flatten();
-        match full.or(queues.first()) {
-            Some(&queue) => Sleeps::On(queue, way),
-            None => Sleeps::Elsewhere,
-        }
-    }
-}
-
-/// A process sleeps on a pipe that is no queue's: whose the other end is. Where that isn't the group's alone, something may
-/// come through it.
-fn own_pipe(
-    process: i32,
-    pipe: PipeId,
-    way: Way,
-    holders: &[(Option<UnitId>, i32, PipeEnd)],
-) -> Sleeps {
-    let other_end: Vec<(Option<UnitId>, i32)> = holders
-        .iter()
-        .filter(|(_, _, end)| {
-            end.pipe == pipe
-                && match way {
-                    Way::In => end.writes,
-                    Way::Out => end.reads,
-                }
-        })
-        .map(|(unit, holder, _)| (*unit, *holder))
-        .collect();
-    let units: Option<Vec<UnitId>> = other_end.iter().map(|(unit, _)| *unit).collect();
-    let Some(mut units) = units.filter(|units| !units.is_empty()) else {
-        return Sleeps::Elsewhere;
-    };
-    // Its own copy of that end is of no use to it, while it sleeps.
-    if other_end.iter().any(|(_, holder)| *holder != process) {
-        let others = other_end.iter().filter(|(_, holder)| *holder != process);
-        units = others.filter_map(|(unit, _)| *unit).collect();
-    }
-    units.sort_unstable();
-    units.dedup();
-    Sleeps::OnOwnPipe(units)
+    all
 }

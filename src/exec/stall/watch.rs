@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::sys::process::sleep::{Progress, Thread};
 
+/// So many looks in the time after which something is said.
+const LOOKS: u32 = 6;
+
 /// A look at every thread of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot<T> {
@@ -84,6 +87,14 @@ impl<T: PartialEq> Watch<T> {
                 };
                 None
             }
+        }
+    }
+
+    /// How long until the next look. What stands still and is known to may be large, and nothing is at stake any more.
+    pub fn pause(&self, after: Duration) -> Duration {
+        match self {
+            Watch::Still { since, due, .. } if *due != Some(*since + after) => after,
+            Watch::Moving(_) | Watch::Still { .. } => after / LOOKS,
         }
     }
 
@@ -165,8 +176,10 @@ mod tests {
         let mut watch = Watch::Moving(None);
         assert_eq!(world.look(&mut watch, 5), None);
         assert_eq!(world.look(&mut watch, 34), None);
+        assert_eq!(watch.pause(AFTER), AFTER / 6);
         assert_eq!(world.look(&mut watch, 36), seconds(31));
         watch.judged(None);
+        assert_eq!(watch.pause(AFTER), AFTER);
         assert_eq!(world.look(&mut watch, 300), None);
     }
 
