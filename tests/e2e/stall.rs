@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use crate::support::{Live, Pipeline, wait_for};
 
 /// Waits until so many stalls have been told, and gives the lines that say so.
@@ -165,4 +167,41 @@ fn of_two_copies_the_full_one_is_named() {
     live.finish()
         .file("taken", "1000000\n")
         .file("late", "1000000\n");
+}
+
+/// A conversation in which each waits for the other to begin.
+#[test]
+fn a_conversation_that_nobody_begins() {
+    let live = Pipeline::new(
+        r#"
+        [process.one]
+        script = "read word; echo $word"
+        stdin = "back"
+        stdout = "there"
+        [process.other]
+        script = "read word; echo $word"
+        stdin = "there"
+        stdout = "back"
+        [queue.back]
+        feedback = true
+        "#,
+    )
+    .args(["--stalled-after", "300ms"])
+    .start();
+    assert_eq!(
+        stalls(&live, 1),
+        [
+            "`one` waits for data of queue `back`, which `other` does not write; \
+             `other` waits for data of queue `there`, which `one` does not write",
+            "help: what each waits for may still stand in another program's buffer: \
+             let it flush after each record (`stdbuf -oL`)",
+        ]
+    );
+    live.signal(Signal::SIGTERM);
+    live.finish()
+        .nodes([
+            ("one", "cancelled: interrupted by SIGTERM"),
+            ("other", "cancelled: interrupted by SIGTERM"),
+        ])
+        .signal(Signal::SIGTERM);
 }
