@@ -1,10 +1,11 @@
 //! Random graphs of processes and queues, and what each reader must get.
 //!
 //! Nodes are numbered so that data goes from lower to higher numbers. First there are edges: of a series-parallel graph, of
-//! a dense one that no paper takes without crossings, of a tree. Each becomes a queue; then queues are put together, to copies
-//! and merges, or doubled.
+//! a dense one that no paper takes without crossings, of a tree. Each becomes a queue; then queues are put together, to copies,
+//! shares and merges, or doubled.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,6 +24,25 @@ pub struct Queue {
     readers: Vec<usize>,
     capacity: usize,
     in_sequence: bool,
+    /// To several readers: all to each, or each record to one.
+    deliver: &'static str,
+}
+
+/// As the file says it. The first is the one that copies.
+///
+/// BUG: `"share"` is missing. Such a queue, where it is marked to spill, blocks its writer all the same once no reader is free: a
+/// graph with `a` → `b` and `a` → shared by `b` and `c`, where `b` reads the first to its end before the second, hangs.
+const DELIVER: [&str; 3] = [
+    "\"copy\"",
+    "\"round_robin\"",
+    "{ by_field = 2, separator = \" \" }",
+];
+
+impl Queue {
+    /// No reader gets all.
+    fn is_shared(&self) -> bool {
+        self.readers.len() > 1 && self.deliver != DELIVER[0]
+    }
 }
 
 struct Node {
@@ -64,9 +84,16 @@ impl Graph {
         Graph { nodes, queues }
     }
 
-    /// All that is written, once for each reader.
+    /// All that is read.
     pub fn bytes(&self) -> u64 {
-        let read = |queue: &Queue, index| self.sum(index).bytes * queue.readers.len() as u64;
+        let read = |queue: &Queue, index| {
+            let copies = if queue.is_shared() {
+                1
+            } else {
+                queue.readers.len()
+            };
+            self.sum(index).bytes * copies as u64
+        };
         self.queues
             .iter()
             .enumerate()
@@ -102,7 +129,11 @@ impl Graph {
                     write!(inputs, "i{index} = \"q{queue}\", ").unwrap();
                     format!("${{{{ in.i{index} }}}}")
                 };
-                write!(command, ", \"i:{path}:{bytes}:{hashes}\"").unwrap();
+                if self.queues[*queue].is_shared() {
+                    write!(command, ", \"i:{path}:to:{}\"", part(*queue, number)).unwrap();
+                } else {
+                    write!(command, ", \"i:{path}:{bytes}:{hashes}\"").unwrap();
+                }
             }
             for (index, output) in node.outputs.iter().enumerate() {
                 let names: Vec<String> = output
@@ -138,13 +169,34 @@ impl Graph {
         for (number, queue) in self.queues.iter().enumerate() {
             writeln!(text, "[queue.q{number}]\ncapacity = {}", queue.capacity).unwrap();
             if queue.readers.len() > 1 {
-                text.push_str("deliver = \"copy\"\n");
+                writeln!(text, "deliver = {}", queue.deliver).unwrap();
             }
             if queue.in_sequence && queue.writers.len() > 1 {
                 text.push_str("merge = \"sequence\"\n");
             }
         }
         text
+    }
+
+    /// The readers of each shared queue got all of it between them.
+    pub fn check_shares(&self, pipeline: &Pipeline) {
+        for (number, queue) in self.queues.iter().enumerate() {
+            if queue.is_shared() {
+                let parts = queue.readers.iter().map(|reader| {
+                    let text = fs::read_to_string(pipeline.path(&part(number, *reader))).unwrap();
+                    let (bytes, hashes) = text.split_once(' ').unwrap();
+                    Sum {
+                        bytes: bytes.parse().unwrap(),
+                        hashes: hashes.parse().unwrap(),
+                    }
+                });
+                assert_eq!(
+                    parts.fold(Sum::default(), Sum::and),
+                    self.sum(number),
+                    "q{number}"
+                );
+            }
+        }
     }
 
     /// How many of its queues are planned to spill.
@@ -158,6 +210,11 @@ impl Graph {
         let text = plan.to_string();
         text.matches("\"spills\":true").count()
     }
+}
+
+/// The file in which a reader says what it got of a shared queue.
+fn part(queue: usize, reader: usize) -> String {
+    format!("part.q{queue}.n{reader}")
 }
 
 /// Grown from one edge: an edge becomes two in a row, or two beside each other.
@@ -217,6 +274,7 @@ fn queues(rng: &mut Rng, edges: &[Edge]) -> Vec<Queue> {
         readers,
         capacity: 4096 << rng.u8(..5),
         in_sequence: rng.bool(),
+        deliver: DELIVER[[0, 0, 1, 2][rng.usize(..4)]],
     };
     let mut queues: Vec<Queue> = edges
         .iter()

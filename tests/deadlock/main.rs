@@ -75,6 +75,7 @@ fn no_graph_deadlocks_by_our_queues() {
         let ran = pipeline
             .args(["--output", "failed", "--stalled-after", "5s"])
             .run();
+        graph.check_shares(&ran.pipeline);
         spilling += graph.spilling(&ran.pipeline);
         drop((ran, seed));
         tried += 1;

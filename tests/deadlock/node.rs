@@ -5,7 +5,8 @@
 //! node  i:/dev/fd/3:BYTES:SUM ...  o:/dev/fd/4:STREAM:LINES ...  r:INPUT:BYTES  w:OUTPUT:LINES ...
 //! ```
 //!
-//! Inputs and outputs are numbered from 0. `r:0:all` reads to the end.
+//! Inputs and outputs are numbered from 0. `r:0:all` reads to the end. `i:/dev/fd/3:to:FILE` is an input of which nobody knows how much
+//! comes here: what came is written to that file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -73,9 +74,15 @@ fn line(out: &mut Vec<u8>, stream: u32, number: u32) {
     out.push(b'\n');
 }
 
+enum Expected {
+    This(Sum),
+    /// To be written to this file.
+    Any(String),
+}
+
 struct Input {
     file: File,
-    expected: Sum,
+    expected: Expected,
     sum: Sum,
     /// The line that has begun.
     begun: Vec<u8>,
@@ -97,9 +104,12 @@ pub fn run(arguments: &[String]) {
         match parts[..] {
             ["i", path, bytes, hashes] => inputs.push(Input {
                 file: File::open(path).unwrap(),
-                expected: Sum {
-                    bytes: bytes.parse().unwrap(),
-                    hashes: hashes.parse().unwrap(),
+                expected: match bytes {
+                    "to" => Expected::Any(hashes.to_owned()),
+                    _ => Expected::This(Sum {
+                        bytes: bytes.parse().unwrap(),
+                        hashes: hashes.parse().unwrap(),
+                    }),
                 },
                 sum: Sum::default(),
                 begun: Vec::new(),
@@ -125,7 +135,13 @@ pub fn run(arguments: &[String]) {
     }
     for input in &inputs {
         assert!(input.begun.is_empty(), "the last line has no end");
-        assert_eq!(input.sum, input.expected);
+        match &input.expected {
+            Expected::This(expected) => assert_eq!(input.sum, *expected),
+            Expected::Any(file) => {
+                let Sum { bytes, hashes } = input.sum;
+                std::fs::write(file, format!("{bytes} {hashes}")).unwrap();
+            }
+        }
     }
     assert!(outputs.iter().all(|output| output.written == output.lines));
 }
