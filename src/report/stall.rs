@@ -80,7 +80,9 @@ fn names(plan: &Plan, units: &[UnitId]) -> String {
 /// What the user can do about it, where that is known.
 pub fn way_out(plan: &Plan, waits: &[Waiting]) -> Option<String> {
     let full = waits.iter().find_map(|wait| match wait.on {
-        WaitsOn::Room(queue) if !wait.of.is_empty() => Some(plan.queue(queue)),
+        WaitsOn::Room(queue) if !wait.of.is_empty() && !plan.queue(queue).spills() => {
+            Some(plan.queue(queue))
+        }
         _ => None,
     });
     if let Some(queue) = full {
