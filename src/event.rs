@@ -19,6 +19,22 @@ pub enum Stream {
     Err,
 }
 
+/// Whose output bytes are: a unit's process, or a worker of a pool that procflow feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Printer {
+    /// The unit.
+    pub unit: UnitId,
+    /// Which worker, from 0, of a `request` or `task` pool; none of any other unit. Processes that have this number one after
+    /// the other are one printer.
+    pub worker: Option<u32>,
+}
+
+impl From<UnitId> for Printer {
+    fn from(unit: UnitId) -> Self {
+        Printer { unit, worker: None }
+    }
+}
+
 /// How a process ended, as wait4(2) tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -231,11 +247,13 @@ pub enum What {
         exit: Option<Exit>,
         /// How many tries it had; 0 where it never started.
         attempts: u32,
-        /// What was measured of the last try.
+        /// What was measured of the last try. Of a pool that procflow feeds: CPU time summed over its workers, and the largest
+        /// peak among them.
         usage: Usage,
         /// Processes of its group were left when it ended, and were killed.
         leaked: bool,
-        /// The end of its standard error, where it failed: at most the last 10 lines, 4 KiB.
+        /// The end of its standard error, where it failed: at most the last 10 lines, 4 KiB. Of a pool that procflow feeds:
+        /// that of the worker that failed last.
         stderr_tail: Vec<u8>,
     },
     /// A worker of a `request` pool was started. (Those of a `task` pool are in its `tasks.jsonl`.)

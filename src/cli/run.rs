@@ -236,7 +236,7 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
     let mut watch = Observers::new(plan);
     let journal = dir.path().join("events.jsonl").display().to_string();
     watch.keep(
-        dir.logs(plan.units.len()).map_err(broken)?,
+        dir.logs().map_err(broken)?,
         EventLog::new(journal, dir.create_events().map_err(broken)?),
     );
     if let Some(path) = &args.events {
@@ -355,9 +355,8 @@ fn write_json(path: &Path, report: &[u8]) -> io::Result<()> {
 /// `--exit-code-from`: that process's own code, or what a shell would say where it could not be started.
 fn own_code(args: &RunArgs, plan: &Plan, watch: &Observers<'_>) -> Option<ExitCode> {
     let node = node_named(plan, args.exit_code_from.as_ref()?).ok()?;
-    let unit = plan.node(node).units.start;
-    let end = watch.tally().units.get(unit as usize)?.end.as_ref()?;
-    Some(ExitCode::Node(match (end.exit, &end.outcome) {
+    let end = watch.tally().node_end(plan, node)?;
+    Some(ExitCode::Node(match (end.exit, end.outcome) {
         (Some(Exit::Code(code)), _) => code,
         (Some(Exit::Signal { number, .. }), _) => u8::try_from(128 + number).unwrap_or(u8::MAX),
         (None, Outcome::Failed(Failure::CannotStart { code, .. })) => *code,

@@ -15,10 +15,12 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use crate::plan::UnitId;
+use crate::plan::NodeId;
+use crate::report::flow::Pace;
 use crate::report::observers::View;
 use crate::report::terminal::{Look, Terminal};
-use crate::report::units::{Label, short, shortened};
+use crate::report::units::{short, shortened};
+use crate::report::words;
 
 /// At most so many nodes have a line.
 const MOST_LINES: usize = 8;
@@ -51,7 +53,7 @@ impl Bars {
         &mut self,
         above: &str,
         now: Duration,
-        running: impl ExactSizeIterator<Item = UnitId>,
+        running: impl ExactSizeIterator<Item = NodeId>,
         look: Look,
         view: &View<'_>,
     ) {
@@ -121,7 +123,7 @@ fn plain_style() -> ProgressStyle {
 /// The lines to draw, no wider than the screen, and at least two fewer than it has.
 fn picture(
     now: Duration,
-    running: impl ExactSizeIterator<Item = UnitId>,
+    running: impl ExactSizeIterator<Item = NodeId>,
     width: usize,
     height: usize,
     unicode: bool,
@@ -143,24 +145,81 @@ fn picture(
     };
     let frame = usize::try_from(now.as_millis() / 100).unwrap_or(0) % frames.len();
     let spinner = frames.get(frame).copied().unwrap_or('*');
-    let units: Vec<UnitId> = running.take(shown).collect();
-    let longest = units
+    let nodes: Vec<NodeId> = running.take(shown).collect();
+    let name = |node: NodeId| &*view.plan.node(node).name;
+    let longest = nodes
         .iter()
-        .map(|unit| Label::of(view.plan, *unit).to_string().len())
+        .map(|node| name(*node).chars().count())
         .max()
         .unwrap_or(0);
+    let paces: Vec<Option<Pace>> = nodes
+        .iter()
+        .map(|node| view.tally.pace(view.plan, *node, now))
+        .collect();
+    // What moves gets room beside a long name.
+    let most = if paces.iter().any(Option::is_some) {
+        (width * 2 / 5).max(8)
+    } else {
+        width
+    };
     // Spinner, spaces and the time take 11 columns.
-    let name_width = longest.min(width.saturating_sub(12));
-    for unit in units {
-        let time = now.saturating_sub(view.tally.unit(unit).started.unwrap_or(now));
-        let name = shortened(&Label::of(view.plan, unit).to_string(), name_width, unicode);
-        let _ = writeln!(text, "{spinner} {name:<name_width$} {:>7}", short(time));
+    let name_width = longest.min(most).min(width.saturating_sub(12));
+    for (node, pace) in nodes.into_iter().zip(paces) {
+        let started = view.tally.node(node).started;
+        let time = short(now.saturating_sub(started.unwrap_or(now)));
+        let name = shortened(name(node), name_width, unicode);
+        let _ = write!(text, "{spinner} {name:<name_width$} {time:>7}");
+        if let Some(pace) = pace {
+            let room = width.saturating_sub(name_width + 11);
+            node_facts(&mut text, &pace, room, unicode);
+        }
+        text.push('\n');
     }
     if count > shown && rows > 0 {
         let _ = writeln!(text, "  +{} more", count - shown);
     }
     run_line(&mut text, now, width, unicode, view);
     text
+}
+
+/// `  ━━━━━━━╌╌╌ 12,400 of 50,000 records, 1,230/s, 30s left`: as many facts as have room, and a bar where there is room left.
+fn node_facts(text: &mut String, pace: &Pace, room: usize, unicode: bool) {
+    let mut facts = String::new();
+    for fact in words::pace(pace) {
+        let gap = if facts.is_empty() { 0 } else { 2 };
+        // Two spaces stand before all of it.
+        if 2 + facts.chars().count() + gap + fact.chars().count() > room {
+            break;
+        }
+        if gap > 0 {
+            facts.push_str(", ");
+        }
+        facts.push_str(&fact);
+    }
+    let share = match (pace.done, pace.total) {
+        (Some(done), Some(total)) => done.min(total) as f64 / total.max(1) as f64,
+        _ => 0.0,
+    };
+    if facts.is_empty() {
+        // Of a number nothing may be cut off; its share of a hundred is short.
+        if pace.total.is_some() && room >= 6 {
+            let _ = write!(text, "  {:.0}%", share * 100.0);
+        }
+        return;
+    }
+    text.push_str("  ");
+    let left = room.saturating_sub(facts.chars().count() + 3).min(20);
+    if pace.total.is_some() && left >= 5 {
+        push_bar(text, (left as f64 * share) as usize, left, unicode);
+        text.push(' ');
+    }
+    text.push_str(&facts);
+}
+
+fn push_bar(text: &mut String, filled: usize, width: usize, unicode: bool) {
+    let (full, empty) = if unicode { ('━', '╌') } else { ('=', '-') };
+    text.extend(std::iter::repeat_n(full, filled));
+    text.extend(std::iter::repeat_n(empty, width.saturating_sub(filled)));
 }
 
 /// `━━━━━━━━━━╌╌╌╌╌ 7/12, 2 running, 1 failed, 3.2s`
@@ -176,10 +235,7 @@ fn run_line(text: &mut String, now: Duration, width: usize, unicode: bool, view:
     let width = width.saturating_sub(3);
     let room = width.saturating_sub(facts.len() + 1).min(40);
     if room >= 5 {
-        let filled = room * done / total;
-        let (full, empty) = if unicode { ('━', '╌') } else { ('=', '-') };
-        text.extend(std::iter::repeat_n(full, filled));
-        text.extend(std::iter::repeat_n(empty, room - filled));
+        push_bar(text, room * done / total, room, unicode);
         text.push(' ');
     }
     text.extend(facts.chars().take(width));

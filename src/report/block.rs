@@ -1,4 +1,4 @@
-//! What a unit printed, cut into lines ([`Lines`]), and kept until it has ended ([`Block`]).
+//! What a process printed, cut into lines ([`Lines`]), and kept until it has ended ([`Block`]).
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// A block keeps so many bytes of its beginning, and as many of its end. What is between is in the log.
 const HALF_BLOCK: usize = 512 * 1024;
 
-/// Cuts the two streams of a unit into lines; whole lines, in the order in which they became whole.
+/// Cuts the two streams of a process into lines; whole lines, in the order in which they became whole.
 #[derive(Debug, Default)]
 pub struct Lines {
     out: Vec<u8>,
@@ -63,7 +63,7 @@ impl Lines {
     }
 }
 
-/// Lines of a unit, kept until it has ended: all of them, or the first and the last half MiB.
+/// Lines of a node, kept until it has ended: all of them, or the first and the last half MiB.
 #[derive(Debug, Default)]
 pub struct Block {
     head: String,
@@ -90,11 +90,6 @@ impl Block {
             self.dropped_lines += 1;
             self.dropped_bytes += dropped.len() as u64 + 1;
         }
-    }
-
-    /// No line was printed.
-    pub fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.tail.is_empty()
     }
 
     /// The lines; `Err` stands where so many lines and bytes are left out.
@@ -178,7 +173,6 @@ mod tests {
     #[test]
     fn a_block_keeps_its_beginning_and_its_end() {
         let mut block = Block::default();
-        assert!(block.is_empty());
         let line = |i: usize| format!("{i:01023}");
         for i in 0..3000 {
             block.push(&line(i));

@@ -8,17 +8,17 @@ use std::time::Duration;
 use anstyle::AnsiColor;
 use indexmap::IndexMap;
 
-use crate::event::{Cause, Outcome, RunEvent, Stream, What};
-use crate::plan::UnitId;
+use crate::event::{Cause, Failure, Outcome, Printer, RunEvent, Stream, What};
+use crate::plan::{NodeId, Plan, UnitId};
 use crate::report::bars::Bars;
 use crate::report::block::{Block, Lines};
 use crate::report::lines::{self, Layout};
 use crate::report::observers::{Reporter, View};
 use crate::report::sanitize;
 use crate::report::table;
-use crate::report::tally::End;
+use crate::report::tally::NodeEnd;
 use crate::report::terminal::{Look, Paint, Terminal};
-use crate::report::units::{Label, bytes, shortened};
+use crate::report::units::{Label, bytes, plural, shortened};
 use crate::report::words;
 
 /// How a run's progress is shown.
@@ -91,18 +91,42 @@ pub struct Console {
     suspended: bool,
     /// When bars were last drawn.
     drawn: Option<Duration>,
-    /// Units with a process, as they were started, with the time at which each is to be told of.
-    running: IndexMap<UnitId, Duration>,
-    printed: HashMap<UnitId, Printed>,
+    /// Nodes that run, as they were started.
+    running: IndexMap<NodeId, Due>,
+    /// What has been printed of lines that are not whole yet.
+    lines: HashMap<Printer, Lines>,
+    /// What nodes that run have printed, where it is shown when they have ended.
+    blocks: HashMap<NodeId, Block>,
     /// What is to be said at the next flush (with bars: tick).
     pending: String,
 }
 
-/// What a unit that runs has printed.
-#[derive(Debug, Default)]
-struct Printed {
-    lines: Lines,
-    block: Block,
+/// When a node that runs is to be told of, with plain progress.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    /// At this time in any case.
+    at: Duration,
+    /// A pool at this time, if it has done more records than it was told of.
+    counts: Duration,
+    told: u64,
+}
+
+impl Due {
+    fn since(start: Duration) -> Self {
+        Due {
+            at: start + LONG,
+            counts: start + LOOK,
+            told: 0,
+        }
+    }
+
+    /// It is told of, now that it has run so long.
+    fn tell(&mut self, now: Duration, time: Duration, done: u64) {
+        self.at = now + time;
+        // A log that somebody reads tomorrow needs no line for each ten seconds of a night.
+        self.counts = now + LOOK.max(time / 20);
+        self.told = done;
+    }
 }
 
 impl Console {
@@ -131,7 +155,8 @@ impl Console {
             suspended: false,
             drawn: None,
             running: IndexMap::new(),
-            printed: HashMap::new(),
+            lines: HashMap::new(),
+            blocks: HashMap::new(),
             pending: String::new(),
         }
     }
@@ -146,8 +171,8 @@ impl Console {
         if self.progress != Progress::Plain {
             return;
         }
-        let total = view.tally.counts.total;
-        let (nodes, slots) = (plural(total, "node"), plural(jobs as usize, "job"));
+        let total = view.tally.counts.total as u64;
+        let (nodes, slots) = (plural(total, "node"), plural(jobs.into(), "job"));
         let _ = writeln!(
             self.pending,
             "{}: {nodes}, {slots}, run {id}",
@@ -155,13 +180,9 @@ impl Console {
         );
     }
 
-    fn ended(&mut self, unit: UnitId, end: &End, view: &View<'_>) {
-        self.running.shift_remove(&unit);
-        let block = self
-            .printed
-            .remove(&unit)
-            .map(|printed| printed.block)
-            .filter(|block| !block.is_empty());
+    fn ended(&mut self, node: NodeId, end: &NodeEnd<'_>, view: &View<'_>) {
+        self.running.shift_remove(&node);
+        let block = self.blocks.remove(&node);
         let failed = matches!(end.outcome, Outcome::Failed(_));
         let show_block = match self.output {
             Output::Grouped => block.is_some(),
@@ -172,31 +193,48 @@ impl Console {
             return;
         }
         let layout = self.layout(view);
-        lines::ended(&mut self.pending, view, layout, unit, end);
+        lines::ended(&mut self.pending, view, layout, node, end);
         match block {
-            Some(block) if show_block => self.quote_block(&block, unit, view),
+            Some(block) if show_block => self.say_block(&block, node, view),
             _ if failed => self.quote_tail(end, view),
             _ => {}
         }
     }
 
-    fn quote_block(&mut self, block: &Block, unit: UnitId, view: &View<'_>) {
+    fn retrying(&mut self, unit: UnitId, failure: &Failure, delay: Duration, view: &View<'_>) {
+        self.running.retain(|node, _| view.tally.node(*node).runs());
+        let node = view.plan.unit(unit).node;
+        let block = self.blocks.remove(&node);
+        if self.progress != Progress::None {
+            let layout = self.layout(view);
+            lines::retrying(&mut self.pending, view, layout, unit, failure, delay);
+            // What the failed try printed stands below it, not mixed with what the next one prints.
+            if let Some(block) = block {
+                self.say_block(&block, node, view);
+            }
+        }
+    }
+
+    fn say_block(&mut self, block: &Block, node: NodeId, view: &View<'_>) {
         for line in block.lines() {
             match line {
-                Ok(line) => lines::quoted(&mut self.pending, line),
+                Ok(line) => {
+                    self.pending.push_str(line);
+                    self.pending.push('\n');
+                }
                 Err((count, size)) => {
                     let logs = self.run_dir.as_ref().map(|dir| {
                         format!(
                             ", all of it in {}",
                             dir.join("logs")
-                                .join(format!("{}.*", Label::of(view.plan, unit)))
+                                .join(format!("{}.*", view.plan.node(node).name))
                                 .display()
                         )
                     });
-                    let left_out = plural(usize::try_from(count).unwrap_or(usize::MAX), "line");
                     let _ = writeln!(
                         self.pending,
-                        "  {left_out} ({}) left out{}",
+                        "  {} ({}) left out{}",
+                        plural(count, "line"),
                         bytes(size),
                         logs.unwrap_or_default()
                     );
@@ -205,15 +243,16 @@ impl Console {
         }
     }
 
-    fn quote_tail(&mut self, end: &End, view: &View<'_>) {
+    fn quote_tail(&mut self, end: &NodeEnd<'_>, view: &View<'_>) {
         if end.stderr_tail.is_empty() {
             return;
         }
         let mut harmless = String::new();
-        for line in view.secrets.bytes(&end.stderr_tail).split(|b| *b == b'\n') {
+        for line in view.secrets.bytes(end.stderr_tail).split(|b| *b == b'\n') {
             harmless.clear();
             sanitize::line(&mut harmless, line, self.look.colour);
-            lines::quoted(&mut self.pending, &harmless);
+            self.pending.push_str(&lines::quoted(None, &harmless));
+            self.pending.push('\n');
         }
     }
 
@@ -231,21 +270,21 @@ impl Console {
         );
     }
 
-    /// Takes lines that a unit printed, by this mode.
-    fn take_line(&mut self, unit: UnitId, line: &[u8], block: &mut Block, view: &View<'_>) {
+    /// Takes a line that was printed, by this mode.
+    fn take_line(&mut self, from: Printer, line: &[u8], view: &View<'_>) {
+        let label = Label::of_printer(view.plan, from);
         match self.output {
             Output::None => {}
             Output::Prefixed => {
                 let layout = self.layout(view);
-                let name = Label::of(view.plan, unit).to_string();
                 let name = match self.look.columns {
-                    None => name,
+                    None => label.to_string(),
                     Some(width) => {
                         let room = (usize::from(width) / 3).max(20);
-                        shortened(&name, room, self.look.unicode)
+                        shortened(&label.to_string(), room, self.look.unicode)
                     }
                 };
-                let name = format!("{name:<width$}", width = layout.name.min(20));
+                let name = format!("{name:<width$}", width = layout.printer.min(20));
                 self.pending
                     .push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
                 self.pending.push_str(" | ");
@@ -255,14 +294,39 @@ impl Console {
             Output::Grouped | Output::Failed => {
                 let mut harmless = String::new();
                 sanitize::line(&mut harmless, line, self.look.colour);
-                block.push(&harmless);
+                self.blocks
+                    .entry(node_of(view.plan, from))
+                    .or_default()
+                    .push(&lines::quoted(label.worker, &harmless));
+            }
+        }
+    }
+
+    /// Says of what has run long that it runs, and how far pools have come.
+    fn tell_of_running(&mut self, now: Duration, view: &View<'_>) {
+        let layout = self.layout(view);
+        for (&node, due) in &mut self.running {
+            if due.at > now && due.counts > now {
+                continue;
+            }
+            let is_pool = view.plan.node(node).pool.is_some();
+            let pace = is_pool
+                .then(|| view.tally.pace(view.plan, node, now))
+                .flatten();
+            let done = pace.and_then(|pace| pace.done).unwrap_or(0);
+            let has_moved = due.counts <= now && done != due.told;
+            if due.at <= now || has_moved {
+                let started = view.tally.node(node).started;
+                let time = now.saturating_sub(started.unwrap_or(now));
+                lines::running(&mut self.pending, view, layout, node, time, pace.as_ref());
+                due.tell(now, time, done);
             }
         }
     }
 }
 
-fn plural(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+fn node_of(plan: &Plan, printer: Printer) -> NodeId {
+    plan.unit(printer.unit).node
 }
 
 impl Reporter for Console {
@@ -272,7 +336,9 @@ impl Reporter for Console {
             What::Started { unit, .. } => {
                 // Without progress nobody asks who runs.
                 if self.progress != Progress::None {
-                    self.running.insert(*unit, event.at + LONG);
+                    self.running
+                        .entry(view.plan.unit(*unit).node)
+                        .or_insert_with(|| Due::since(event.at));
                 }
             }
             What::Retrying {
@@ -280,21 +346,11 @@ impl Reporter for Console {
                 failure,
                 delay,
                 ..
-            } => {
-                self.running.shift_remove(unit);
-                let printed = self.printed.remove(unit);
-                if self.progress != Progress::None {
-                    let layout = self.layout(view);
-                    lines::retrying(&mut self.pending, view, layout, *unit, failure, *delay);
-                    // What the failed try printed stands below it, not mixed with what the next one prints.
-                    if let Some(printed) = printed {
-                        self.quote_block(&printed.block, *unit, view);
-                    }
-                }
-            }
+            } => self.retrying(*unit, failure, *delay, view),
             What::Ended { unit, .. } => {
-                if let Some(end) = &view.tally.unit(*unit).end {
-                    self.ended(*unit, end, view);
+                let node = view.plan.unit(*unit).node;
+                if let Some(end) = view.tally.node_end(view.plan, node) {
+                    self.ended(node, &end, view);
                 }
             }
             What::Stalled { time, waits } => {
@@ -312,26 +368,20 @@ impl Reporter for Console {
         }
     }
 
-    fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8], view: &View<'_>) {
+    fn output(&mut self, from: Printer, stream: Stream, bytes: &[u8], view: &View<'_>) {
         if self.output == Output::None {
             return;
         }
         // Taken out for the time, since a line is said by the whole console.
-        let mut printed = self.printed.remove(&unit).unwrap_or_default();
-        printed.lines.push(stream, bytes, |line| {
-            self.take_line(unit, line, &mut printed.block, view)
-        });
-        self.printed.insert(unit, printed);
+        let mut lines = self.lines.remove(&from).unwrap_or_default();
+        lines.push(stream, bytes, |line| self.take_line(from, line, view));
+        self.lines.insert(from, lines);
     }
 
-    fn output_ended(&mut self, unit: UnitId, view: &View<'_>) {
-        let Some(mut printed) = self.printed.remove(&unit) else {
-            return;
-        };
-        printed
-            .lines
-            .end(|line| self.take_line(unit, line, &mut printed.block, view));
-        self.printed.insert(unit, printed);
+    fn output_ended(&mut self, from: Printer, view: &View<'_>) {
+        if let Some(mut lines) = self.lines.remove(&from) {
+            lines.end(|line| self.take_line(from, line, view));
+        }
     }
 
     fn tick(&mut self, now: Duration, view: &View<'_>) {
@@ -350,17 +400,8 @@ impl Reporter for Console {
             );
             return;
         }
-        let due: Vec<UnitId> = self
-            .running
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(unit, _)| *unit)
-            .collect();
-        for unit in due {
-            let layout = self.layout(view);
-            let time = now.saturating_sub(view.tally.unit(unit).started.unwrap_or(now));
-            lines::running(&mut self.pending, view, layout, unit, time);
-            self.running.insert(unit, now + time);
+        if !self.running.is_empty() {
+            self.tell_of_running(now, view);
         }
     }
 

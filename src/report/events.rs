@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::event::{Exit, Failure, Outcome, PoolCounts, RunEvent, VERSION, Waiting, WaitsOn, What};
-use crate::plan::{Plan, UnitId};
+use crate::plan::{Plan, QueueKind, Role, UnitId};
 use crate::report::redact::Redactor;
 use crate::report::terminal::write_patiently;
 use crate::report::units::{Label, signal};
@@ -41,9 +41,12 @@ enum Line<'a> {
     Started {
         t: f64,
         node: &'a str,
-        /// Which process of the node, from 0, where it has several.
+        /// Which worker of a pool, from 0.
         #[serde(skip_serializing_if = "Option::is_none")]
-        unit: Option<u32>,
+        worker: Option<u32>,
+        /// It is no process: procflow puts together what the workers of a pool write to one file.
+        #[serde(skip_serializing_if = "is_false")]
+        gathers: bool,
         /// From 1.
         attempt: u32,
         /// Missing where procflow does the work itself: a pool that it feeds.
@@ -106,7 +109,9 @@ enum Line<'a> {
         t: f64,
         node: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        unit: Option<u32>,
+        worker: Option<u32>,
+        #[serde(skip_serializing_if = "is_false")]
+        gathers: bool,
         /// What it was sent, by name.
         signal: String,
     },
@@ -115,7 +120,9 @@ enum Line<'a> {
         t: f64,
         node: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        unit: Option<u32>,
+        worker: Option<u32>,
+        #[serde(skip_serializing_if = "is_false")]
+        gathers: bool,
         /// The try that failed, from 1.
         attempt: u32,
         /// Why it failed, in words.
@@ -128,7 +135,9 @@ enum Line<'a> {
         t: f64,
         node: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        unit: Option<u32>,
+        worker: Option<u32>,
+        #[serde(skip_serializing_if = "is_false")]
+        gathers: bool,
         state: State,
         /// In words; missing where it simply succeeded.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +178,12 @@ enum Line<'a> {
         /// Records that were dropped, since it was full.
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
+        /// Seconds that it held records which no reader took, where procflow carried it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        full: Option<f64>,
+        /// Seconds that there was nothing in it to hand on, where procflow carried it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        empty: Option<f64>,
     },
     /// Nothing moves in a group: no process of it runs, and each waits on a pipe.
     Stalled {
@@ -197,8 +212,9 @@ enum Line<'a> {
 #[schemars(deny_unknown_fields)]
 struct WaitLine<'a> {
     node: &'a str,
+    /// Of a pool: which worker, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unit: Option<u32>,
+    worker: Option<u32>,
     /// `data` or `room` of a queue, its `turn` in one, or a `pipe` that the group's processes have made themselves.
     on: WaitKind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,13 +257,9 @@ impl From<&Outcome> for State {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
 /// What a pool has done.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub(super) struct PoolLine {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PoolLine {
     /// Records that came.
     taken: u64,
     /// Their bytes.
@@ -289,7 +301,7 @@ impl PoolLine {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde hands over references"
 )]
-fn is_zero(value: &u64) -> bool {
+pub(super) fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
@@ -335,8 +347,9 @@ pub(super) fn redacted<'a>(secrets: &Redactor, text: String) -> Cow<'a, str> {
 fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a> {
     let t = seconds(event.at);
     let label = |unit: UnitId| {
-        let Label { node, unit } = Label::of(plan, unit);
-        (node, unit)
+        let gathers = plan.unit(unit).role == Role::Gather;
+        let Label { node, worker } = Label::of(plan, unit);
+        (node, worker, gathers)
     };
     match &event.what {
         What::RunStarted {
@@ -355,11 +368,12 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             jobs: *jobs,
         },
         What::Started { unit, attempt, pid } => {
-            let (node, unit) = label(*unit);
+            let (node, worker, gathers) = label(*unit);
             Line::Started {
                 t,
                 node,
-                unit,
+                worker,
+                gathers,
                 attempt: *attempt,
                 pid: *pid,
             }
@@ -368,11 +382,12 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             unit,
             signal: number,
         } => {
-            let (node, unit) = label(*unit);
+            let (node, worker, gathers) = label(*unit);
             Line::Stopping {
                 t,
                 node,
-                unit,
+                worker,
+                gathers,
                 signal: signal(*number),
             }
         }
@@ -382,12 +397,13 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             failure,
             delay,
         } => {
-            let (node, unit) = label(*id);
+            let (node, worker, gathers) = label(*id);
             let reason = redacted(secrets, words::failure(plan, *id, failure));
             Line::Retrying {
                 t,
                 node,
-                unit,
+                worker,
+                gathers,
                 attempt: *attempt,
                 reason,
                 delay: seconds(*delay),
@@ -402,11 +418,12 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             leaked,
             stderr_tail: _,
         } => {
-            let (node, unit) = label(*id);
+            let (node, worker, gathers) = label(*id);
             Line::Ended {
                 t,
                 node,
-                unit,
+                worker,
+                gathers,
                 state: outcome.into(),
                 reason: words::reason(plan, *id, outcome).map(|reason| redacted(secrets, reason)),
                 exit: exit_code(outcome, *exit),
@@ -472,19 +489,20 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             bytes,
             records,
             dropped,
-            full: _,
-            empty: _,
+            full,
+            empty,
             ends: _,
         } => {
-            let Some(queue) = plan.queues.get(queue.index()) else {
-                panic!("BUG: {queue:?} is not in the plan")
-            };
+            let planned = plan.queue(*queue);
+            let carried = planned.kind == QueueKind::Relayed && bytes.is_some();
             Line::QueueEnded {
                 t,
-                queue: &queue.name,
+                queue: &planned.name,
                 bytes: *bytes,
                 records: *records,
                 dropped: *dropped,
+                full: carried.then(|| seconds(*full)),
+                empty: carried.then(|| seconds(*empty)),
             }
         }
         What::Stalled { time, waits } => Line::Stalled {
@@ -504,7 +522,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
 }
 
 fn wait_line<'a>(plan: &'a Plan, wait: &Waiting) -> WaitLine<'a> {
-    let Label { node, unit } = Label::of(plan, wait.unit);
+    let Label { node, worker } = Label::of(plan, wait.unit);
     let (on, queue) = match wait.on {
         WaitsOn::Data(queue) => (WaitKind::Data, Some(queue)),
         WaitsOn::Room(queue) => (WaitKind::Room, Some(queue)),
@@ -520,7 +538,7 @@ fn wait_line<'a>(plan: &'a Plan, wait: &Waiting) -> WaitLine<'a> {
     of.dedup();
     WaitLine {
         node,
-        unit,
+        worker,
         on,
         queue: queue.map(|queue| &*plan.queue(queue).name),
         of,

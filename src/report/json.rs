@@ -1,14 +1,19 @@
 //! [`Report`]: a run as one JSON document (`report.json`, `--json`), and its schema.
 
+use std::time::Duration;
+
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
 use crate::event::{Exit, Outcome, VERSION};
-use crate::plan::{Plan, QueueKind, UnitId};
-use crate::report::events::{State, exit_code, redacted, rfc3339, schema_generator, seconds};
+use crate::plan::{self, NodeId, Plan, QueueKind, Role, UnitId};
+use crate::report::events::{
+    PoolLine, State, exit_code, is_zero, redacted, rfc3339, schema_generator, seconds,
+};
+use crate::report::fed;
 use crate::report::redact::Redactor;
 use crate::report::rows::Rows;
-use crate::report::tally::{End, Tally, Unit};
+use crate::report::tally::{self, Tally};
 use crate::report::units::{Label, signal};
 use crate::report::words;
 
@@ -39,7 +44,7 @@ pub struct Report {
     pub totals: Totals,
     /// procflow itself.
     pub procflow: Own,
-    /// In the file's order; a node of several processes has an entry for each.
+    /// In the file's order. A pool is one node.
     pub nodes: Vec<Node>,
     /// In the order of their first mention.
     pub queues: Vec<Queue>,
@@ -77,15 +82,13 @@ pub struct Totals {
     pub system: f64,
 }
 
-/// One process, or what would have been one.
+/// A process or a pool, or what would have been one. Of a pool, what there is only one of (reason, exit, signal, stderr) is that
+/// of the worker that failed first (where procflow feeds it: last).
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Which process of the node, from 0, where it has several.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<u32>,
     /// Null where the run broke off before it was known.
     pub state: Option<State>,
     /// Why, in words; null where it simply succeeded.
@@ -102,7 +105,7 @@ pub struct Node {
     pub allow_failure: bool,
     /// Tries; 0 where it was never started.
     pub attempts: u32,
-    /// Of the last try.
+    /// Of the last try; null for a pool.
     pub pid: Option<i32>,
     /// When its first try began.
     pub start: Option<f64>,
@@ -110,11 +113,12 @@ pub struct Node {
     pub end: Option<f64>,
     /// How long the last try took.
     pub wall: Option<f64>,
-    /// CPU time of the last try in user mode.
+    /// CPU time of the last try in user mode; of all workers together.
     pub user: Option<f64>,
-    /// CPU time of the last try in the kernel.
+    /// CPU time of the last try in the kernel; of all workers together.
     pub system: Option<f64>,
-    /// Peak resident memory of the last try; null where it is not above procflow's own, which then hides it.
+    /// Peak resident memory of the last try, of a pool that of its largest process; null where it is not above procflow's own,
+    /// which then hides it.
     pub max_rss: Option<u64>,
     /// Which nodes it ran with, joined by queues: an equal number says together.
     pub group: u32,
@@ -124,6 +128,46 @@ pub struct Node {
     /// Some of `stderr` was no UTF-8; the log has it as it was.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stderr_lossy: bool,
+    /// What a `request` or `task` pool has done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolLine>,
+    /// The workers of a `stream` or `request` pool. (The processes of a `task` pool are in its `tasks.jsonl`.)
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<Worker>,
+}
+
+/// A worker of a pool. Where several processes have had its number, they stand here as one.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub worker: u32,
+    /// How it ended; missing in a pool that procflow feeds, where only the pool has a state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Why, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The exit code of the last process, where it ended by one.
+    pub exit: Option<u8>,
+    /// The signal that ended the last process.
+    pub signal: Option<Signal>,
+    /// How many processes it has had: its tries; in a pool that procflow feeds, those that were replaced.
+    pub processes: u32,
+    /// Of the last one.
+    pub pid: Option<i32>,
+    /// When its first process was started.
+    pub start: Option<f64>,
+    /// When its last process had ended.
+    pub end: Option<f64>,
+    /// How long its processes lived, those of the last try.
+    pub wall: Option<f64>,
+    /// CPU time in user mode, likewise.
+    pub user: Option<f64>,
+    /// CPU time in the kernel, likewise.
+    pub system: Option<f64>,
+    /// Peak resident memory; null where it is not above procflow's own.
+    pub max_rss: Option<u64>,
 }
 
 /// A signal that ended a process.
@@ -138,22 +182,50 @@ pub struct Signal {
     pub core: bool,
 }
 
-/// What carried data between nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+/// What carried data between nodes. What nobody counted (a bare pipe's bytes) is null.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Queue {
     /// Its name.
     pub name: String,
     /// How procflow carried it.
     pub kind: Kind,
-    /// Who wrote it.
+    /// The nodes that wrote it.
     pub writers: Vec<String>,
-    /// Who read it.
+    /// The nodes that read it.
     pub readers: Vec<String>,
-    /// Bytes that readers took; null where nobody counted them (a bare pipe).
+    /// Bytes that came from its writers.
     pub bytes: Option<u64>,
-    /// Records that readers took; null where nobody counted them.
+    /// Records, where procflow looked for them.
     pub records: Option<u64>,
+    /// Bytes in a second, from the start of its first reader or writer to its end.
+    pub rate: Option<f64>,
+    /// Records that were dropped, since it was full.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+    /// The share of that time in which it held what no reader took, from 0 to 1: its readers held it back.
+    pub full: Option<f64>,
+    /// The share of that time in which there was nothing to hand on: its writers held it back.
+    pub empty: Option<f64>,
+    /// Bytes from each writer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<QueueEnd>,
+    /// Bytes to each reader.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<QueueEnd>,
+}
+
+/// One end of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct QueueEnd {
+    /// Whose.
+    pub node: String,
+    /// Which worker of a `stream` pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u32>,
+    /// What passed it.
+    pub bytes: u64,
 }
 
 /// How procflow carries a queue.
@@ -176,7 +248,10 @@ impl Report {
             (std::time::Duration::ZERO, crate::exit::ExitCode::Broken),
             |ended| ended,
         );
-        let ends = || tally.units.iter().filter_map(|unit| unit.end.as_ref());
+        let used = || {
+            let units = tally.units.iter().enumerate();
+            units.filter_map(|(i, unit)| Some(tally.usage(i.into(), unit.end.as_ref()?)))
+        };
         Report {
             version: VERSION,
             run: tally.run.id.clone(),
@@ -196,19 +271,16 @@ impl Report {
                 failed: counts.failed,
                 cancelled: counts.cancelled,
                 skipped: counts.skipped,
-                user: seconds(ends().map(|end| end.usage.user).sum()),
-                system: seconds(ends().map(|end| end.usage.system).sum()),
+                user: seconds(used().map(|usage| usage.user).sum()),
+                system: seconds(used().map(|usage| usage.system).sum()),
             },
             procflow: Own {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: tally.run.pid,
                 max_rss: tally.own_peak,
             },
-            nodes: tally
-                .units
-                .iter()
-                .enumerate()
-                .map(|(i, unit)| Node::new(plan, tally, secrets, i.into(), unit))
+            nodes: (0..plan.nodes.len())
+                .map(|i| Node::new(plan, tally, secrets, i.into()))
                 .collect(),
             queues: plan
                 .queues
@@ -233,43 +305,117 @@ impl Report {
 }
 
 impl Node {
-    fn new(plan: &Plan, tally: &Tally, secrets: &Redactor, id: UnitId, unit: &Unit) -> Self {
-        let label = Label::of(plan, id);
-        let Some(planned) = plan.units.get(id.index()) else {
-            panic!("BUG: {id:?} is not in the plan")
-        };
-        let end: Option<&End> = unit.end.as_deref();
+    fn new(plan: &Plan, tally: &Tally, secrets: &Redactor, id: NodeId) -> Self {
+        let planned = plan.node(id);
+        let end = tally.node_end(plan, id);
+        let end = end.as_ref();
         // What was measured means something only where a process ran.
-        let measured = end.filter(|_| unit.pid.is_some());
+        let measured = end.filter(|end| end.ran).map(|end| &end.usage);
         let (stderr, stderr_lossy) =
-            end.map_or_else(Default::default, |end| text(secrets, &end.stderr_tail));
+            end.map_or_else(Default::default, |end| text(secrets, end.stderr_tail));
+        let units = || planned.units.clone().map(UnitId);
         Node {
-            name: label.node.to_owned(),
-            unit: label.unit,
+            name: planned.name.to_string(),
+            state: end.map(|end| State::from(end.outcome)),
+            reason: end
+                .and_then(|end| words::node_reason(plan, end))
+                .map(|reason| redacted(secrets, reason).into_owned()),
+            exit: end.and_then(|end| exit_code(end.outcome, end.exit)),
+            signal: end.and_then(|end| end.exit).and_then(Signal::new),
+            early_close: end
+                .is_some_and(|end| matches!(end.outcome, Outcome::Succeeded { early_close: true })),
+            leaked: end.is_some_and(|end| end.leaked),
+            allow_failure: planned.allow_failure,
+            attempts: match end {
+                Some(end) => end.attempts,
+                None => units()
+                    .map(|unit| tally.unit(unit).attempt)
+                    .max()
+                    .unwrap_or(0),
+            },
+            pid: match planned.pool {
+                None => tally.unit(UnitId(planned.units.start)).pid,
+                Some(_) => None,
+            },
+            start: units()
+                .filter_map(|unit| tally.unit(unit).first_started)
+                .min()
+                .map(seconds),
+            end: end.map(|end| seconds(end.at)),
+            wall: measured.map(|usage| seconds(usage.wall)),
+            user: measured.map(|usage| seconds(usage.user)),
+            system: measured.map(|usage| seconds(usage.system)),
+            max_rss: measured.and_then(|usage| tally.peak(usage)),
+            group: plan.unit(UnitId(planned.units.start)).group.0,
+            stderr,
+            stderr_lossy,
+            pool: tally.fed(plan, id).map(|fed| PoolLine::of(&fed.counts)),
+            workers: workers(plan, tally, secrets, id),
+        }
+    }
+}
+
+/// Those of a pool, in their order.
+fn workers(plan: &Plan, tally: &Tally, secrets: &Redactor, node: NodeId) -> Vec<Worker> {
+    if let Some(fed) = tally.fed(plan, node) {
+        let workers = fed.workers.iter();
+        return workers
+            .map(|(number, worker)| Worker::of_fed(tally, *number, worker))
+            .collect();
+    }
+    let units = plan.node(node).units.clone().map(UnitId);
+    units
+        .filter_map(|unit| match plan.unit(unit).role {
+            Role::Worker(number) => Some(Worker::of_unit(plan, tally, secrets, unit, number)),
+            Role::Process | Role::Pool | Role::Gather => None,
+        })
+        .collect()
+}
+
+impl Worker {
+    fn of_unit(plan: &Plan, tally: &Tally, secrets: &Redactor, id: UnitId, worker: u32) -> Self {
+        let unit = tally.unit(id);
+        let end = unit.end.as_deref();
+        let usage = end.filter(|_| unit.pid.is_some()).map(|end| &end.usage);
+        Worker {
+            worker,
             state: end.map(|end| State::from(&end.outcome)),
             reason: end
                 .and_then(|end| words::reason(plan, id, &end.outcome))
                 .map(|reason| redacted(secrets, reason).into_owned()),
             exit: end.and_then(|end| exit_code(&end.outcome, end.exit)),
             signal: end.and_then(|end| end.exit).and_then(Signal::new),
-            early_close: end
-                .is_some_and(|end| matches!(end.outcome, Outcome::Succeeded { early_close: true })),
-            leaked: end.is_some_and(|end| end.leaked),
-            allow_failure: plan
-                .nodes
-                .get(planned.node.index())
-                .is_some_and(|node| node.allow_failure),
-            attempts: end.map_or(unit.attempt, |end| end.attempts),
+            processes: end.map_or(unit.attempt, |end| end.attempts),
             pid: unit.pid,
             start: unit.first_started.map(seconds),
             end: end.map(|end| seconds(end.at)),
-            wall: measured.map(|end| seconds(end.usage.wall)),
-            user: measured.map(|end| seconds(end.usage.user)),
-            system: measured.map(|end| seconds(end.usage.system)),
-            max_rss: measured.and_then(|end| tally.peak(end)),
-            group: planned.group.0,
-            stderr,
-            stderr_lossy,
+            wall: usage.map(|usage| seconds(usage.wall)),
+            user: usage.map(|usage| seconds(usage.user)),
+            system: usage.map(|usage| seconds(usage.system)),
+            max_rss: usage.and_then(|usage| tally.peak(usage)),
+        }
+    }
+
+    fn of_fed(tally: &Tally, number: u32, worker: &fed::Worker) -> Self {
+        let usage = &worker.usage;
+        let exit = worker.ended.map(|(_, exit)| exit);
+        Worker {
+            worker: number,
+            state: None,
+            reason: None,
+            exit: match exit {
+                Some(Exit::Code(code)) => Some(code),
+                _ => None,
+            },
+            signal: exit.and_then(Signal::new),
+            processes: worker.processes,
+            pid: Some(worker.pid),
+            start: Some(seconds(worker.started)),
+            end: worker.ended.map(|(at, _)| seconds(at)),
+            wall: Some(seconds(usage.wall)),
+            user: Some(seconds(usage.user)),
+            system: Some(seconds(usage.system)),
+            max_rss: tally.peak(usage),
         }
     }
 }
@@ -296,13 +442,27 @@ impl Signal {
 }
 
 impl Queue {
-    fn new(plan: &Plan, queue: &crate::plan::Queue, counted: &crate::report::tally::Queue) -> Self {
+    fn new(plan: &Plan, queue: &plan::Queue, counted: &tally::Queue) -> Self {
+        // Units of a node stand together.
         let names = |units: &[UnitId]| {
-            units
-                .iter()
-                .map(|unit| Label::of(plan, *unit).to_string())
+            let mut nodes: Vec<NodeId> = units.iter().map(|unit| plan.unit(*unit).node).collect();
+            nodes.dedup();
+            nodes
+                .into_iter()
+                .map(|node| plan.node(node).name.to_string())
                 .collect()
         };
+        let ends = |ends: &[tally::QueueEnd]| {
+            ends.iter()
+                .map(|&(unit, bytes)| QueueEnd::new(plan, unit, bytes))
+                .collect()
+        };
+        let life = counted.life.as_secs_f64();
+        let share = |time: Duration| {
+            // To a thousandth, which is more than can be told from it.
+            (life > 0.0).then(|| (time.as_secs_f64() / life * 1000.0).round().min(1000.0) / 1000.0)
+        };
+        let (written, read) = counted.sides(queue);
         Queue {
             name: queue.name.to_string(),
             kind: match queue.kind {
@@ -314,6 +474,26 @@ impl Queue {
             readers: names(&queue.readers),
             bytes: counted.bytes,
             records: counted.records,
+            rate: counted
+                .bytes
+                .filter(|_| life > 0.0)
+                .map(|bytes| (bytes as f64 / life).round()),
+            dropped: counted.dropped,
+            full: counted.waited.and_then(|waited| share(waited.full)),
+            empty: counted.waited.and_then(|waited| share(waited.empty)),
+            written: ends(written),
+            read: ends(read),
+        }
+    }
+}
+
+impl QueueEnd {
+    fn new(plan: &Plan, unit: UnitId, bytes: u64) -> Self {
+        let Label { node, worker } = Label::of(plan, unit);
+        QueueEnd {
+            node: node.to_owned(),
+            worker,
+            bytes,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The lines that procflow says of a run: how a unit ended, that one still runs, how the whole went. Plain text that can be
+//! The lines that procflow says of a run: how a node ended, that one still runs, how the whole went. Plain text that can be
 //! searched: `[ 4/12] failed     build  0.31s  exit 2`.
 
 use std::fmt::Write;
@@ -7,12 +7,13 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 
 use crate::event::{Failure, Outcome, Waiting};
-use crate::plan::UnitId;
+use crate::plan::{NodeId, UnitId};
+use crate::report::flow::Pace;
 use crate::report::observers::View;
 use crate::report::stall::{stall, way_out};
-use crate::report::tally::End;
+use crate::report::tally::NodeEnd;
 use crate::report::terminal::{Look, Paint};
-use crate::report::units::{Label, exact, short};
+use crate::report::units::{self, exact, plural, short};
 use crate::report::words;
 
 /// Names are padded up to here; a longer one pushes its line out.
@@ -23,8 +24,10 @@ const WIDEST_NAME: usize = 32;
 pub struct Layout {
     /// Colours.
     pub paint: Paint,
-    /// Columns of the names.
+    /// Columns of the nodes' names.
     pub name: usize,
+    /// Columns of the names of those who print: a pool's workers have numbers.
+    pub printer: usize,
 }
 
 impl Layout {
@@ -34,13 +37,20 @@ impl Layout {
         let room = look.columns.map_or(WIDEST_NAME, |width| {
             usize::from(width).saturating_sub(40).max(8)
         });
-        let widest = (0..view.plan.units.len())
-            .map(|unit| Label::of(view.plan, unit.into()))
-            .map(|label| label.node.len() + label.unit.map_or(0, |_| 3))
-            .max();
+        let (mut name, mut printer) = (0, 0);
+        for node in &view.plan.nodes {
+            let numbers = node.pool.as_ref().map_or(0, |pool| {
+                let highest = pool.workers.saturating_sub(1);
+                // With the dot before it.
+                highest.checked_ilog10().unwrap_or(0) as usize + 2
+            });
+            name = name.max(node.name.len());
+            printer = printer.max(node.name.len() + numbers);
+        }
         Layout {
             paint: Paint(look.colour),
-            name: widest.unwrap_or(0).min(WIDEST_NAME).min(room),
+            name: name.min(WIDEST_NAME).min(room),
+            printer: printer.min(WIDEST_NAME).min(room),
         }
     }
 }
@@ -64,12 +74,11 @@ fn counter(out: &mut String, view: &View<'_>) {
 }
 
 /// `[ 4/12] failed     build    0.31s  exit 2`, newline included.
-pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, end: &End) {
+pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, node: NodeId, end: &NodeEnd<'_>) {
     counter(out, view);
-    let state = format!("{:<9}", words::state(&end.outcome));
-    out.push_str(&layout.paint.paint(style(&end.outcome), &state));
-    let ran = view.tally.unit(unit).pid.is_some();
-    let time = if ran {
+    let state = format!("{:<9}", words::state(end.outcome));
+    out.push_str(&layout.paint.paint(style(end.outcome), &state));
+    let time = if end.ran {
         short(end.usage.wall)
     } else {
         "-".to_owned()
@@ -77,10 +86,10 @@ pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, en
     let _ = write!(
         out,
         "  {:<width$}  {time:>7}",
-        Label::of(view.plan, unit),
+        view.plan.node(node).name,
         width = layout.name
     );
-    for (i, remark) in remarks(view, unit, end).iter().enumerate() {
+    for (i, remark) in remarks(view, node, end).iter().enumerate() {
         out.push_str(if i == 0 { "  " } else { "; " });
         out.push_str(&view.secrets.text(remark));
     }
@@ -88,29 +97,21 @@ pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, en
 }
 
 /// What there is to say about an end: the reason first.
-fn remarks(view: &View<'_>, unit: UnitId, end: &End) -> Vec<String> {
-    let mut remarks: Vec<String> = words::reason(view.plan, unit, &end.outcome)
-        .into_iter()
-        .collect();
-    if matches!(end.outcome, Outcome::Failed(_)) && may_fail(view, unit) {
+fn remarks(view: &View<'_>, node: NodeId, end: &NodeEnd<'_>) -> Vec<String> {
+    let mut remarks: Vec<String> = words::node_reason(view.plan, end).into_iter().collect();
+    if matches!(end.outcome, Outcome::Failed(_)) && view.plan.node(node).allow_failure {
         remarks.push("it may fail".to_owned());
     }
     if end.attempts > 1 {
         remarks.push(format!("{} tries", end.attempts));
     }
+    if let Some(fed) = view.tally.fed(view.plan, node) {
+        remarks.push(words::records(&fed.counts));
+    }
     if end.leaked {
         remarks.push("left processes behind, which were killed".to_owned());
     }
     remarks
-}
-
-fn may_fail(view: &View<'_>, unit: UnitId) -> bool {
-    let node = view
-        .plan
-        .units
-        .get(unit.index())
-        .and_then(|unit| view.plan.nodes.get(unit.node.index()));
-    node.is_some_and(|node| node.allow_failure)
 }
 
 /// `[ 3/12] retrying   fetch     exit 7; next try in 2s`
@@ -128,7 +129,7 @@ pub fn retrying(
             .paint
             .paint(AnsiColor::Yellow.on_default(), "retrying "),
     );
-    let why = words::failure(view.plan, unit, failure);
+    let why = words::unit_failure(view.plan, unit, failure);
     let why = view.secrets.text(&why);
     // Delays are drawn at random: whole milliseconds are enough to read.
     let delay = exact(Duration::from_millis(
@@ -137,22 +138,34 @@ pub fn retrying(
     let _ = writeln!(
         out,
         "  {:<width$}  {:>7}  {why}; next try in {delay}",
-        Label::of(view.plan, unit),
+        view.plan.node(view.plan.unit(unit).node).name,
         "",
         width = layout.name
     );
 }
 
-/// `[ 3/12] running    train    2m 00s`
-pub fn running(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId, time: Duration) {
+/// `[ 3/12] running    train    2m 00s`; of what counts its records, how far it has come: `12,400 of 50,000 records, 1,230/s`.
+pub fn running(
+    out: &mut String,
+    view: &View<'_>,
+    layout: Layout,
+    node: NodeId,
+    time: Duration,
+    pace: Option<&Pace>,
+) {
     counter(out, view);
-    let _ = writeln!(
+    let _ = write!(
         out,
         "running    {:<width$}  {:>7}",
-        Label::of(view.plan, unit),
+        view.plan.node(node).name,
         short(time),
         width = layout.name
     );
+    for (i, fact) in pace.into_iter().flat_map(words::pace).enumerate() {
+        out.push_str(if i == 0 { "  " } else { ", " });
+        out.push_str(&fact);
+    }
+    out.push('\n');
 }
 
 /// ```text
@@ -168,11 +181,13 @@ pub fn stalled(out: &mut String, view: &View<'_>, paint: Paint, time: Duration, 
     }
 }
 
-/// A line that a child printed, in a block below its node's line. The bar keeps a child from speaking with our voice.
-pub fn quoted(out: &mut String, line: &str) {
-    out.push_str("  | ");
-    out.push_str(line);
-    out.push('\n');
+/// A line that a child printed, as it stands in a block below its node's line; of a pool, with the number of the worker. The
+/// bar keeps a child from speaking with our voice.
+pub fn quoted(worker: Option<u32>, line: &str) -> String {
+    match worker {
+        None => format!("  | {line}"),
+        Some(worker) => format!("  {worker} | {line}"),
+    }
 }
 
 /// `failed: 12 nodes: 10 succeeded, 1 failed, 1 skipped in 1.31s`
@@ -189,8 +204,7 @@ pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
         AnsiColor::Red
     };
     out.push_str(&paint.paint(colour.on_default().bold(), &word));
-    let nodes = if counts.total == 1 { "node" } else { "nodes" };
-    let _ = write!(out, ": {} {nodes}", counts.total);
+    let _ = write!(out, ": {}", plural(counts.total as u64, "node"));
     if counts.succeeded != counts.total {
         let states = [
             (counts.succeeded, "succeeded"),
@@ -199,6 +213,7 @@ pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
             (counts.skipped, "skipped"),
         ];
         for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {
+            let count = units::count(*count as u64);
             let _ = write!(out, "{} {count} {state}", if i == 0 { ":" } else { "," });
         }
     }

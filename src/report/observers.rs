@@ -1,15 +1,16 @@
 //! [`Observers`]: hands every event, and what units print, to whoever watches: the run directory, event files, and reporters.
 //! What goes wrong in one of them touches no other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
 use crate::diagnostic::reason;
-use crate::event::{Outcome, RunEvent, Stream, What};
-use crate::plan::{Plan, UnitId};
+use crate::event::{Exit, Outcome, Printer, RunEvent, Stream, What};
+use crate::plan::{GroupId, Plan, UnitId};
 use crate::report::block::Tail;
 use crate::report::events::{EventLog, write_line};
+use crate::report::fed::ended_ill;
 use crate::report::json::Report;
 use crate::report::redact::{Held, Redactor};
 use crate::report::tally::Tally;
@@ -32,11 +33,11 @@ pub trait Reporter {
     /// This has happened.
     fn event(&mut self, event: &RunEvent, view: &View<'_>);
 
-    /// A unit printed this to its log. Cut anywhere; without secrets.
-    fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8], view: &View<'_>);
+    /// This was printed to a log. Cut anywhere; without secrets.
+    fn output(&mut self, from: Printer, stream: Stream, bytes: &[u8], view: &View<'_>);
 
-    /// Nothing more comes from this unit's try. Comes before the event of its end.
-    fn output_ended(&mut self, unit: UnitId, view: &View<'_>);
+    /// A process that printed something has ended, with all that it printed. Of a unit it comes before the event of its end.
+    fn output_ended(&mut self, from: Printer, view: &View<'_>);
 
     /// It is now so late, since the run's start.
     fn tick(&mut self, now: Duration, view: &View<'_>);
@@ -75,7 +76,10 @@ pub struct Observers<'p> {
     plan: &'p Plan,
     secrets: Redactor,
     tally: Tally,
-    streams: HashMap<UnitId, Streams>,
+    /// Of those that run and have printed something.
+    streams: BTreeMap<Printer, Streams>,
+    /// Of each fed pool that runs, the end of the standard error of the worker that failed last.
+    failed_tails: HashMap<UnitId, Vec<u8>>,
     logs: Option<store::Logs>,
     journal: Option<EventLog>,
     event_files: Vec<EventLog>,
@@ -87,7 +91,7 @@ pub struct Observers<'p> {
     faults: Vec<SinkError>,
 }
 
-/// What is kept of the output of a unit that runs.
+/// What is kept of the output of a process that runs.
 #[derive(Debug, Default)]
 struct Streams {
     out: Held,
@@ -102,7 +106,8 @@ impl<'p> Observers<'p> {
             plan,
             secrets: Redactor::new(&plan.secrets),
             tally: Tally::new(plan),
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
+            failed_tails: HashMap::new(),
             logs: None,
             journal: None,
             event_files: Vec::new(),
@@ -146,7 +151,8 @@ impl<'p> Observers<'p> {
     }
 
     /// This has happened. Where a unit failed and `stderr_tail` is empty, it is filled in from what came by
-    /// [`Observers::output`]. A try's output ends with its `Ended` or `Retrying`.
+    /// [`Observers::output`]. A try's output ends with its `Ended` or `Retrying`, that of a worker with its `WorkerEnded` (of a
+    /// `task` pool, which has none, with [`Observers::output_ended`]).
     pub fn event(&mut self, mut event: RunEvent) {
         match &mut event.what {
             What::Ended {
@@ -155,20 +161,27 @@ impl<'p> Observers<'p> {
                 stderr_tail,
                 ..
             } => {
-                let mut streams = self.end_output(*unit);
+                let tail = self.end_unit(*unit);
                 if matches!(outcome, Outcome::Failed(_)) && stderr_tail.is_empty() {
-                    *stderr_tail = streams
-                        .as_mut()
-                        .map(|streams| streams.tail.take())
-                        .unwrap_or_default();
+                    *stderr_tail = tail;
                 }
             }
-            What::Retrying { unit, .. } => {
-                self.end_output(*unit);
+            What::Retrying { unit, .. } => self.end_group(self.plan.unit(*unit).group),
+            What::WorkerEnded {
+                unit, worker, exit, ..
+            } => {
+                let worker = Some(*worker);
+                self.output_ended(
+                    Printer {
+                        unit: *unit,
+                        worker,
+                    },
+                    *exit,
+                );
             }
             _ => {}
         }
-        self.tally.add(&event);
+        self.tally.add(self.plan, &event);
         if self.journal.is_some() || !self.event_files.is_empty() {
             self.line.clear();
             write_line(&mut self.line, self.plan, &self.secrets, &event);
@@ -186,9 +199,10 @@ impl<'p> Observers<'p> {
         }
     }
 
-    /// A unit printed this to its log.
-    pub fn output(&mut self, unit: UnitId, stream: Stream, bytes: &[u8]) {
-        let streams = self.streams.entry(unit).or_default();
+    /// This was printed to a log, by a unit or a worker of a pool.
+    pub fn output(&mut self, from: impl Into<Printer>, stream: Stream, bytes: &[u8]) {
+        let from = from.into();
+        let streams = self.streams.entry(from).or_default();
         let held = match stream {
             Stream::Out => &mut streams.out,
             Stream::Err => &mut streams.err,
@@ -203,7 +217,7 @@ impl<'p> Observers<'p> {
             secrets: &self.secrets,
         };
         show(
-            unit,
+            from,
             stream,
             &shown,
             &view,
@@ -213,10 +227,52 @@ impl<'p> Observers<'p> {
         );
     }
 
-    /// Nothing more comes from this try of a unit: what was held back is shown, its logs are closed.
-    fn end_output(&mut self, unit: UnitId) -> Option<Streams> {
+    /// A worker of a pool that procflow feeds has ended, and with it what it printed. Another process may go on in its place.
+    pub fn output_ended(&mut self, worker: Printer, exit: Exit) {
+        let tail = self
+            .end_output(worker)
+            .map(|mut streams| streams.tail.take());
+        if ended_ill(&self.plan.unit(worker.unit).settings, exit) {
+            self.failed_tails
+                .insert(worker.unit, tail.unwrap_or_default());
+        }
+    }
+
+    /// Nothing more comes from this try of a unit: what was held back is shown, its logs are closed. Gives the last lines of its
+    /// standard error, should it have failed.
+    fn end_unit(&mut self, unit: UnitId) -> Vec<u8> {
+        let failed = self.failed_tails.remove(&unit);
+        let first = Printer::from(unit);
+        let last = Printer {
+            worker: Some(u32::MAX),
+            ..first
+        };
+        let mut tail = Vec::new();
         // Most units print nothing; then nobody has anything to end.
-        let mut streams = self.streams.remove(&unit)?;
+        while let Some((&from, _)) = self.streams.range(first..=last).next() {
+            if let Some(mut streams) = self.end_output(from) {
+                tail = streams.tail.take();
+            }
+        }
+        if let Some(logs) = &mut self.logs
+            && let Err(e) = logs.close(unit)
+        {
+            self.logs = None;
+            self.fatal.get_or_insert(e);
+        }
+        failed.unwrap_or(tail)
+    }
+
+    /// Nothing more comes from this try of a group.
+    fn end_group(&mut self, group: GroupId) {
+        for &unit in &self.plan.group(group).units {
+            self.end_unit(unit);
+        }
+    }
+
+    /// Nothing more comes from this process: what was held back is shown.
+    fn end_output(&mut self, from: Printer) -> Option<Streams> {
+        let mut streams = self.streams.remove(&from)?;
         let view = View {
             plan: self.plan,
             tally: &self.tally,
@@ -226,33 +282,20 @@ impl<'p> Observers<'p> {
             let out = self.secrets.end(&mut streams.out);
             let err = self.secrets.end(&mut streams.err);
             streams.tail.push(&err);
-            show(
-                unit,
-                Stream::Out,
-                &out,
-                &view,
-                &mut self.logs,
-                &mut self.reporters,
-                &mut self.fatal,
-            );
-            show(
-                unit,
-                Stream::Err,
-                &err,
-                &view,
-                &mut self.logs,
-                &mut self.reporters,
-                &mut self.fatal,
-            );
+            for (stream, bytes) in [(Stream::Out, out), (Stream::Err, err)] {
+                show(
+                    from,
+                    stream,
+                    &bytes,
+                    &view,
+                    &mut self.logs,
+                    &mut self.reporters,
+                    &mut self.fatal,
+                );
+            }
         }
         for reporter in &mut self.reporters {
-            reporter.output_ended(unit, &view);
-        }
-        if let Some(logs) = &mut self.logs
-            && let Err(e) = logs.close(unit)
-        {
-            self.logs = None;
-            self.fatal.get_or_insert(e);
+            reporter.output_ended(from, &view);
         }
         Some(streams)
     }
@@ -361,7 +404,7 @@ impl<'p> Observers<'p> {
 }
 
 fn show(
-    unit: UnitId,
+    from: Printer,
     stream: Stream,
     bytes: &[u8],
     view: &View<'_>,
@@ -374,8 +417,8 @@ fn show(
     }
     if let Some(open) = logs
         && let Err(e) = open.append(
-            unit,
-            || Label::of(view.plan, unit).to_string(),
+            from,
+            || Label::of_printer(view.plan, from).to_string(),
             stream,
             bytes,
         )
@@ -384,6 +427,6 @@ fn show(
         fatal.get_or_insert(e);
     }
     for reporter in reporters {
-        reporter.output(unit, stream, bytes, view);
+        reporter.output(from, stream, bytes, view);
     }
 }

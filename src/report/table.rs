@@ -6,13 +6,14 @@ use std::fmt::Write;
 use anstyle::Style;
 
 use crate::event::{Exit, Outcome};
-use crate::plan::UnitId;
+use crate::plan::NodeId;
 use crate::report::events::exit_code;
+use crate::report::flow::Flow;
 use crate::report::lines::style;
 use crate::report::observers::View;
-use crate::report::tally::End;
+use crate::report::tally::NodeEnd;
 use crate::report::terminal::Paint;
-use crate::report::units::{Label, bytes, short, shortened, signal};
+use crate::report::units::{bytes, count, short, shortened, signal};
 use crate::report::words;
 
 /// A run of more nodes than this shows only those that did not plainly succeed, and at most so many of them.
@@ -26,7 +27,15 @@ struct Column {
 }
 
 /// What is left out first where not all columns fit.
-const LEAST: [&str; 6] = ["cpu", "memory", "tries", "in → out", "time", "exit"];
+const LEAST: [&str; 7] = [
+    "cpu",
+    "memory",
+    "records",
+    "tries",
+    "in → out",
+    "time",
+    "exit",
+];
 
 /// Appends the table. Columns in which nothing is known are left out, and those that do not fit a screen of this width.
 pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usize>, unicode: bool) {
@@ -34,47 +43,46 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usiz
     if rows.is_empty() {
         return;
     }
-    let column = |head, right, cell: &dyn Fn(UnitId, Option<&End>) -> String| Column {
+    let column = |head, right, cell: &dyn Fn(&Row<'_>) -> String| Column {
         head,
         right,
-        cells: rows.iter().map(|(unit, end)| cell(*unit, *end)).collect(),
+        cells: rows.iter().map(cell).collect(),
+    };
+    let ran = |row: &Row<'_>, cell: &dyn Fn(&NodeEnd<'_>) -> String| {
+        row.end
+            .filter(|end| end.ran)
+            .map_or_else(String::new, |end| cell(&end))
     };
     let mut columns = vec![
-        column("node", false, &|unit, _| {
-            Label::of(view.plan, unit).to_string()
+        column("node", false, &|row| {
+            view.plan.node(row.node).name.to_string()
         }),
-        column("state", false, &|_, end| {
-            end.map_or("-", |end| words::state(&end.outcome)).to_owned()
+        column("state", false, &|row| {
+            row.end
+                .map_or("-", |end| words::state(end.outcome))
+                .to_owned()
         }),
-        column("exit", true, &|_, end| {
-            end.and_then(status).unwrap_or_default()
+        column("exit", true, &|row| {
+            row.end.as_ref().and_then(status).unwrap_or_default()
         }),
-        column("time", true, &|unit, end| {
-            ran(view, unit, end).map_or_else(String::new, |end| short(end.usage.wall))
+        column("time", true, &|row| ran(row, &|end| short(end.usage.wall))),
+        column("cpu", true, &|row| {
+            ran(row, &|end| short(end.usage.user + end.usage.system))
         }),
-        column("cpu", true, &|unit, end| {
-            ran(view, unit, end)
-                .map_or_else(String::new, |end| short(end.usage.user + end.usage.system))
-        }),
-        column("memory", true, &|unit, end| {
-            ran(view, unit, end).map_or_else(String::new, |end| match view.tally.peak(end) {
+        column("memory", true, &|row| {
+            ran(row, &|end| match view.tally.peak(&end.usage) {
                 Some(peak) => bytes(peak),
                 None if view.tally.own_peak > 0 => format!("<{}", bytes(view.tally.own_peak)),
                 None => String::new(),
             })
         }),
-        column(
-            "in → out",
-            true,
-            &|unit, _| match view.tally.flow(view.plan, unit) {
-                (None, None) => String::new(),
-                (input, output) => {
-                    let side = |side: Option<u64>| side.map_or("-".to_owned(), bytes);
-                    format!("{} → {}", side(input), side(output))
-                }
-            },
-        ),
-        column("tries", true, &|_, end| match end {
+        column("in → out", true, &|row| {
+            flow(view.tally.bytes(view.plan, row.node), bytes)
+        }),
+        column("records", true, &|row| {
+            flow(view.tally.records(view.plan, row.node), count)
+        }),
+        column("tries", true, &|row| match row.end {
             Some(end) if end.attempts > 1 => end.attempts.to_string(),
             _ => String::new(),
         }),
@@ -85,45 +93,55 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usiz
     }
     write_rows(out, &columns, &rows, paint);
     if more > 0 {
-        let _ = writeln!(out, "and {more} more");
+        let _ = writeln!(out, "and {} more", count(more as u64));
     }
 }
 
-type Row<'a> = (UnitId, Option<&'a End>);
+/// `3.1 MiB → -`
+fn flow(flow: Flow, words: fn(u64) -> String) -> String {
+    if flow.is_empty() {
+        return String::new();
+    }
+    let side = |side: Option<u64>| side.map_or("-".to_owned(), words);
+    format!("{} → {}", side(flow.input), side(flow.output))
+}
+
+struct Row<'a> {
+    node: NodeId,
+    end: Option<NodeEnd<'a>>,
+}
 
 /// The rows to show, and how many more there would be.
 fn rows<'a>(view: &View<'a>) -> (Vec<Row<'a>>, usize) {
-    let units = view
-        .tally
-        .units
-        .iter()
-        .enumerate()
-        .map(|(i, unit)| (UnitId::from(i), unit.end.as_deref()));
-    if view.tally.units.len() <= MOST_ROWS {
-        return (units.collect(), 0);
+    let nodes = (0..view.plan.nodes.len())
+        .map(NodeId::from)
+        .map(|node| Row {
+            node,
+            end: view.tally.node_end(view.plan, node),
+        });
+    if view.plan.nodes.len() <= MOST_ROWS {
+        return (nodes.collect(), 0);
     }
-    let plain = |end: &End| {
+    let plain = |end: &NodeEnd<'_>| {
         matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked
     };
-    let mut rows: Vec<_> = units.filter(|(_, end)| !end.is_some_and(plain)).collect();
+    let mut rows: Vec<_> = nodes
+        .filter(|row| !row.end.as_ref().is_some_and(plain))
+        .collect();
     // Failures first: where not all have room, these must.
-    rows.sort_by_key(|(_, end)| !end.is_some_and(|end| matches!(end.outcome, Outcome::Failed(_))));
+    rows.sort_by_key(|row| {
+        !row.end
+            .is_some_and(|end| matches!(end.outcome, Outcome::Failed(_)))
+    });
     let more = rows.len().saturating_sub(MOST_ROWS);
     rows.truncate(MOST_ROWS);
     (rows, more)
 }
 
-/// The end of a unit that had a process.
-fn ran<'a>(view: &View<'_>, unit: UnitId, end: Option<&'a End>) -> Option<&'a End> {
-    end.filter(|_| view.tally.unit(unit).pid.is_some())
-}
-
-fn status(end: &End) -> Option<String> {
+fn status(end: &NodeEnd<'_>) -> Option<String> {
     match end.exit {
         Some(Exit::Signal { number, .. }) => Some(signal(number)),
-        Some(Exit::Code(_)) | None => {
-            exit_code(&end.outcome, end.exit).map(|code| code.to_string())
-        }
+        Some(Exit::Code(_)) | None => exit_code(end.outcome, end.exit).map(|code| code.to_string()),
     }
 }
 
@@ -196,10 +214,10 @@ fn write_rows(out: &mut String, columns: &[Column], rows: &[Row<'_>], paint: Pai
         out.push('\n');
     };
     line(&mut columns.iter().map(|c| (c.head, Style::new().bold())));
-    for (i, (_, end)) in rows.iter().enumerate() {
+    for (i, row) in rows.iter().enumerate() {
         line(&mut columns.iter().map(|c| {
-            let style = match (c.head, end) {
-                ("state", Some(end)) => style(&end.outcome),
+            let style = match (c.head, row.end) {
+                ("state", Some(end)) => style(end.outcome),
                 _ => Style::new(),
             };
             (c.cells.get(i).map_or("", String::as_str), style)

@@ -1,22 +1,28 @@
-//! [`Tally`]: what has happened so far, by unit and queue: the one place where events are added up. Lines, bars, the table and
-//! the report all read it.
+//! [`Tally`]: what has happened so far, by node, unit and queue: the one place where events are added up. Lines, bars, the
+//! table and the report all read it.
+//!
+//! Events tell of units; people think in nodes. A node is what its units are: see [`NodeEnd`].
 
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Outcome, RunEvent, Usage, What};
 use crate::exit::ExitCode;
-use crate::plan::{Plan, UnitId};
+use crate::plan::{NodeId, Plan, QueueId, QueueKind, Role, UnitId};
+use crate::report::fed::{Fed, ended_ill, together};
+use crate::report::meter::{Meter, Moved};
 
 /// What has happened so far.
 #[derive(Debug, Clone)]
 pub struct Tally {
     /// The run as its first event names it.
     pub run: Run,
+    /// One for each node of the plan.
+    pub nodes: Vec<Node>,
     /// One for each unit of the plan.
     pub units: Vec<Unit>,
     /// One for each queue of the plan: bytes and records, where known.
     pub queues: Vec<Queue>,
-    /// Units by state.
+    /// Nodes by state.
     pub counts: Counts,
     /// Why the run stops, where it does.
     pub stopping: Option<Cause>,
@@ -40,6 +46,26 @@ pub struct Run {
     pub jobs: u32,
 }
 
+/// What has happened to a node.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Node {
+    /// Since when it runs, or ran last.
+    pub started: Option<Duration>,
+    /// Its units that run.
+    running: u32,
+    /// Its units that have ended for good.
+    ended: u32,
+    /// The first of its units that failed.
+    failed_first: Option<UnitId>,
+}
+
+impl Node {
+    /// Something of it runs.
+    pub fn runs(&self) -> bool {
+        self.running > 0
+    }
+}
+
 /// What has happened to a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Unit {
@@ -53,6 +79,8 @@ pub struct Unit {
     pub attempt: u32,
     /// Boxed: a plan of 100,000 units has a tally before the first has ended.
     pub end: Option<Box<End>>,
+    /// What its last try has done, where it is a pool that procflow feeds.
+    pub fed: Option<Box<Fed>>,
 }
 
 impl Unit {
@@ -86,22 +114,68 @@ pub struct End {
 }
 
 /// See [`What::QueueEnded`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Queue {
     /// Bytes that came from its writers.
     pub bytes: Option<u64>,
     /// Records.
     pub records: Option<u64>,
     /// Bytes from each writer and to each reader.
-    pub ends: Vec<(UnitId, u64)>,
+    pub ends: Vec<QueueEnd>,
+    /// Records that were dropped.
+    pub dropped: u64,
+    /// From the start of the first that has an end of it to its own end.
+    pub life: Duration,
+    /// How long it was full, and how long empty; only where procflow carried it.
+    pub waited: Option<Waited>,
+    /// What has passed lately, while it lives. Boxed: of most nobody counts.
+    pub meter: Option<Box<Meter>>,
 }
 
-/// How many units are in which state.
+/// A unit's end of a queue, and the bytes that passed it.
+pub type QueueEnd = (UnitId, u64);
+
+/// What a queue kept waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// For so long its writers: it held records that no reader took.
+    pub full: Duration,
+    /// For so long its readers: there was nothing to hand on.
+    pub empty: Duration,
+}
+
+/// How a node ended: the ends of its units in one.
+///
+/// It has failed where one of them has, cancelled where one was, and succeeded where all of them did. What there is only one
+/// of (outcome, status, the end of standard error) is that of the unit that decides: the first that failed, or was cancelled.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeEnd<'t> {
+    /// The unit that decides.
+    pub unit: UnitId,
+    /// When the last ended.
+    pub at: Duration,
+    /// How.
+    pub outcome: &'t Outcome,
+    /// Something of it was started.
+    pub ran: bool,
+    /// The status of the process that decides.
+    pub exit: Option<Exit>,
+    /// The most tries that one of them had.
+    pub attempts: u32,
+    /// From the first start to the last end; CPU time summed; the largest peak.
+    pub usage: Usage,
+    /// Processes were left.
+    pub leaked: bool,
+    /// The end of its standard error.
+    pub stderr_tail: &'t [u8],
+}
+
+/// How many nodes are in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All of the plan.
     pub total: usize,
-    /// With a process.
+    /// Something of them runs.
     pub running: usize,
     /// See [`Outcome`].
     pub succeeded: usize,
@@ -125,10 +199,11 @@ impl Tally {
     pub fn new(plan: &Plan) -> Self {
         Tally {
             run: Run::default(),
+            nodes: vec![Node::default(); plan.nodes.len()],
             units: vec![Unit::default(); plan.units.len()],
             queues: vec![Queue::default(); plan.queues.len()],
             counts: Counts {
-                total: plan.units.len(),
+                total: plan.nodes.len(),
                 ..Counts::default()
             },
             stopping: None,
@@ -148,6 +223,17 @@ impl Tally {
         }
     }
 
+    /// What is known of a node.
+    ///
+    /// # Panics
+    /// Where it is not in the plan.
+    pub fn node(&self, node: NodeId) -> &Node {
+        match self.nodes.get(node.index()) {
+            Some(node) => node,
+            None => panic!("BUG: {node:?} is not in the plan"),
+        }
+    }
+
     fn unit_mut(&mut self, unit: UnitId) -> &mut Unit {
         match self.units.get_mut(unit.index()) {
             Some(unit) => unit,
@@ -155,8 +241,15 @@ impl Tally {
         }
     }
 
+    fn node_mut(&mut self, node: NodeId) -> &mut Node {
+        match self.nodes.get_mut(node.index()) {
+            Some(node) => node,
+            None => panic!("BUG: {node:?} is not in the plan"),
+        }
+    }
+
     /// Adds a fact.
-    pub fn add(&mut self, event: &RunEvent) {
+    pub fn add(&mut self, plan: &Plan, event: &RunEvent) {
         match &event.what {
             What::RunStarted {
                 id,
@@ -173,25 +266,50 @@ impl Tally {
                 };
             }
             What::Started { unit, attempt, pid } => {
-                let unit = self.unit_mut(*unit);
-                let was_running = unit.running_since().is_some();
-                unit.first_started.get_or_insert(event.at);
-                unit.started = Some(event.at);
-                unit.pid = *pid;
-                unit.attempt = *attempt;
-                self.counts.running += usize::from(!was_running);
+                self.started(plan, event.at, *unit, *attempt, *pid);
             }
-            What::Stopping { .. }
-            | What::WorkerStarted { .. }
-            | What::WorkerEnded { .. }
-            | What::PoolProgress { .. }
-            | What::QueueProgress { .. }
-            | What::Stalled { .. } => {}
+            What::Stopping { .. } | What::Stalled { .. } => {}
+            What::WorkerStarted { unit, worker, pid } => {
+                if let Some(fed) = &mut self.unit_mut(*unit).fed {
+                    fed.worker_started(event.at, *worker, *pid);
+                }
+            }
+            What::WorkerEnded {
+                unit,
+                worker,
+                exit,
+                usage,
+            } => {
+                if let Some(fed) = &mut self.unit_mut(*unit).fed {
+                    fed.worker_ended(event.at, *worker, *exit, usage);
+                    if ended_ill(&plan.unit(*unit).settings, *exit) {
+                        fed.failed_last = Some(*exit);
+                    }
+                }
+            }
+            What::PoolProgress { unit, counts } => {
+                if let Some(fed) = &mut self.unit_mut(*unit).fed {
+                    fed.progress(event.at, *counts);
+                }
+            }
+            What::QueueProgress {
+                queue,
+                bytes,
+                records,
+                ..
+            } => {
+                let moved = Moved {
+                    bytes: *bytes,
+                    records: records.unwrap_or(0),
+                };
+                self.queue_moved(plan, event.at, *queue, *records, moved);
+            }
             What::Retrying { unit, .. } => {
-                let unit = self.unit_mut(*unit);
-                let was_running = unit.running_since().is_some();
-                unit.started = None;
-                self.counts.running -= usize::from(was_running);
+                // Told when nothing of its group runs any more.
+                for unit in &plan.group(plan.unit(*unit).group).units {
+                    self.stopped_running(plan, *unit);
+                    self.unit_mut(*unit).started = None;
+                }
             }
             What::Ended {
                 unit,
@@ -202,9 +320,7 @@ impl Tally {
                 leaked,
                 stderr_tail,
             } => {
-                let record = self.unit_mut(*unit);
-                let was_running = record.running_since().is_some();
-                record.end = Some(Box::new(End {
+                let end = End {
                     at: event.at,
                     outcome: outcome.clone(),
                     exit: *exit,
@@ -212,29 +328,34 @@ impl Tally {
                     usage: *usage,
                     leaked: *leaked,
                     stderr_tail: stderr_tail.clone(),
-                }));
-                self.counts.running -= usize::from(was_running);
-                let count = match outcome {
-                    Outcome::Succeeded { .. } => &mut self.counts.succeeded,
-                    Outcome::Failed(_) => &mut self.counts.failed,
-                    Outcome::Cancelled(_) => &mut self.counts.cancelled,
-                    Outcome::Skipped(_) => &mut self.counts.skipped,
                 };
-                *count += 1;
+                self.unit_ended(plan, *unit, end);
             }
             What::QueueEnded {
                 queue,
                 bytes,
                 records,
                 ends,
-                ..
+                dropped,
+                full,
+                empty,
             } => {
+                let planned = plan.queue(*queue);
+                let carried = planned.kind == QueueKind::Relayed && bytes.is_some();
+                let ended = Queue {
+                    bytes: *bytes,
+                    records: *records,
+                    ends: ends.clone(),
+                    dropped: *dropped,
+                    life: event.at.saturating_sub(self.began(plan, *queue)),
+                    waited: carried.then_some(Waited {
+                        full: *full,
+                        empty: *empty,
+                    }),
+                    meter: None,
+                };
                 if let Some(queue) = self.queues.get_mut(queue.index()) {
-                    *queue = Queue {
-                        bytes: *bytes,
-                        records: *records,
-                        ends: ends.clone(),
-                    };
+                    *queue = ended;
                 }
             }
             What::RunStopping { cause } => {
@@ -244,32 +365,176 @@ impl Tally {
         }
     }
 
-    /// A unit's peak memory, unless it is no more than procflow's own, which hides it.
-    pub fn peak(&self, end: &End) -> Option<u64> {
-        (end.usage.max_rss > self.own_peak).then_some(end.usage.max_rss)
+    fn started(&mut self, plan: &Plan, at: Duration, id: UnitId, attempt: u32, pid: Option<i32>) {
+        let planned = plan.unit(id);
+        let unit = self.unit_mut(id);
+        let was_running = unit.running_since().is_some();
+        unit.first_started.get_or_insert(at);
+        unit.started = Some(at);
+        unit.pid = pid;
+        unit.attempt = attempt;
+        if planned.role == Role::Pool {
+            unit.fed = Some(Box::new(Fed::since(at)));
+        }
+        if was_running {
+            return;
+        }
+        let node = self.node_mut(planned.node);
+        node.running += 1;
+        if node.running == 1 {
+            node.started = Some(at);
+            self.counts.running += 1;
+        }
     }
 
-    /// Bytes that went into a unit and came out of it by queues: the sum over those that are known, nothing where none is.
-    pub fn flow(&self, plan: &Plan, unit: UnitId) -> (Option<u64>, Option<u64>) {
-        let sum = |ends: fn(&crate::plan::Queue) -> &[UnitId]| {
-            let group = plan
-                .units
-                .get(unit.index())
-                .and_then(|u| plan.groups.get(u.group.index()))?;
-            let queues = group.queues.iter().filter(|q| {
-                plan.queues
-                    .get(q.index())
-                    .is_some_and(|queue| ends(queue).contains(&unit))
-            });
-            queues
-                .filter_map(|q| {
-                    let ends = &self.queues.get(q.index())?.ends;
-                    ends.iter()
-                        .find(|(end, _)| *end == unit)
-                        .map(|&(_, bytes)| bytes)
-                })
-                .reduce(u64::saturating_add)
+    /// Takes a unit out of those that run, if it does.
+    fn stopped_running(&mut self, plan: &Plan, unit: UnitId) {
+        if self.unit(unit).running_since().is_none() {
+            return;
+        }
+        let node = self.node_mut(plan.unit(unit).node);
+        node.running -= 1;
+        if node.running == 0 {
+            self.counts.running -= 1;
+        }
+    }
+
+    fn unit_ended(&mut self, plan: &Plan, id: UnitId, end: End) {
+        self.stopped_running(plan, id);
+        let failed = matches!(end.outcome, Outcome::Failed(_));
+        self.unit_mut(id).end = Some(Box::new(end));
+        let node_id = plan.unit(id).node;
+        let node = self.node_mut(node_id);
+        node.ended += 1;
+        if failed {
+            node.failed_first.get_or_insert(id);
+        }
+        let Some(end) = self.node_end(plan, node_id) else {
+            return;
         };
-        (sum(|queue| &queue.readers), sum(|queue| &queue.writers))
+        let count = match end.outcome {
+            Outcome::Succeeded { .. } => &mut self.counts.succeeded,
+            Outcome::Failed(_) => &mut self.counts.failed,
+            Outcome::Cancelled(_) => &mut self.counts.cancelled,
+            Outcome::Skipped(_) => &mut self.counts.skipped,
+        };
+        *count += 1;
+    }
+
+    /// When the first of those that have an end of a queue was started.
+    fn began(&self, plan: &Plan, queue: QueueId) -> Duration {
+        let queue = plan.queue(queue);
+        let ends = queue.writers.iter().chain(&queue.readers);
+        ends.filter_map(|unit| self.unit(*unit).started)
+            .min()
+            .unwrap_or_default()
+    }
+
+    fn queue_moved(
+        &mut self,
+        plan: &Plan,
+        at: Duration,
+        id: QueueId,
+        records: Option<u64>,
+        moved: Moved,
+    ) {
+        let began = self.began(plan, id);
+        if let Some(queue) = self.queues.get_mut(id.index()) {
+            let meter = queue
+                .meter
+                .get_or_insert_with(|| Box::new(Meter::since(began)));
+            meter.add(at, moved);
+            queue.records = records;
+        }
+    }
+
+    /// How a node ended; `None` before all of its units have.
+    pub fn node_end(&self, plan: &Plan, id: NodeId) -> Option<NodeEnd<'_>> {
+        let (node, units) = (self.node(id), &plan.node(id).units);
+        if node.ended < units.end - units.start {
+            return None;
+        }
+        let ends = || {
+            units
+                .clone()
+                .map(UnitId)
+                .filter_map(|unit| self.ended(unit))
+        };
+        let (unit, end) = match node.failed_first {
+            Some(unit) => self.ended(unit)?,
+            // The one that decides stands for all; of equals, the first.
+            None => ends().min_by_key(|(_, end)| match end.outcome {
+                Outcome::Failed(_) => 0,
+                Outcome::Cancelled(_) => 1,
+                Outcome::Skipped(_) => 2,
+                Outcome::Succeeded { early_close: true } => 3,
+                Outcome::Succeeded { early_close: false } => 4,
+            })?,
+        };
+        let fed = self.unit(unit).fed.as_deref();
+        Some(NodeEnd {
+            unit,
+            at: ends().map(|(_, end)| end.at).max()?,
+            outcome: &end.outcome,
+            ran: ends().any(|(unit, _)| self.unit(unit).first_started.is_some()),
+            exit: end.exit.or_else(|| match end.outcome {
+                Outcome::Failed(_) => fed?.failed_last,
+                _ => None,
+            }),
+            attempts: ends().map(|(_, end)| end.attempts).max()?,
+            usage: self.node_usage(ends())?,
+            leaked: ends().any(|(_, end)| end.leaked),
+            stderr_tail: &end.stderr_tail,
+        })
+    }
+
+    /// How a unit ended; `None` before it has.
+    fn ended(&self, unit: UnitId) -> Option<(UnitId, &End)> {
+        Some((unit, self.unit(unit).end.as_deref()?))
+    }
+
+    fn node_usage<'t>(&self, ends: impl Iterator<Item = (UnitId, &'t End)>) -> Option<Usage> {
+        // With the moment of its start, for the time from the first start to the last end.
+        let used = ends.map(|(unit, end)| {
+            let start = self.unit(unit).started.unwrap_or(end.at);
+            (start, start + end.usage.wall, self.usage(unit, end))
+        });
+        let (start, end, usage) = used.reduce(|(start, end, usage), other| {
+            (
+                start.min(other.0),
+                end.max(other.1),
+                together(&usage, &other.2),
+            )
+        })?;
+        Some(Usage {
+            wall: end - start,
+            ..usage
+        })
+    }
+
+    /// What a unit has used. A pool that procflow feeds is told of as a whole; where it is not, its workers are.
+    pub fn usage(&self, unit: UnitId, end: &End) -> Usage {
+        let told = end.usage;
+        match &self.unit(unit).fed {
+            Some(fed) if told.user + told.system == Duration::ZERO => {
+                let workers = fed.workers.values().map(|worker| &worker.usage);
+                Usage {
+                    wall: told.wall,
+                    ..workers.fold(told, |sum, usage| together(&sum, usage))
+                }
+            }
+            _ => told,
+        }
+    }
+
+    /// A peak of memory, unless it is no more than procflow's own, which hides it.
+    pub fn peak(&self, usage: &Usage) -> Option<u64> {
+        (usage.max_rss > self.own_peak).then_some(usage.max_rss)
+    }
+
+    /// What a pool that procflow feeds has done.
+    pub fn fed(&self, plan: &Plan, node: NodeId) -> Option<&Fed> {
+        let first = UnitId(plan.node(node).units.start);
+        self.unit(first).fed.as_deref()
     }
 }

@@ -1,6 +1,8 @@
 //! Whole outputs of made-up runs: what the console says, the lines of the event log, the report.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod pools;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use crate::event::{
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{
-    Arg, Deliver, Ends, Group, Node, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, Retry,
-    Role, Settings, Unit, UnitId,
+    self, Arg, Deliver, Ends, Group, Input, Node, NodeId, Overflow, Plan, Queue, QueueId,
+    QueueKind, Retry, Role, Settings, Sink, Source, Unit, UnitId,
 };
 use crate::report::terminal::Look;
 use crate::report::{Console, Observers, Output, Progress, Terminal, schema_events, schema_report};
@@ -38,10 +40,27 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
         limits: vec![],
         nice: 0,
     });
-    let ends = Arc::new(Ends {
-        inputs: vec![],
-        outputs: vec![],
-    });
+    // What each reads and writes, so that it can be told how much.
+    let ends = |id: u32| {
+        let of = |end: fn(&(&str, u32, u32)) -> u32| {
+            let ids = queues.iter().enumerate();
+            ids.filter(move |(_, queue)| end(queue) == id)
+                .map(|(i, _)| QueueId::from(i))
+        };
+        let input = of(|queue| queue.2).map(|queue| Input {
+            name: "stdin".into(),
+            from: vec![(0, Source::Queue(queue))],
+        });
+        let output = of(|queue| queue.1).map(|queue| plan::Output {
+            name: "stdout".into(),
+            fd: 1,
+            to: vec![Sink::Queue(queue)],
+        });
+        Arc::new(Ends {
+            inputs: input.collect(),
+            outputs: output.collect(),
+        })
+    };
     let ids = 0..u32::try_from(names.len()).unwrap();
     Plan {
         name: "words".to_owned(),
@@ -75,7 +94,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 argv: vec![Arg::One(literal("sh"))],
                 env: vec![],
                 settings: settings.clone(),
-                ends: ends.clone(),
+                ends: ends(id),
                 reads: vec![],
                 writes: vec![],
             })
@@ -264,8 +283,9 @@ fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<
         records: Some(1000),
         ends: vec![(UnitId(0), 3_250_586), (UnitId(1), 3_250_586)],
         dropped: 0,
-        full: Duration::ZERO,
-        empty: Duration::ZERO,
+        // Of the 319 ms that it lived.
+        full: Duration::from_micros(79_750),
+        empty: Duration::from_micros(159_500),
     });
     story.at(330);
     story.finish(ExitCode::NodeFailed)
@@ -279,9 +299,9 @@ fn mixed_plan() -> Plan {
 }
 
 const TABLE: &str = "\
-node     state         exit   time    cpu    memory     in → out
-read     succeeded        0  0.32s  0.12s  12.0 MiB  - → 3.1 MiB
-split    cancelled  SIGTERM  0.32s  0.12s  12.0 MiB  3.1 MiB → -
+node     state         exit   time    cpu    memory     in → out    records
+read     succeeded        0  0.32s  0.12s  12.0 MiB  - → 3.1 MiB  - → 1,000
+split    cancelled  SIGTERM  0.32s  0.12s  12.0 MiB  3.1 MiB → -  1,000 → -
 count    failed     SIGSEGV  0.31s  0.12s  12.0 MiB
 publish  skipped
 failed: 4 nodes: 1 succeeded, 1 failed, 1 cancelled, 1 skipped in 0.33s
@@ -387,6 +407,8 @@ fn the_report_says_the_same() {
         report["queues"][0],
         serde_json::json!({
             "name": "lines", "kind": "relayed", "writers": ["read"], "readers": ["split"], "bytes": 3_250_586, "records": 1000,
+            "rate": 10_189_925.0, "full": 0.25, "empty": 0.5, "written": [{ "node": "read", "bytes": 3_250_586 }],
+            "read": [{ "node": "split", "bytes": 3_250_586 }],
         })
     );
     assert_eq!(report["queues"][1]["bytes"], serde_json::Value::Null);
@@ -515,7 +537,7 @@ fn event_lines() {
 {"event":"started","t":1.001234,"node":"read","attempt":1,"pid":101}
 {"event":"stopping","t":1.001234,"node":"read","signal":"SIGTERM"}
 {"event":"retrying","t":1.001234,"node":"read","attempt":1,"reason":"exit 3","delay":1.5}
-{"event":"queue_ended","t":1.001234,"queue":"lines","bytes":1}
+{"event":"queue_ended","t":1.001234,"queue":"lines","bytes":1,"full":0.0,"empty":0.0}
 {"event":"stalled","t":1.001234,"time":30.25,"waits":[{"node":"read","on":"room","queue":"lines","of":["read"]},{"node":"read","on":"data","queue":"lines","of":[]},{"node":"read","on":"turn","queue":"lines","of":["read"]},{"node":"read","on":"pipe","of":["read"]}]}
 {"event":"ended","t":1.001234,"node":"read","state":"succeeded","reason":"its readers had all they needed","signal":"SIGPIPE","early_close":true,"leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
 {"event":"ended","t":1.001234,"node":"read","state":"failed","reason":"timed out after 30s","signal":"SIGKILL","leaked":true,"attempts":1,"wall":0.001234,"user":0.0,"system":0.0,"max_rss":0}
@@ -744,7 +766,7 @@ fn a_big_run_shows_what_went_wrong() {
     story.fail(1998, Exit::Code(3));
     story.end(1999, Outcome::Skipped(Cause::RunFailed(NodeId(1998))), None);
     let (said, observers) = story.finish(ExitCode::NodeFailed);
-    let verdict = "failed: 2000 nodes: 1998 succeeded, 1 failed, 1 skipped in 0.31s\nits files: .procflow/runs/R\n";
+    let verdict = "failed: 2,000 nodes: 1,998 succeeded, 1 failed, 1 skipped in 0.31s\nits files: .procflow/runs/R\n";
     assert_eq!(
         said,
         format!("[1999/2000] failed     n1998    0.31s  exit 3\n{verdict}")
@@ -776,7 +798,7 @@ fn a_secret_is_nowhere() {
         let mut story = Story::new(&plan, Progress::Plain, output);
         if output == Output::Grouped {
             let journal = super::EventLog::new("events.jsonl", run.create_events().unwrap());
-            story.observers.keep(run.logs(1).unwrap(), journal);
+            story.observers.keep(run.logs().unwrap(), journal);
         }
         story.start(0);
         for piece in ["with hun", "ter", "2 in it\nand hunter2", "\nhunt"] {
@@ -860,7 +882,7 @@ fn one_sink_does_not_hurt_another() {
     let run = crate::store::RunDir::create(None, dir.path(), b"", Duration::ZERO).unwrap();
     let mut observers = Observers::new(&plan);
     observers.keep(
-        run.logs(1).unwrap(),
+        run.logs().unwrap(),
         super::EventLog::new("events.jsonl", full()),
     );
     observers.event(RunEvent {
@@ -1265,29 +1287,35 @@ fn the_table_fits_every_screen() {
     let mut tally = super::Tally::new(&plan);
     let outcome = Outcome::Failed(Failure::Exit(Exit::Code(3)));
     for unit in 0..2 {
-        tally.add(&RunEvent {
-            at: ms(1),
-            what: What::Started {
-                unit: UnitId(unit),
-                attempt: 1,
-                pid: Some(1),
-            },
-        });
-        tally.add(&RunEvent {
-            at: ms(1),
-            what: What::Ended {
-                unit: UnitId(unit),
-                outcome: outcome.clone(),
-                exit: Some(Exit::Code(3)),
-                attempts: 2,
-                usage: Usage {
-                    max_rss: 1 << 30,
-                    ..Usage::default()
+        tally.add(
+            &plan,
+            &RunEvent {
+                at: ms(1),
+                what: What::Started {
+                    unit: UnitId(unit),
+                    attempt: 1,
+                    pid: Some(1),
                 },
-                leaked: false,
-                stderr_tail: vec![],
             },
-        });
+        );
+        tally.add(
+            &plan,
+            &RunEvent {
+                at: ms(1),
+                what: What::Ended {
+                    unit: UnitId(unit),
+                    outcome: outcome.clone(),
+                    exit: Some(Exit::Code(3)),
+                    attempts: 2,
+                    usage: Usage {
+                        max_rss: 1 << 30,
+                        ..Usage::default()
+                    },
+                    leaked: false,
+                    stderr_tail: vec![],
+                },
+            },
+        );
     }
     let secrets = super::Redactor::new(&[]);
     let view = super::View {
@@ -1339,7 +1367,7 @@ fn cost_of_a_node() {
                 .unwrap();
             let terminal = Terminal::new(&null, &super::terminal::Wishes::default()).unwrap();
             let mut observers = Observers::new(&plan);
-            observers.keep(run.logs(2000).unwrap(), journal);
+            observers.keep(run.logs().unwrap(), journal);
             observers.add_reporter(Box::new(Console::new(
                 terminal,
                 progress,

@@ -1,45 +1,48 @@
-//! Numbers and names as people read them: durations, bytes, signals, units.
+//! Numbers and names as people read them: durations, bytes, counts, rates, signals, units.
 
 use std::fmt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::plan::{Plan, UnitId};
+use crate::event::Printer;
+use crate::plan::{Plan, Role, UnitId};
 
-/// How a unit is called: its node's name, and its place in it where the node has several.
+/// How one that runs is called: its node's name, and the number of the worker in a pool. So are its log files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label<'a> {
     /// The node.
     pub node: &'a str,
-    /// The unit's place in it, from 0; `None` where it is the only one.
-    pub unit: Option<u32>,
+    /// The worker, from 0; `None` for a process, and for a pool as a whole.
+    pub worker: Option<u32>,
 }
 
 impl<'a> Label<'a> {
     /// The label of this unit.
     pub fn of(plan: &'a Plan, unit: UnitId) -> Self {
-        let Some(node) = plan
-            .units
-            .get(unit.index())
-            .and_then(|u| plan.nodes.get(u.node.index()))
-        else {
-            panic!("BUG: {unit:?} is not in the plan");
-        };
-        let several = node.units.len() > 1;
+        Label::of_printer(plan, unit.into())
+    }
+
+    /// The label of whoever printed something.
+    pub fn of_printer(plan: &'a Plan, printer: Printer) -> Self {
+        let unit = plan.unit(printer.unit);
         Label {
-            node: &node.name,
-            unit: several.then(|| unit.0 - node.units.start),
+            node: &plan.node(unit.node).name,
+            worker: match unit.role {
+                Role::Worker(number) => Some(number),
+                Role::Pool => printer.worker,
+                Role::Process | Role::Gather => None,
+            },
         }
     }
 }
 
 impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.unit {
+        match self.worker {
             // `pad`, so that a width given by the caller holds.
             None => f.pad(self.node),
-            Some(unit) => f.pad(&format!("{}.{unit}", self.node)),
+            Some(worker) => f.pad(&format!("{}.{worker}", self.node)),
         }
     }
 }
@@ -105,6 +108,42 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// A count, its thousands set apart: `12,400`.
+pub fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 node`, `2,000 nodes`.
+pub fn plural(many: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(many), if many == 1 { "" } else { "s" })
+}
+
+/// Records a second: `1,230/s`; where there are few `0.4/s`, or `2.5/min`.
+pub fn rate(per_second: f64) -> String {
+    if per_second >= 9.95 {
+        format!("{}/s", count(per_second.round() as u64))
+    } else if per_second >= 0.095 {
+        format!("{per_second:.1}/s")
+    } else if per_second > 0.0 {
+        format!("{:.1}/min", per_second * 60.0)
+    } else {
+        "0/s".to_owned()
+    }
+}
+
+/// Bytes a second: `3.1 MiB/s`.
+pub fn byte_rate(per_second: f64) -> String {
+    format!("{}/s", bytes(per_second.round() as u64))
+}
+
 /// A signal by name: `SIGKILL`, `SIGRTMIN+3`.
 pub fn signal(number: i32) -> String {
     if let Ok(signal) = Signal::try_from(number) {
@@ -166,6 +205,31 @@ mod tests {
             shown,
             ["0 B", "1023 B", "1.0 KiB", "3.1 MiB", "1.0 MiB", "16.0 EiB"]
         );
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        let shown = [0, 999, 1000, 12_400, 1_234_567, u64::MAX].map(count);
+        assert_eq!(
+            shown,
+            [
+                "0",
+                "999",
+                "1,000",
+                "12,400",
+                "1,234,567",
+                "18,446,744,073,709,551,615"
+            ]
+        );
+    }
+
+    #[test]
+    fn few_records_a_second_have_a_fraction() {
+        assert_eq!(
+            [0.0, 0.05, 0.44, 9.94, 9.95, 1230.4].map(rate),
+            ["0/s", "3.0/min", "0.4/s", "9.9/s", "10/s", "1,230/s"]
+        );
+        assert_eq!(byte_rate(3_250_586.0), "3.1 MiB/s");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! It says what to do about it where that is known, and invents nothing: what killed a process by SIGKILL, for one, it does
 //! not know.
 
-use crate::event::{Cause, Exit, Failure, Outcome};
+use crate::event::{Cause, Exit, Failure, Outcome, PoolCounts};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Arg, NodeId, Plan, UnitId};
-use crate::report::units;
+use crate::plan::{Arg, NodeId, Plan, Role, UnitId};
+use crate::report::flow::Pace;
+use crate::report::tally::NodeEnd;
+use crate::report::units::{self, plural, short};
 
 /// The state that an outcome is: `succeeded`, `failed`, `cancelled`, `skipped`.
 pub fn state(outcome: &Outcome) -> &'static str {
@@ -31,6 +33,23 @@ pub fn reason(plan: &Plan, unit: UnitId, outcome: &Outcome) -> Option<String> {
     }
 }
 
+/// Why a node ended so; in a pool, with the worker whose failure it is: `worker 2: exit 3`.
+pub fn node_reason(plan: &Plan, end: &NodeEnd<'_>) -> Option<String> {
+    match end.outcome {
+        Outcome::Failed(why) => Some(unit_failure(plan, end.unit, why)),
+        _ => reason(plan, end.unit, end.outcome),
+    }
+}
+
+/// As [`failure`], said of the unit's node: `worker 2: exit 3`.
+pub fn unit_failure(plan: &Plan, unit: UnitId, why: &Failure) -> String {
+    let words = failure(plan, unit, why);
+    match plan.unit(unit).role {
+        Role::Worker(number) => format!("worker {number}: {words}"),
+        Role::Process | Role::Pool | Role::Gather => words,
+    }
+}
+
 /// Why a unit failed: `exit 3`, `killed by SIGSEGV (core dumped)`, `timed out after 30s`.
 pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
     match failure {
@@ -42,6 +61,40 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
         Failure::CannotStart { why, .. } => format!("cannot start: {why}"),
         Failure::Result(why) => why.clone(),
     }
+}
+
+/// What became of the records of a pool: `12,400 records, 3 tried again, 2 dead`.
+pub fn records(counts: &PoolCounts) -> String {
+    let mut text = plural(counts.taken, "record");
+    let left = counts.taken.saturating_sub(counts.answered + counts.dead);
+    let parts = [
+        (left, "not done"),
+        (counts.retried, "tried again"),
+        (counts.dead, "dead"),
+    ];
+    for (many, what) in parts.iter().filter(|(many, _)| *many > 0) {
+        text += &format!(", {} {what}", units::count(*many));
+    }
+    text
+}
+
+/// How far something has come, and how fast, the most important first: `12,400 of 50,000 records`, `1,230/s`.
+pub fn pace(pace: &Pace) -> Vec<String> {
+    let done = pace.done.map(|done| match pace.total {
+        Some(total) => format!("{} of {}", units::count(done), plural(total, "record")),
+        None => plural(done, "record"),
+    });
+    let records = pace.records.map(|rate| match done {
+        Some(_) => units::rate(rate),
+        None => format!("{} records", units::rate(rate)),
+    });
+    let bytes = pace.bytes.map(units::byte_rate);
+    let dead = (pace.dead > 0).then(|| format!("{} dead", units::count(pace.dead)));
+    let left = pace.left.map(|left| format!("{} left", short(left)));
+    [done, records, left, dead, bytes]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A process's status: `exit 3`, `killed by SIGKILL`.

@@ -1,7 +1,9 @@
-//! [`Logs`]: what units wrote to standard output and standard error, in a file each, made with its first byte.
+//! [`Logs`]: what units, and workers of pools, wrote to standard output and standard error, in a file each, made with its first
+//! byte.
 //!
 //! It does not know what a secret is: what comes here has been redacted.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -10,7 +12,7 @@ use std::path::PathBuf;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use crate::event::Stream;
+use crate::event::{Printer, Stream};
 use crate::plan::UnitId;
 use crate::store::Error;
 use crate::store::run_dir::make_dir;
@@ -28,12 +30,15 @@ pub struct Logs {
     run: OwnedFd,
     path: PathBuf,
     dir_made: bool,
-    /// Two for each unit: what went to standard output, then standard error. Boxed: most units print nothing.
-    logs: Vec<Option<Box<Log>>>,
-    /// Indexes of those with something to write.
-    dirty: Vec<usize>,
+    /// Of those who have printed something; most never do.
+    logs: BTreeMap<Key, Log>,
+    /// Those with something to write.
+    dirty: Vec<Key>,
     open: usize,
 }
+
+/// Whose log it is; false for standard output, true for standard error.
+type Key = (Printer, bool);
 
 #[derive(Debug)]
 struct Log {
@@ -44,13 +49,12 @@ struct Log {
 }
 
 impl Logs {
-    pub(super) fn new(run: OwnedFd, path: PathBuf, units: usize) -> Self {
-        let logs = std::iter::repeat_with(|| None).take(units * 2).collect();
+    pub(super) fn new(run: OwnedFd, path: PathBuf) -> Self {
         Logs {
             run,
             path,
             dir_made: false,
-            logs,
+            logs: BTreeMap::new(),
             dirty: Vec::new(),
             open: 0,
         }
@@ -61,13 +65,13 @@ impl Logs {
         &self.path
     }
 
-    /// Keeps these bytes. `label` names the unit (`sort`, `count.2`); it is asked for once.
+    /// Keeps these bytes. `label` names who printed them (`sort`, `count.2`); it is asked for once.
     ///
     /// # Errors
     /// Where the file cannot be made or written (a full disk).
     pub fn append(
         &mut self,
-        unit: UnitId,
+        printer: Printer,
         label: impl FnOnce() -> String,
         stream: Stream,
         bytes: &[u8],
@@ -75,28 +79,25 @@ impl Logs {
         if bytes.is_empty() {
             return Ok(());
         }
-        let index = index(unit, stream);
-        let Some(slot) = self.logs.get_mut(index) else {
-            panic!("BUG: a log of {unit:?}, which is not in the plan")
-        };
-        let log = slot.get_or_insert_with(|| {
+        let key = (printer, stream == Stream::Err);
+        let log = self.logs.entry(key).or_insert_with(|| {
             let extension = match stream {
                 Stream::Out => "out",
                 Stream::Err => "err",
             };
-            Box::new(Log {
-                name: file_name(&label(), unit, extension),
+            Log {
+                name: file_name(&label(), printer, extension),
                 made: false,
                 file: None,
                 buffer: Vec::new(),
-            })
+            }
         });
         if log.buffer.is_empty() {
-            self.dirty.push(index);
+            self.dirty.push(key);
         }
         log.buffer.extend_from_slice(bytes);
         if log.buffer.len() > BUFFER {
-            self.write(index)
+            self.write(key)
         } else {
             Ok(())
         }
@@ -108,27 +109,33 @@ impl Logs {
     /// As [`Logs::append`]. The others are written all the same.
     pub fn flush(&mut self) -> Result<(), Error> {
         let mut result = Ok(());
-        for index in std::mem::take(&mut self.dirty) {
-            let written = self.write(index);
+        for key in std::mem::take(&mut self.dirty) {
+            let written = self.write(key);
             result = result.and(written);
         }
         result
     }
 
-    /// Nothing more comes from this unit for now: writes and closes its files. A later try of it adds to them.
+    /// Nothing more comes from this unit and its workers for now: writes and closes their files. A later try adds to them.
     ///
     /// # Errors
     /// As [`Logs::append`].
     pub fn close(&mut self, unit: UnitId) -> Result<(), Error> {
+        let first = (Printer { unit, worker: None }, false);
+        let last = Printer {
+            unit,
+            worker: Some(u32::MAX),
+        };
+        let keys: Vec<Key> = self
+            .logs
+            .range(first..=(last, true))
+            .map(|(key, _)| *key)
+            .collect();
         let mut result = Ok(());
-        for stream in [Stream::Out, Stream::Err] {
-            let index = index(unit, stream);
-            if self.logs.get(index).is_none_or(Option::is_none) {
-                continue;
-            }
-            let written = self.write(index);
+        for key in keys {
+            let written = self.write(key);
             result = result.and(written);
-            if let Some(Some(log)) = self.logs.get_mut(index) {
+            if let Some(log) = self.logs.get_mut(&key) {
                 self.open -= usize::from(log.file.take().is_some());
                 log.buffer = Vec::new();
             }
@@ -136,8 +143,8 @@ impl Logs {
         result
     }
 
-    fn write(&mut self, index: usize) -> Result<(), Error> {
-        let Some(Some(log)) = self.logs.get_mut(index) else {
+    fn write(&mut self, key: Key) -> Result<(), Error> {
+        let Some(log) = self.logs.get_mut(&key) else {
             return Ok(());
         };
         if log.buffer.is_empty() {
@@ -177,13 +184,9 @@ fn open_log(run: &OwnedFd, log: &mut Log) -> io::Result<File> {
     Ok(File::from(file))
 }
 
-fn index(unit: UnitId, stream: Stream) -> usize {
-    unit.index() * 2 + usize::from(stream == Stream::Err)
-}
-
-/// A file name for a unit. Names of the pipeline are plain, but what a matrix puts into them need not be, and a file name has
+/// A file name for a printer. Names of the pipeline are plain, but what a matrix puts into them need not be, and a file name has
 /// at most 255 bytes.
-fn file_name(label: &str, unit: UnitId, extension: &str) -> String {
+fn file_name(label: &str, printer: Printer, extension: &str) -> String {
     let mut name: String = label
         .chars()
         .map(|c| if c == '/' || c.is_control() { '_' } else { c })
@@ -193,8 +196,13 @@ fn file_name(label: &str, unit: UnitId, extension: &str) -> String {
         name.truncate(name.floor_char_boundary(200));
     }
     if changed || name.len() < label.len() {
-        // The number makes it unique again.
-        return format!("{}~{}.{extension}", name.trim_start_matches('.'), unit.0);
+        // The numbers make it unique again.
+        let name = name.trim_start_matches('.');
+        let unit = printer.unit.0;
+        return match printer.worker {
+            None => format!("{name}~{unit}.{extension}"),
+            Some(worker) => format!("{name}~{unit}.{worker}.{extension}"),
+        };
     }
     format!("{name}.{extension}")
 }

@@ -6,7 +6,7 @@
 //!   runs/ID/            one run, flock(2)ed while it lives; IDs sort by time
 //!     pipeline.toml     the text that was run
 //!     events.jsonl      report.json
-//!     logs/NODE.out     logs/NODE.err     made when there is something to write
+//!     logs/NODE.out     logs/NODE.err     made when there is something to write; NODE.WORKER.out of a pool
 //!     queues/           made when a queue needs it
 //! ```
 //!

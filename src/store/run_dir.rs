@@ -186,12 +186,12 @@ impl RunDir {
     ///
     /// # Errors
     /// Where there are no descriptors left.
-    pub fn logs(&self, units: usize) -> Result<Logs, Error> {
+    pub fn logs(&self) -> Result<Logs, Error> {
         let dir = self
             .dir
             .try_clone()
             .map_err(|e| Error::io("open", &self.path, e))?;
-        Ok(Logs::new(dir, self.path.join("logs"), units))
+        Ok(Logs::new(dir, self.path.join("logs")))
     }
 
     /// The directory for what queues keep on disk, made at the first call.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::event::Stream;
+use crate::event::{Printer, Stream};
 use crate::plan::UnitId;
 use crate::store::{Error, RunDir};
 
@@ -50,20 +50,35 @@ fn a_run_leaves_what_the_manual_says_and_only_for_its_user() {
     run.create_events().unwrap();
     run.queues().unwrap();
     run.write_report(b"{}").unwrap();
-    let mut logs = run.logs(3).unwrap();
-    logs.append(UnitId(1), || "sort".to_owned(), Stream::Out, b"a")
+    let mut logs = run.logs().unwrap();
+    logs.append(UnitId(1).into(), || "sort".to_owned(), Stream::Out, b"a")
         .unwrap();
-    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"b")
+    logs.append(
+        UnitId(1).into(),
+        || panic!("asked twice"),
+        Stream::Out,
+        b"b",
+    )
+    .unwrap();
+    logs.append(UnitId(2).into(), || "quiet".to_owned(), Stream::Out, b"")
         .unwrap();
-    logs.append(UnitId(2), || "quiet".to_owned(), Stream::Out, b"")
-        .unwrap();
-    logs.append(UnitId(2), || "x[a=../..]".to_owned(), Stream::Err, b"c")
-        .unwrap();
+    logs.append(
+        UnitId(2).into(),
+        || "x[a=../..]".to_owned(),
+        Stream::Err,
+        b"c",
+    )
+    .unwrap();
     logs.flush().unwrap();
     logs.close(UnitId(1)).unwrap();
     // A second try adds to the first.
-    logs.append(UnitId(1), || panic!("asked twice"), Stream::Out, b"c")
-        .unwrap();
+    logs.append(
+        UnitId(1).into(),
+        || panic!("asked twice"),
+        Stream::Out,
+        b"c",
+    )
+    .unwrap();
     logs.flush().unwrap();
     let below = |name: &str| format!(".procflow/runs/20261124-145309-4a3d{name}");
     let expected = [
@@ -94,16 +109,59 @@ fn a_run_leaves_what_the_manual_says_and_only_for_its_user() {
     );
 }
 
+/// Processes that have the same number one after the other share a log; other workers of the pool have others.
+#[test]
+fn workers_of_a_pool_have_logs_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = create(dir.path(), NOW).unwrap();
+    let mut logs = run.logs().unwrap();
+    let long = "x".repeat(220);
+    for (unit, name) in [(1, "count"), (2, &long)] {
+        for (worker, text) in [(Some(0), "a"), (Some(2), "b"), (Some(0), "c"), (None, "d")] {
+            let unit = UnitId(unit);
+            let label = || match worker {
+                Some(worker) => format!("{name}.{worker}"),
+                None => name.to_owned(),
+            };
+            let printer = Printer { unit, worker };
+            logs.append(printer, label, Stream::Err, text.as_bytes())
+                .unwrap();
+            logs.flush().unwrap();
+        }
+        logs.close(UnitId(unit)).unwrap();
+    }
+    let mut found: Vec<_> = fs::read_dir(run.path().join("logs"))
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    found.sort();
+    let cut = "x".repeat(200);
+    let expected = [
+        ("count.0.err".to_owned(), "ac"),
+        ("count.2.err".to_owned(), "b"),
+        ("count.err".to_owned(), "d"),
+        (format!("{cut}~2.0.err"), "ac"),
+        (format!("{cut}~2.2.err"), "b"),
+        (format!("{cut}~2.err"), "d"),
+    ]
+    .map(|(name, text)| (name, text.to_owned()));
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn more_logs_than_may_stay_open_are_all_whole() {
     let dir = tempfile::tempdir().unwrap();
     let run = create(dir.path(), NOW).unwrap();
-    let mut logs = run.logs(300).unwrap();
+    let mut logs = run.logs().unwrap();
     for round in 0..3 {
         for unit in 0..300 {
             let text = format!("{unit}.{round}\n");
             logs.append(
-                UnitId(unit),
+                UnitId(unit).into(),
                 || format!("n{unit}"),
                 Stream::Err,
                 text.as_bytes(),
@@ -136,8 +194,8 @@ fn the_last_twenty_are_kept_and_those_that_live() {
     for i in 1..=30 {
         let run = create(dir.path(), NOW + Duration::from_secs(i)).unwrap();
         run.queues().unwrap();
-        let mut logs = run.logs(1).unwrap();
-        logs.append(UnitId(0), || "a".to_owned(), Stream::Out, b"x")
+        let mut logs = run.logs().unwrap();
+        logs.append(UnitId(0).into(), || "a".to_owned(), Stream::Out, b"x")
             .unwrap();
         logs.close(UnitId(0)).unwrap();
         symlink(dir.path(), run.path().join("queues/out")).unwrap();
@@ -203,9 +261,9 @@ fn what_others_could_change_is_refused() {
         symlink(&victim, run.path().join(name)).unwrap();
     }
     fs::hard_link(&victim, run.path().join("logs/b.out")).unwrap();
-    let mut logs = run.logs(2).unwrap();
+    let mut logs = run.logs().unwrap();
     for (unit, name) in [(0, "a"), (1, "b")] {
-        logs.append(UnitId(unit), || name.to_owned(), Stream::Out, b"x")
+        logs.append(UnitId(unit).into(), || name.to_owned(), Stream::Out, b"x")
             .unwrap();
         assert!(logs.flush().is_err());
     }
