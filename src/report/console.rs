@@ -358,6 +358,16 @@ impl Reporter for Console {
                 lines::stalled(&mut self.pending, view, paint, *time, waits);
             }
             What::RunStopping { cause } => self.stopping(cause, view),
+            What::QueueEnded {
+                queue,
+                records,
+                dropped: dropped @ 1..,
+                ..
+            } if self.progress != Progress::None => {
+                let queue = &view.plan.queue(*queue).name;
+                let dropped = words::dropped(*dropped, *records);
+                let _ = writeln!(self.pending, "queue {queue}: {dropped}");
+            }
             What::Stopping { .. }
             | What::WorkerStarted { .. }
             | What::WorkerEnded { .. }

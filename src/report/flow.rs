@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::plan::{self, Deliver, NodeId, Plan, QueueId, Role, Sink, Source, UnitId};
+use crate::plan::{self, Deliver, Feed, NodeId, Plan, QueueId, Role, Sink, Source, UnitId};
 use crate::report::fed::Fed;
-use crate::report::tally::{Queue, QueueEnd, Tally};
+use crate::report::tally::{Passed, Passing, QueueEnd, Tally};
 
 /// How far something that runs has come, and how fast.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -51,7 +51,7 @@ impl Tally {
         let sum = |side| {
             let mut paces = queues_of(plan, node, side)
                 .into_iter()
-                .filter_map(|id| self.queues.get(id.index())?.pace(now));
+                .filter_map(|id| Some(self.queue(id).passing.as_deref()?.pace(now)));
             let first = paces.next()?;
             Some(paces.fold(first, |one, other| Pace {
                 done: sum_of_known(one.done, other.done),
@@ -114,9 +114,11 @@ impl Tally {
     /// As [`Tally::bytes`], in records: where all of a queue are this node's, or copied to it.
     pub fn records(&self, plan: &Plan, node: NodeId) -> Flow {
         if let Some(fed) = self.fed(plan, node) {
+            let feed = plan.node(node).pool.as_ref().map(|pool| pool.feed);
             return Flow {
                 input: Some(fed.counts.taken),
-                output: None,
+                // What a task prints may be any number of records, an answer is one.
+                output: (feed == Some(Feed::Request)).then_some(fed.counts.answered),
             };
         }
         let is_of = |unit: &&UnitId| plan.node(node).units.contains(&unit.0);
@@ -142,12 +144,12 @@ impl Tally {
         &self,
         plan: &Plan,
         node: NodeId,
-        count: impl Fn(&plan::Queue, &Queue, Side) -> Option<u64>,
+        count: impl Fn(&plan::Queue, &Passed, Side) -> Option<u64>,
     ) -> Flow {
         let sum = |side| {
             queues_of(plan, node, side)
                 .into_iter()
-                .filter_map(|id| count(plan.queue(id), self.queues.get(id.index())?, side))
+                .filter_map(|id| count(plan.queue(id), self.queue(id).passed.as_deref()?, side))
                 .reduce(u64::saturating_add)
         };
         Flow {
@@ -157,7 +159,7 @@ impl Tally {
     }
 }
 
-impl Queue {
+impl Passed {
     /// Its ends: those of its writers, those of its readers. One that reads what it writes is among both.
     pub fn sides(&self, planned: &plan::Queue) -> (&[QueueEnd], &[QueueEnd]) {
         let mut seen = BTreeSet::new();
@@ -168,17 +170,19 @@ impl Queue {
             .count();
         self.ends.split_at(writers)
     }
+}
 
-    fn pace(&self, now: Duration) -> Option<Pace> {
-        let speed = self.meter.as_ref()?.speed(now);
-        Some(Pace {
+impl Passing {
+    fn pace(&self, now: Duration) -> Pace {
+        let speed = self.meter.speed(now);
+        Pace {
             done: self.records,
             records: speed
                 .filter(|_| self.records.is_some())
                 .map(|speed| speed.records),
             bytes: speed.map(|speed| speed.bytes),
             ..Pace::default()
-        })
+        }
     }
 }
 

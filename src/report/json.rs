@@ -457,12 +457,15 @@ impl Queue {
                 .map(|&(unit, bytes)| QueueEnd::new(plan, unit, bytes))
                 .collect()
         };
-        let life = counted.life.as_secs_f64();
+        let passed = counted.passed.as_deref();
+        let life = passed.map_or(0.0, |passed| passed.life.as_secs_f64());
+        // To a thousandth, which is more than can be told from it.
         let share = |time: Duration| {
-            // To a thousandth, which is more than can be told from it.
             (life > 0.0).then(|| (time.as_secs_f64() / life * 1000.0).round().min(1000.0) / 1000.0)
         };
-        let (written, read) = counted.sides(queue);
+        let waited = passed.and_then(|passed| passed.waited);
+        let bytes = passed.and_then(|passed| passed.bytes);
+        let (written, read) = passed.map_or((&[][..], &[][..]), |passed| passed.sides(queue));
         Queue {
             name: queue.name.to_string(),
             kind: match queue.kind {
@@ -472,15 +475,14 @@ impl Queue {
             },
             writers: names(&queue.writers),
             readers: names(&queue.readers),
-            bytes: counted.bytes,
-            records: counted.records,
-            rate: counted
-                .bytes
+            bytes,
+            records: passed.and_then(|passed| passed.records),
+            rate: bytes
                 .filter(|_| life > 0.0)
                 .map(|bytes| (bytes as f64 / life).round()),
-            dropped: counted.dropped,
-            full: counted.waited.and_then(|waited| share(waited.full)),
-            empty: counted.waited.and_then(|waited| share(waited.empty)),
+            dropped: passed.map_or(0, |passed| passed.dropped),
+            full: waited.and_then(|waited| share(waited.full)),
+            empty: waited.and_then(|waited| share(waited.empty)),
             written: ends(written),
             read: ends(read),
         }

@@ -113,9 +113,27 @@ pub struct End {
     pub stderr_tail: Vec<u8>,
 }
 
-/// See [`What::QueueEnded`].
+/// What has happened to a queue. Boxed: of most, bare pipes, nobody ever counts anything.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
+    /// While it lives.
+    pub passing: Option<Box<Passing>>,
+    /// When it has ended.
+    pub passed: Option<Box<Passed>>,
+}
+
+/// What passes through a queue that lives: see [`What::QueueProgress`].
+#[derive(Debug, Clone)]
+pub struct Passing {
+    /// Records so far.
+    pub records: Option<u64>,
+    /// What has passed lately.
+    pub meter: Meter,
+}
+
+/// What passed through a queue: see [`What::QueueEnded`].
+#[derive(Debug, Clone, Default)]
+pub struct Passed {
     /// Bytes that came from its writers.
     pub bytes: Option<u64>,
     /// Records.
@@ -128,8 +146,6 @@ pub struct Queue {
     pub life: Duration,
     /// How long it was full, and how long empty; only where procflow carried it.
     pub waited: Option<Waited>,
-    /// What has passed lately, while it lives. Boxed: of most nobody counts.
-    pub meter: Option<Box<Meter>>,
 }
 
 /// A unit's end of a queue, and the bytes that passed it.
@@ -248,6 +264,24 @@ impl Tally {
         }
     }
 
+    /// What is known of a queue.
+    ///
+    /// # Panics
+    /// Where it is not in the plan.
+    pub fn queue(&self, queue: QueueId) -> &Queue {
+        match self.queues.get(queue.index()) {
+            Some(queue) => queue,
+            None => panic!("BUG: {queue:?} is not in the plan"),
+        }
+    }
+
+    fn queue_mut(&mut self, queue: QueueId) -> &mut Queue {
+        match self.queues.get_mut(queue.index()) {
+            Some(queue) => queue,
+            None => panic!("BUG: {queue:?} is not in the plan"),
+        }
+    }
+
     /// Adds a fact.
     pub fn add(&mut self, plan: &Plan, event: &RunEvent) {
         match &event.what {
@@ -342,21 +376,24 @@ impl Tally {
             } => {
                 let planned = plan.queue(*queue);
                 let carried = planned.kind == QueueKind::Relayed && bytes.is_some();
-                let ended = Queue {
-                    bytes: *bytes,
-                    records: *records,
-                    ends: ends.clone(),
-                    dropped: *dropped,
-                    life: event.at.saturating_sub(self.began(plan, *queue)),
-                    waited: carried.then_some(Waited {
-                        full: *full,
-                        empty: *empty,
-                    }),
-                    meter: None,
+                let life = event.at.saturating_sub(self.began(plan, *queue));
+                let passed = bytes.is_some().then(|| {
+                    Box::new(Passed {
+                        bytes: *bytes,
+                        records: *records,
+                        ends: ends.clone(),
+                        dropped: *dropped,
+                        life,
+                        waited: carried.then_some(Waited {
+                            full: *full,
+                            empty: *empty,
+                        }),
+                    })
+                });
+                *self.queue_mut(*queue) = Queue {
+                    passing: None,
+                    passed,
                 };
-                if let Some(queue) = self.queues.get_mut(queue.index()) {
-                    *queue = ended;
-                }
             }
             What::RunStopping { cause } => {
                 self.stopping.get_or_insert_with(|| cause.clone());
@@ -439,13 +476,14 @@ impl Tally {
         moved: Moved,
     ) {
         let began = self.began(plan, id);
-        if let Some(queue) = self.queues.get_mut(id.index()) {
-            let meter = queue
-                .meter
-                .get_or_insert_with(|| Box::new(Meter::since(began)));
-            meter.add(at, moved);
-            queue.records = records;
-        }
+        let passing = self.queue_mut(id).passing.get_or_insert_with(|| {
+            Box::new(Passing {
+                records,
+                meter: Meter::since(began),
+            })
+        });
+        passing.records = records;
+        passing.meter.add(at, moved);
     }
 
     /// How a node ended; `None` before all of its units have.

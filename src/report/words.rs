@@ -63,19 +63,28 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
     }
 }
 
-/// What became of the records of a pool: `12,400 records, 3 tried again, 2 dead`.
+/// What became of the records of a pool: `12,400 records, 3 tried again, 2 dead letters`.
 pub fn records(counts: &PoolCounts) -> String {
     let mut text = plural(counts.taken, "record");
     let left = counts.taken.saturating_sub(counts.answered + counts.dead);
-    let parts = [
-        (left, "not done"),
-        (counts.retried, "tried again"),
-        (counts.dead, "dead"),
-    ];
-    for (many, what) in parts.iter().filter(|(many, _)| *many > 0) {
-        text += &format!(", {} {what}", units::count(*many));
+    for (many, what) in [(left, "not done"), (counts.retried, "tried again")] {
+        if many > 0 {
+            text += &format!(", {} {what}", units::count(many));
+        }
+    }
+    if counts.dead > 0 {
+        text += &format!(", {}", plural(counts.dead, "dead letter"));
     }
     text
+}
+
+/// What a queue has dropped: `1,234 of 50,000 records dropped, since it was full`.
+pub fn dropped(dropped: u64, records: Option<u64>) -> String {
+    let what = match records {
+        Some(records) => format!("{} of {}", units::count(dropped), plural(records, "record")),
+        None => plural(dropped, "record"),
+    };
+    format!("{what} dropped, since it was full")
 }
 
 /// How far something has come, and how fast, the most important first: `12,400 of 50,000 records`, `1,230/s`.
@@ -89,7 +98,7 @@ pub fn pace(pace: &Pace) -> Vec<String> {
         None => format!("{} records", units::rate(rate)),
     });
     let bytes = pace.bytes.map(units::byte_rate);
-    let dead = (pace.dead > 0).then(|| format!("{} dead", units::count(pace.dead)));
+    let dead = (pace.dead > 0).then(|| plural(pace.dead, "dead letter"));
     let left = pace.left.map(|left| format!("{} left", short(left)));
     [done, records, left, dead, bytes]
         .into_iter()

@@ -441,12 +441,12 @@ fetch.0 | hello from 0
 fetch.2 | about to die
 fetch.2 | bad record
 fetch.0 | interrupted
-[1/3] failed     fetch    0.10s  record 1,201 failed 4 times, the last time with exit 7; 1,240 records, 38 not done, 5 tried again, 2 dead
+[1/3] failed     fetch    0.10s  record 1,201 failed 4 times, the last time with exit 7; 1,240 records, 38 not done, 5 tried again, 2 dead letters
   | bad record
-node   state   exit   time    cpu    memory             in → out    records
+node   state   exit   time    cpu    memory             in → out        records
 read   -
 count  -
-fetch  failed     7  0.10s  0.12s  40.0 MiB  7.3 KiB → 117.2 KiB  1,240 → -
+fetch  failed     7  0.10s  0.12s  40.0 MiB  7.3 KiB → 117.2 KiB  1,240 → 1,200
 failed: 3 nodes: 1 failed in 0.10s
 its files: .procflow/runs/R
 ";
@@ -617,7 +617,7 @@ fn bars_say_what_moves() {
     let wide = "\
 ⠙ read    0.10s  61,234 records, 612,340/s, 50.0 MiB/s
 ⠙ count   0.10s  61,234 records, 612,340/s, 50.0 MiB/s
-⠙ fetch   0.10s  ━━━━╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ 12,400 of 50,000 records, 124,000/s, 0.30s left, 2 dead
+⠙ fetch   0.10s  ━━━━╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ 12,400 of 50,000 records, 124,000/s, 0.30s left, 2 dead letters
 ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌ 0/3, 3 running, 0.10s";
     assert_eq!(drawn(120), wide);
     let narrow = "\
@@ -634,6 +634,70 @@ fn bars_say_what_moves() {
             );
         }
     }
+}
+
+/// One that drops says so where people look; the rest of what it did is in the report.
+#[test]
+fn what_a_queue_drops_is_told() {
+    let plan = pools(Feed::Request);
+    let mut story = Story::new(&plan, Progress::Plain, Output::None);
+    story.at(0).start(READ);
+    story.start(COUNT[0]);
+    let queue = QueueId(0);
+    story.at(100).event(What::QueueEnded {
+        queue,
+        bytes: Some(400_000),
+        records: Some(50_000),
+        ends: vec![(UnitId(READ), 400_000), (UnitId(COUNT[0]), 390_000)],
+        dropped: 1234,
+        full: ms(90),
+        empty: ms(0),
+    });
+    let (said, observers) = story.finish(ExitCode::Success);
+    let expected = "\
+words: 3 nodes, 4 jobs, run R
+queue lines: 1,234 of 50,000 records dropped, since it was full
+node   state       in → out     records
+read   -      - → 390.6 KiB  - → 50,000
+count  -      380.9 KiB → -  48,766 → -
+fetch  -
+succeeded: 3 nodes in 0.10s
+";
+    assert_eq!(said, expected);
+    let queue = &report(&observers)["queues"][0];
+    assert_eq!(
+        (&queue["dropped"], &queue["full"]),
+        (&1234.into(), &0.9.into())
+    );
+}
+
+/// A queue may lead back to its own writer: then one unit has two ends of it.
+#[test]
+fn a_queue_that_leads_back_is_told_by_its_sides() {
+    let mut plan = plan(&["walk", "seed"], &[("dirs", 0, 0), ("dirs", 1, 0)]);
+    plan.queues[0].writers = vec![UnitId(0), UnitId(1)];
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.start(0);
+    story.at(10).event(What::QueueEnded {
+        queue: QueueId(0),
+        bytes: Some(110),
+        records: Some(11),
+        ends: vec![(UnitId(0), 100), (UnitId(1), 10), (UnitId(0), 110)],
+        dropped: 0,
+        full: ms(0),
+        empty: ms(0),
+    });
+    let (_, observers) = story.finish(ExitCode::Success);
+    let flow = observers.tally().bytes(&plan, NodeId(0));
+    assert_eq!((flow.input, flow.output), (Some(110), Some(100)));
+    let queue = &report(&observers)["queues"][0];
+    let expected =
+        serde_json::json!([{ "node": "walk", "bytes": 100 }, { "node": "seed", "bytes": 10 }]);
+    assert_eq!(queue["written"], expected);
+    assert_eq!(
+        queue["read"],
+        serde_json::json!([{ "node": "walk", "bytes": 110 }])
+    );
 }
 
 #[test]
