@@ -97,21 +97,12 @@ impl Tally {
                 output: Some(fed.counts.result_bytes),
             };
         }
-        let units = &plan.node(node).units;
-        self.flow(plan, node, |planned, queue, side| {
-            let (writers, readers) = queue.sides(planned);
-            let ends = match side {
-                Side::Reads => readers,
-                Side::Writes => writers,
-            };
-            ends.iter()
-                .filter(|(unit, _)| units.contains(&unit.0))
-                .map(|&(_, bytes)| bytes)
-                .reduce(u64::saturating_add)
+        self.flow(plan, node, |planned, passed, side| {
+            passed.bytes_of(plan, planned, node, side)
         })
     }
 
-    /// As [`Tally::bytes`], in records: where all of a queue are this node's, or copied to it.
+    /// As [`Tally::bytes`], in records: where all of a queue are this node's, or copied to it, and it has taken all of them.
     pub fn records(&self, plan: &Plan, node: NodeId) -> Flow {
         if let Some(fed) = self.fed(plan, node) {
             let feed = plan.node(node).pool.as_ref().map(|pool| pool.feed);
@@ -121,21 +112,8 @@ impl Tally {
                 output: (feed == Some(Feed::Request)).then_some(fed.counts.answered),
             };
         }
-        let is_of = |unit: &&UnitId| plan.node(node).units.contains(&unit.0);
-        self.flow(plan, node, |planned, queue, side| {
-            let (ends, left) = match side {
-                Side::Reads => (
-                    &planned.readers,
-                    queue.records?.saturating_sub(queue.dropped),
-                ),
-                Side::Writes => (&planned.writers, queue.records?),
-            };
-            let own = ends.iter().filter(is_of).count();
-            if side == Side::Reads && planned.deliver == Deliver::Copy {
-                Some(left.saturating_mul(own as u64))
-            } else {
-                (own == ends.len()).then_some(left)
-            }
+        self.flow(plan, node, |planned, passed, side| {
+            passed.records_of(plan, planned, node, side)
         })
     }
 
@@ -169,6 +147,55 @@ impl Passed {
             .take_while(|(unit, _)| planned.writers.contains(unit) && seen.insert(*unit))
             .count();
         self.ends.split_at(writers)
+    }
+
+    /// Bytes that passed the ends of this node.
+    fn bytes_of(
+        &self,
+        plan: &Plan,
+        planned: &plan::Queue,
+        node: NodeId,
+        side: Side,
+    ) -> Option<u64> {
+        let (writers, readers) = self.sides(planned);
+        let ends = match side {
+            Side::Reads => readers,
+            Side::Writes => writers,
+        };
+        let units = &plan.node(node).units;
+        ends.iter()
+            .filter(|(unit, _)| units.contains(&unit.0))
+            .map(|&(_, bytes)| bytes)
+            .reduce(u64::saturating_add)
+    }
+
+    /// Records that passed the ends of this node, where that follows from what passed all of them.
+    fn records_of(
+        &self,
+        plan: &Plan,
+        planned: &plan::Queue,
+        node: NodeId,
+        side: Side,
+    ) -> Option<u64> {
+        let records = self.records?;
+        let ends = match side {
+            Side::Reads => &planned.readers,
+            Side::Writes => &planned.writers,
+        };
+        let units = &plan.node(node).units;
+        let own = ends.iter().filter(|unit| units.contains(&unit.0)).count();
+        if side == Side::Writes {
+            return (own == ends.len()).then_some(records);
+        }
+        let copies = match planned.deliver {
+            Deliver::Copy => own as u64,
+            _ if own == ends.len() => 1,
+            _ => return None,
+        };
+        // One that left before the end has not taken all; of how many records its bytes were is not known.
+        let all = self.bytes?.saturating_mul(copies);
+        let took_all = self.dropped > 0 || self.bytes_of(plan, planned, node, side)? >= all;
+        took_all.then(|| (records - self.dropped.min(records)).saturating_mul(copies))
     }
 }
 

@@ -212,7 +212,7 @@ fn a_worker_fails(plan: &Plan, progress: Progress, output: Output) -> (String, O
 const FAILED_TABLE: &str = "\
 node   state         exit   time    cpu    memory     in → out    records
 read   cancelled  SIGTERM  0.25s  0.09s  12.0 MiB  - → 8.8 KiB  - → 1,234
-count  failed     SIGKILL  0.25s  0.17s  12.0 MiB  7.3 KiB → -  1,234 → -
+count  failed     SIGKILL  0.25s  0.17s  12.0 MiB  7.3 KiB → -
 fetch  skipped
 failed: 3 nodes: 1 failed, 1 cancelled, 1 skipped in 0.26s
 its files: .procflow/runs/R
