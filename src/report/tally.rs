@@ -503,10 +503,12 @@ impl Tally {
             // The one that decides stands for all; of equals, the first.
             None => ends().min_by_key(|(_, end)| match end.outcome {
                 Outcome::Failed(_) => 0,
+                // That of another worker is the pool's.
+                Outcome::Cancelled(Cause::Pool(_)) => 2,
                 Outcome::Cancelled(_) => 1,
-                Outcome::Skipped(_) => 2,
-                Outcome::Succeeded { early_close: true } => 3,
-                Outcome::Succeeded { early_close: false } => 4,
+                Outcome::Skipped(_) => 3,
+                Outcome::Succeeded { early_close: true } => 4,
+                Outcome::Succeeded { early_close: false } => 5,
             })?,
         };
         let fed = self.unit(unit).fed.as_deref();

@@ -279,6 +279,7 @@ mod tests {
                 Cause::Reader { node: b, root: a },
                 "reader b was cancelled (a failed)",
             ),
+            (Cause::Pool(a), "another worker of a failed"),
             (Cause::After { node: a, root: a }, "a failed"),
             (
                 Cause::After { node: b, root: a },

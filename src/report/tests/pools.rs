@@ -173,10 +173,7 @@ fn a_worker_fails(plan: &Plan, progress: Progress, output: Output) -> (String, O
         node: NodeId(1),
         root: NodeId(1),
     };
-    let by_writer = Cause::Writer {
-        node: NodeId(1),
-        root: NodeId(1),
-    };
+    let by_worker = Cause::Pool(NodeId(1));
     story.at(200).end(
         COUNT[1],
         Outcome::Failed(Failure::Exit(KILLED)),
@@ -187,10 +184,10 @@ fn a_worker_fails(plan: &Plan, progress: Progress, output: Output) -> (String, O
         .end(READ, Outcome::Cancelled(by_reader), Some(STOPPED));
     story.end(
         COUNT[0],
-        Outcome::Cancelled(by_writer.clone()),
+        Outcome::Cancelled(by_worker.clone()),
         Some(STOPPED),
     );
-    story.end_inside(GATHER, Outcome::Cancelled(by_writer));
+    story.end_inside(GATHER, Outcome::Cancelled(by_worker));
     story.event(What::QueueEnded {
         queue: QueueId(0),
         bytes: Some(9000),
@@ -286,7 +283,7 @@ fn the_report_has_a_node_for_a_pool_and_its_workers_in_it() {
             "start": 0.001, "end": 0.25, "wall": 0.25, "user": 0.1125, "system": 0.05625, "max_rss": 12 << 20, "group": 0,
             "stderr": "second here",
             "workers": [{
-                "worker": 0, "state": "cancelled", "reason": "writer count failed", "exit": null, "signal": sigterm,
+                "worker": 0, "state": "cancelled", "reason": "another worker of count failed", "exit": null, "signal": sigterm,
                 "processes": 1, "pid": 102, "start": 0.001, "end": 0.25, "wall": 0.25, "user": 0.0625, "system": 0.03125,
                 "max_rss": 12 << 20,
             }, {
@@ -333,6 +330,31 @@ fetch  -
 succeeded: 3 nodes: 1 succeeded in 0.05s
 ";
     assert_eq!(said, expected);
+}
+
+/// The reason of a pool is that of the worker that was cancelled first, not that the others were because of it.
+#[test]
+fn a_pool_that_was_cancelled_says_why() {
+    let plan = pools(Feed::Request);
+    let mut story = Story::new(&plan, Progress::Plain, Output::None);
+    for unit in COUNT {
+        story.at(1).start(unit);
+    }
+    let by_writer = Cause::Writer {
+        node: NodeId(0),
+        root: NodeId(0),
+    };
+    let by_worker = Cause::Pool(NodeId(1));
+    story.at(20).end(
+        COUNT[0],
+        Outcome::Cancelled(by_worker.clone()),
+        Some(STOPPED),
+    );
+    story.end(COUNT[1], Outcome::Cancelled(by_writer), Some(STOPPED));
+    story.end(GATHER, Outcome::Cancelled(by_worker), None);
+    let said = story.terminal.said();
+    let expected = "[1/3] cancelled  count    0.02s  writer read failed\n";
+    assert!(said.ends_with(expected), "{said}");
 }
 
 /// A file that could not be put in place is no worker's fault.
@@ -747,4 +769,36 @@ fn events_of_pools() {
     for line in lines.lines() {
         valid(&schema_events(), &serde_json::from_str(line).unwrap());
     }
+}
+
+/// `head` has read only the first of what was copied to it: of how many records those bytes were, nobody knows.
+#[test]
+fn what_left_before_the_end_has_no_count_of_records() {
+    let mut plan = plan(&["seq", "head", "wc"], &[("lines", 0, 1)]);
+    plan.queues[0].readers = vec![UnitId(1), UnitId(2)];
+    plan.units[2].ends = plan.units[1].ends.clone();
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.event(What::QueueEnded {
+        queue: QueueId(0),
+        bytes: Some(8000),
+        records: Some(1000),
+        ends: vec![(UnitId(0), 8000), (UnitId(1), 80), (UnitId(2), 8000)],
+        dropped: 0,
+        full: ms(0),
+        empty: ms(0),
+    });
+    let tally = story.observers.tally();
+    let flows = [0, 1, 2].map(|node| {
+        let (bytes, records) = (
+            tally.bytes(&plan, NodeId(node)),
+            tally.records(&plan, NodeId(node)),
+        );
+        (bytes.input, records.input, bytes.output, records.output)
+    });
+    let expected = [
+        (None, None, Some(8000), Some(1000)),
+        (Some(80), None, None, None),
+        (Some(8000), Some(1000), None, None),
+    ];
+    assert_eq!(flows, expected);
 }
