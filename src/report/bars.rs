@@ -19,7 +19,7 @@ use crate::plan::NodeId;
 use crate::report::flow::Pace;
 use crate::report::observers::View;
 use crate::report::terminal::{Look, Terminal};
-use crate::report::units::{short, shortened};
+use crate::report::units::{count, short, shortened};
 use crate::report::words;
 
 /// At most so many nodes have a line.
@@ -131,12 +131,12 @@ fn picture(
 ) -> String {
     let mut text = String::new();
     let rows = MOST_LINES.min(height.saturating_sub(3));
-    let count = running.len();
+    let running_nodes = running.len();
     // Where not all fit, the last row says how many more there are.
-    let shown = if count > rows {
+    let shown = if running_nodes > rows {
         rows.saturating_sub(1)
     } else {
-        count
+        running_nodes
     };
     let frames: &[char] = if unicode {
         &['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏']
@@ -175,8 +175,8 @@ fn picture(
         }
         text.push('\n');
     }
-    if count > shown && rows > 0 {
-        let _ = writeln!(text, "  +{} more", count - shown);
+    if running_nodes > shown && rows > 0 {
+        let _ = writeln!(text, "  +{} more", running_nodes - shown);
     }
     run_line(&mut text, now, width, unicode, view);
     text
@@ -226,9 +226,15 @@ fn push_bar(text: &mut String, filled: usize, width: usize, unicode: bool) {
 fn run_line(text: &mut String, now: Duration, width: usize, unicode: bool, view: &View<'_>) {
     let counts = &view.tally.counts;
     let (done, total) = (counts.ended(), counts.total.max(1));
-    let mut facts = format!("{done}/{}, {} running", counts.total, counts.running);
+    let shown = |many: usize| count(many as u64);
+    let mut facts = format!(
+        "{}/{}, {} running",
+        shown(done),
+        shown(counts.total),
+        shown(counts.running)
+    );
     if counts.failed > 0 {
-        let _ = write!(facts, ", {} failed", counts.failed);
+        let _ = write!(facts, ", {} failed", shown(counts.failed));
     }
     let _ = write!(facts, ", {}", short(now));
     // At the end there is room for the `^C` that a terminal echoes.

@@ -247,11 +247,12 @@ impl Console {
         if end.stderr_tail.is_empty() {
             return;
         }
+        let worker = Label::of(view.plan, end.unit).worker;
         let mut harmless = String::new();
         for line in view.secrets.bytes(end.stderr_tail).split(|b| *b == b'\n') {
             harmless.clear();
             sanitize::line(&mut harmless, line, self.look.colour);
-            self.pending.push_str(&lines::quoted(None, &harmless));
+            self.pending.push_str(&lines::quoted(worker, &harmless));
             self.pending.push('\n');
         }
     }

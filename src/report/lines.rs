@@ -69,8 +69,9 @@ pub fn style(outcome: &Outcome) -> Style {
 /// `[ 4/12] `
 fn counter(out: &mut String, view: &View<'_>) {
     let counts = &view.tally.counts;
-    let width = counts.total.checked_ilog10().unwrap_or(0) as usize + 1;
-    let _ = write!(out, "[{:>width$}/{}] ", counts.ended(), counts.total);
+    let total = units::count(counts.total as u64);
+    let ended = units::count(counts.ended() as u64);
+    let _ = write!(out, "[{ended:>width$}/{total}] ", width = total.len());
 }
 
 /// `[ 4/12] failed     build    0.31s  exit 2`, newline included.

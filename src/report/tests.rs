@@ -769,7 +769,7 @@ fn a_big_run_shows_what_went_wrong() {
     let verdict = "failed: 2,000 nodes: 1,998 succeeded, 1 failed, 1 skipped in 0.31s\nits files: .procflow/runs/R\n";
     assert_eq!(
         said,
-        format!("[1999/2000] failed     n1998    0.31s  exit 3\n{verdict}")
+        format!("[1,999/2,000] failed     n1998    0.31s  exit 3\n{verdict}")
     );
 
     let mut table = String::new();

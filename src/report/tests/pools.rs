@@ -244,7 +244,7 @@ count.1 | second here
 count.0 | half a line
 [1/3] cancelled  read     0.25s  reader count failed
 [2/3] failed     count    0.25s  worker 1: killed by SIGKILL
-  | second here
+  1 | second here
 [3/3] skipped    fetch        -  the run stopped after count failed
 "
     .to_owned()
