@@ -6,7 +6,7 @@ use std::fmt::Write;
 use anstyle::Style;
 
 use crate::event::{Exit, Outcome};
-use crate::plan::NodeId;
+use crate::plan::{NodeId, UnitId};
 use crate::report::events::exit_code;
 use crate::report::flow::Flow;
 use crate::report::lines::style;
@@ -113,20 +113,24 @@ struct Row<'a> {
 
 /// The rows to show, and how many more there would be.
 fn rows<'a>(view: &View<'a>) -> (Vec<Row<'a>>, usize) {
-    let nodes = (0..view.plan.nodes.len())
-        .map(NodeId::from)
-        .map(|node| Row {
-            node,
-            end: view.tally.node_end(view.plan, node),
-        });
+    let row = |node| Row {
+        node,
+        end: view.tally.node_end(view.plan, node),
+    };
+    let nodes = (0..view.plan.nodes.len()).map(NodeId::from);
     if view.plan.nodes.len() <= MOST_ROWS {
-        return (nodes.collect(), 0);
+        return (nodes.map(row).collect(), 0);
     }
-    let plain = |end: &NodeEnd<'_>| {
-        matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked
+    // By units: of thousands of nodes nothing is added up that is not shown.
+    let plain = |unit: u32| {
+        let end = view.tally.unit(UnitId(unit)).end.as_deref();
+        end.is_some_and(|end| {
+            matches!(end.outcome, Outcome::Succeeded { .. }) && end.attempts <= 1 && !end.leaked
+        })
     };
     let mut rows: Vec<_> = nodes
-        .filter(|row| !row.end.as_ref().is_some_and(plain))
+        .filter(|node| !view.plan.node(*node).units.clone().all(plain))
+        .map(row)
         .collect();
     // Failures first: where not all have room, these must.
     rows.sort_by_key(|row| {
