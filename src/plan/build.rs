@@ -17,7 +17,7 @@ use crate::plan::{
     QueueKind, Role, Settings, Unit, UnitId,
 };
 use crate::plan::{
-    checks, cycles, deliver, ends, environment, params, pools, select, settings, template,
+    checks, cycles, deliver, ends, environment, params, pools, select, settings, template, uses,
 };
 use crate::spec::{self, AfterState, Process, Spec};
 
@@ -129,7 +129,7 @@ pub fn build(
     let keep = select::chosen(&processes, overrides, &mut problems);
 
     let mut queues = ends::Queues::default();
-    let mut uses = Vec::new();
+    let mut value_uses = Vec::new();
     let mut draft = {
         let mut found = Found::new(&mut problems, &mut values);
         let mut nodes = Nodes {
@@ -143,11 +143,10 @@ pub fn build(
             dotenv: &mut dotenv,
             secrets: &mut secrets,
         };
-        nodes.build(&mut processes, &skip, &mut found, &mut uses)
+        nodes.build(&mut processes, &skip, &mut found, &mut value_uses)
     };
     let ends = ends_of(&draft, &queues, &spec.queue);
-    let stored = stored::decide(&draft.nodes, &ends);
-    let implied = stored::imply(&mut draft.nodes, &ends, &stored);
+    let (stored, implied) = stored::decide(&mut draft.nodes, &ends);
     draft.queues = finish_queues(&queues, &spec.queue, &stored);
     let copies = deliver::decide(&mut draft, &queues, &|name| {
         spec.queue.get(name).and_then(|said| said.deliver.clone())
@@ -162,6 +161,7 @@ pub fn build(
     };
     if !overrides.ends_lost {
         checks::queues(&queues, &spec.queue, &words, &mut problems);
+        uses::check(&draft, &spec.queue, &words, &mut problems);
     }
     let joined = match graph.arrange() {
         Ok(arrangement) => arrangement.group_of,
@@ -172,7 +172,7 @@ pub fn build(
     };
     let mut order = checks::Order::new(&draft.nodes, &joined);
     if !overrides.ends_lost {
-        checks::values(&draft, &uses, &mut order, &mut problems);
+        checks::values(&draft, &value_uses, &mut order, &mut problems);
     }
     checks::files(&draft, &origin.dir, &mut order, &mut problems);
     checks::standard_input(&draft, &mut order, &mut problems);
@@ -262,7 +262,7 @@ fn pipeline_env(
         };
         let value = template::parse(text.clone(), &scope, &site, found);
         let secret = found.secret.get();
-        if environment::is_taken(name, &site, params, found.problems) {
+        if environment::is_taken(name, Of::Process, &site, params, found.problems) {
             continue;
         }
         // A part that is left is a problem already told.
@@ -303,13 +303,14 @@ fn names_of_skip(
 }
 
 /// Builds nodes and their units, one after the other, and takes each process apart while it does.
-struct Nodes<'a> {
+pub(super) struct Nodes<'a> {
     env: &'a Environment,
     params: &'a params::Params,
     inherited: &'a dyn Fn(&str) -> Option<String>,
     dir: &'a str,
-    jobs: u32,
-    defaults: &'a spec::Defaults,
+    /// Job slots of the run.
+    pub(super) jobs: u32,
+    pub(super) defaults: &'a spec::Defaults,
     queues: &'a mut ends::Queues,
     dotenv: &'a mut Dotenv<'a>,
     secrets: &'a mut Vec<String>,
@@ -333,11 +334,11 @@ impl<'a> Nodes<'a> {
         // The names of all nodes stay in `processes`; what they say is taken out one by one, so that nothing is there twice.
         let scope = self.scope(processes);
         let written = ends::written(processes, self.jobs, &scope);
-        let mut settings = settings::Builder::new(self.defaults, &scope, found);
-        let default_ends = ends::default_ends();
-        let shared = Shared {
+        let settings = settings::Builder::new(self.defaults, &scope, found);
+        let mut shared = Shared {
             written: &written,
-            default_ends: &default_ends,
+            default_ends: &ends::default_ends(),
+            settings,
         };
         for (index, &skip) in skip.iter().enumerate() {
             let Some((_, process)) = processes.get_index_mut(index) else {
@@ -348,8 +349,10 @@ impl<'a> Nodes<'a> {
             let Some((name, _)) = processes.get_index(index) else {
                 break;
             };
-            let said = process.pool.take();
-            let top = Site::top(if said.is_some() { "pool" } else { "process" });
+            let top = Site::top(match process.pool {
+                Some(_) => "pool",
+                None => "process",
+            });
             let site = top.key(name);
             let node = NodeId::from(index);
             let declared = Declared {
@@ -377,42 +380,16 @@ impl<'a> Nodes<'a> {
                 description: process.description.take().map(Into::into),
                 tags: process.tags.drain(..).map(Into::into).collect(),
             };
-            common.pool = match said {
+            common.pool = match pools::decide(&process, self, &site, &declared.scope, found) {
                 None => {
-                    let of = (Of::Process, Role::Process);
-                    let made = self.unit(
-                        process,
-                        None,
-                        of,
-                        first,
-                        &declared,
-                        &shared,
-                        &mut settings,
-                        found,
-                    );
-                    draft.units.push(made.unit);
+                    let what = (first, Of::Process, Role::Process);
+                    let (unit, _) = self.unit(process, what, false, &declared, &mut shared, found);
+                    draft.units.push(unit);
                     None
                 }
-                Some(said) => {
-                    let pool = pools::decide(
-                        &said,
-                        &process,
-                        self.defaults,
-                        self.jobs,
-                        &site,
-                        &declared.scope,
-                        found,
-                    );
-                    let pool = self.pool(
-                        process,
-                        *said,
-                        pool,
-                        &declared,
-                        &shared,
-                        &mut settings,
-                        &mut draft,
-                        found,
-                    );
+                Some(mut pool) => {
+                    let units = &mut draft.units;
+                    self.pool(process, &mut pool, &declared, &mut shared, units, found);
                     Some(Arc::new(pool))
                 }
             };
@@ -455,127 +432,110 @@ impl<'a> Nodes<'a> {
     fn pool(
         &mut self,
         process: Process,
-        said: spec::Pool,
-        mut pool: Pool,
+        pool: &mut Pool,
         declared: &Declared<'_>,
-        shared: &Shared<'_>,
-        settings: &mut settings::Builder<'_>,
-        draft: &mut Draft,
+        shared: &mut Shared<'_>,
+        units: &mut Vec<Unit>,
         found: &mut Found<'_>,
-    ) -> Pool {
-        if pool.feed != Feed::Stream {
-            let of = (pools::of(&pool), Role::Pool);
-            let id = UnitId::from(draft.units.len());
-            let is_script = process.script.is_some();
-            let made = self.unit(
-                process,
-                Some((said, &pool)),
-                of,
-                id,
-                declared,
-                shared,
-                settings,
-                found,
-            );
-            let mut unit = made.unit;
-            // The pool tries its records again, and itself once.
-            unit.settings = Arc::new(Settings {
-                retry: settings::retry(None),
-                ..(*unit.settings).clone()
-            });
-            let mentioned = unit.argv.iter().any(|arg| match arg {
-                Arg::One(template) => template.names_task(),
-                Arg::EachTask => true,
-                Arg::EachInput(_) => false,
-            });
-            pool.record_on_stdin = pool.feed == Feed::Task && (is_script || !mentioned);
-            draft.units.push(unit);
-            return pool;
+    ) {
+        if pool.feed == Feed::Stream {
+            return self.workers(process, pool.workers, declared, shared, units, found);
         }
-        let mut gathered = Vec::new();
+        let is_script = process.script.is_some();
+        let what = (UnitId::from(units.len()), pools::of(pool), Role::Pool);
+        let (mut unit, _) = self.unit(process, what, false, declared, shared, found);
+        // The pool tries its records again, and itself once.
+        unit.settings = Arc::new(Settings {
+            retry: settings::retry(None),
+            ..(*unit.settings).clone()
+        });
+        let mentioned = unit.argv.iter().any(|arg| match arg {
+            Arg::One(template) => template.names_task(),
+            Arg::EachTask => true,
+            Arg::EachInput(_) => false,
+        });
+        pool.record_on_stdin = pool.feed == Feed::Task && (is_script || !mentioned);
+        units.push(unit);
+    }
+
+    /// The workers of a `stream` pool, and who puts what they write to files together.
+    fn workers(
+        &mut self,
+        process: Process,
+        workers: u32,
+        declared: &Declared<'_>,
+        shared: &mut Shared<'_>,
+        units: &mut Vec<Unit>,
+        found: &mut Found<'_>,
+    ) {
+        let first = units.len();
         let before = found.problems.0.len();
-        for worker in 0..pool.workers {
-            let of = (Of::Worker(worker), Role::Worker(worker));
-            let id = UnitId::from(draft.units.len());
+        let mut gathered = Vec::new();
+        for worker in 0..workers {
             let so_far = found.problems.0.len();
-            let made = self.unit(
-                process.clone(),
-                Some((said.clone(), &pool)),
-                of,
-                id,
-                declared,
-                shared,
-                settings,
-                found,
+            let what = (
+                UnitId::from(units.len()),
+                Of::Worker(worker),
+                Role::Worker(worker),
             );
-            let mut unit = made.unit;
+            let (mut unit, files) =
+                self.unit(process.clone(), what, workers > 1, declared, shared, found);
             if worker == 0 {
-                gathered = made.gathered;
+                gathered = files;
             } else {
-                // What was told of the first worker holds for all.
-                let again = found.problems.0.split_off(so_far);
-                for problem in again {
+                // What was told of one worker holds for all.
+                for problem in found.problems.0.split_off(so_far) {
                     if !found.problems.0[before..].contains(&problem) {
                         found.problems.push(problem);
                     }
                 }
                 found.values.sort();
                 found.values.dedup();
-                if let Some(last) = draft.units.last()
-                    && last.ends == unit.ends
-                {
-                    unit.ends = Arc::clone(&last.ends);
+                if units[first].ends == unit.ends {
+                    unit.ends = Arc::clone(&units[first].ends);
                 }
             }
-            draft.units.push(unit);
+            units.push(unit);
         }
-        for gathered in gathered {
-            let id = UnitId::from(draft.units.len());
-            let Some(worker) = draft.units.last() else {
-                break;
-            };
-            draft.units.push(Unit {
+        for files in gathered {
+            let id = UnitId::from(units.len());
+            units.push(Unit {
                 node: declared.node,
                 group: GroupId(0),
                 role: Role::Gather,
                 argv: Vec::new(),
                 env: Vec::new(),
-                settings: Arc::clone(&worker.settings),
-                ends: gathered.ends(id, self.queues),
+                settings: Arc::clone(&units[first].settings),
+                ends: files.ends(id, self.queues),
                 reads: Vec::new(),
                 writes: Vec::new(),
             });
         }
-        pool
     }
 
-    /// One unit.
+    /// One unit, and what it writes to files together with others: with its `siblings`, where it is one of several workers.
     fn unit(
         &mut self,
         mut process: Process,
-        pool: Option<(spec::Pool, &Pool)>,
-        (of, role): (Of, Role),
-        id: UnitId,
+        (id, of, role): (UnitId, Of, Role),
+        siblings: bool,
         declared: &Declared<'_>,
-        shared: &Shared<'_>,
-        settings: &mut settings::Builder<'_>,
+        shared: &mut Shared<'_>,
         found: &mut Found<'_>,
-    ) -> Made {
+    ) -> (Unit, Vec<ends::Gathered>) {
         let site = declared.site;
         let scope = Scope {
             of,
             ..declared.scope
         };
-        let (mut said, pool) = pool.map_or((None, None), |(said, pool)| (Some(said), Some(pool)));
-        let shares = pool.is_some_and(|pool| pool.feed == Feed::Stream && pool.workers > 1);
-        let said = ends::Said::take(&mut process, said.as_mut());
+        let said = ends::Said::take(&mut process);
         let mut builder = ends::Builder {
             scope,
             node: declared.node.index(),
             queues: self.queues,
             written: shared.written,
             default: shared.default_ends,
-            shares: shares.then_some(declared.name),
+            shares: siblings.then_some(declared.name),
             gathered: Vec::new(),
         };
         let ends = builder.build(id, said, site, found);
@@ -598,35 +558,24 @@ impl<'a> Nodes<'a> {
             ..scope
         };
         let argv = argv(&mut process, self.defaults, site, &scope, &ends, found);
-        let settings = settings.build(&mut process, site, &scope, found);
-        let reads = globs(
-            std::mem::take(&mut process.reads.0),
-            "reads",
-            site,
-            &scope,
-            found,
-        );
-        let writes = globs(
-            std::mem::take(&mut process.writes.0),
-            "writes",
-            site,
-            &scope,
-            found,
-        );
-        Made {
-            unit: Unit {
-                node: declared.node,
-                group: GroupId(0),
-                role,
-                argv,
-                env,
-                settings,
-                ends,
-                reads,
-                writes,
-            },
-            gathered,
-        }
+        let settings = shared.settings.build(&mut process, site, &scope, found);
+        let mut globs = |patterns: &mut spec::values::OneOrMany, key| {
+            globs(std::mem::take(&mut patterns.0), key, site, &scope, found)
+        };
+        let reads = globs(&mut process.reads, "reads");
+        let writes = globs(&mut process.writes, "writes");
+        let unit = Unit {
+            node: declared.node,
+            group: GroupId(0),
+            role,
+            argv,
+            env,
+            settings,
+            ends,
+            reads,
+            writes,
+        };
+        (unit, gathered)
     }
 }
 
@@ -642,12 +591,7 @@ struct Declared<'a> {
 struct Shared<'a> {
     written: &'a IndexMap<String, Vec<usize>>,
     default_ends: &'a Arc<crate::plan::Ends>,
-}
-
-/// A unit, and what is written to files together with others.
-struct Made {
-    unit: Unit,
-    gathered: Vec<ends::Gathered>,
+    settings: settings::Builder<'a>,
 }
 
 /// `command` or `script` as arguments.

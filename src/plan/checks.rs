@@ -521,10 +521,16 @@ pub(super) fn note_spilling(
         let mut problem = Diagnostic::note(format!(
             "{noun} {names} {verb} to disk when memory is full: data splits and meets again there, where a full pipe could block for ever"
         ));
+        let mut marks: Vec<Mark> = Vec::new();
         for &queue in queues.iter().take(6) {
             if let Some(writer) = graph.queues[queue].ends().next() {
-                problem = problem.and(words.end(queue, writer, false), "");
+                marks.push(words.end(queue, writer, false));
             }
+        }
+        // Queues of workers are all named in one place.
+        marks.dedup();
+        for mark in marks {
+            problem = problem.and(mark, "");
         }
         problems.push(problem);
     }
@@ -621,7 +627,7 @@ pub(super) fn note_stored(stored: &[Option<Why>], words: &Names<'_>, problems: &
                     "queue `{}` is stored on disk: `{reader_name}` reads it and waits for the end of `{writer_name}`, which writes it",
                     words.queue(queue)
                 ))
-                .and(Mark::Value(words.nodes[reader.index()].place().key("after")), "")
+                .and(words.wait(reader.0, writer.0), "")
                 .and(words.end(queue, reader.0, true), ""),
             );
         }

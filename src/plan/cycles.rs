@@ -168,8 +168,9 @@ fn cycle_problem(
     edges: &BTreeMap<(u32, u32), Why>,
     words: &dyn Words,
 ) -> Diagnostic {
-    let hint =
-        "a process can't come after itself: drop one of these, or let the data go through a file";
+    let mut hint =
+        "a node can't come after itself: drop one of these, or let the data go through a file"
+            .to_owned();
     if let &[one] = cycle {
         let name = words.node(one);
         return match edges.get(&(one, one)) {
@@ -179,11 +180,22 @@ fn cycle_problem(
             ))
             .and(words.end(*queue, one, false), "written here")
             .and(words.end(*queue, one, true), "read here")
-            .help("it would wait for its own end of data: use two queues, or a file"),
+            .help(format!(
+                "it would wait for its own end of data: use two queues, or a file; for a pool that finds more work say `feedback = true` under `[queue.{}]`",
+                words.queue(*queue)
+            )),
             _ => error(format!("`{name}` waits for itself"))
                 .and(words.wait(one, one), "")
                 .help("drop it from `after`"),
         };
+    }
+    let step = |i: usize| edges.get(&(cycle[i], cycle[(i + 1) % cycle.len()]));
+    let by_queues = (0..cycle.len()).all(|i| matches!(step(i), Some(Why::Queue(_))));
+    if let (true, Some(Why::Queue(last))) = (by_queues, step(cycle.len() - 1)) {
+        let name = words.queue(*last);
+        hint.push_str(&format!(
+            "; where data is meant to go round, say `feedback = true` under `[queue.{name}]`"
+        ));
     }
     let mut way: Vec<&str> = cycle.iter().map(|&node| words.node(node)).collect();
     way.push(words.node(cycle[0]));
@@ -244,32 +256,53 @@ fn label_cycle(
 /// `b` waits for `a`, and they run together (2.3).
 fn wait_inside_group(graph: &Graph, a: u32, b: u32, words: &dyn Words) -> Diagnostic {
     let (before, waiting) = (words.node(a), words.node(b));
+    // That it is not stored was said: otherwise it would be.
     let direct = graph
         .queues
         .iter()
         .position(|queue| queue.is_written_by(a) && queue.readers.contains(&b));
     if let Some(queue) = direct {
         let queue_name = words.queue(queue);
-        return error(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the pipe is full"))
-            .and(words.wait(b, a), format!("waits for `{before}`"))
+        return error(format!("`{waiting}` reads queue `{queue_name}` of `{before}` and waits for `{before}`: `{before}` would block when the queue is full"))
+            .and(words.wait(b, a), wait_in_words(b, a, words))
             .and(words.end(queue, b, true), format!("and reads from it while it runs, queue `{queue_name}`"))
             .help(format!(
-                "drop the wait; or, since a queue that is stored on disk is not in this version, let `{before}` write a file, `{{ file = \"{queue_name}.data\" }}`, and `{waiting}` read it"
+                "drop the wait, or what keeps the queue from being stored on disk: `store = true` under `[queue.{queue_name}]`"
             ));
     }
     let way = way_between(graph, a, b);
-    let queues = listed(way.iter().map(|&queue| words.queue(queue)));
+    let queues = listed(way.iter().map(|step| words.queue(step.queue)));
     let noun = if way.len() == 1 { "queue" } else { "queues" };
     error(format!(
         "`{waiting}` waits for `{before}`, but they run together, joined by {noun} {queues}"
     ))
-    .and(words.wait(b, a), "nodes joined by queues start together")
-    .help("let one of these queues go through a file, which its reader waits for, or drop the wait")
+    .and(
+        words.wait(b, a),
+        match words.stored(b, a) {
+            None => "nodes joined by queues start together".to_owned(),
+            Some(queue) => format!("queue `{queue}` is stored: its readers wait for its writers"),
+        },
+    )
+    .help(match way.iter().rfind(|step| step.forward) {
+        Some(step) => format!(
+            "drop the wait, or store a queue on the way, so that its readers start later: `store = true` under `[queue.{}]`",
+            words.queue(step.queue)
+        ),
+        None => "let one of these queues go through a file, which its reader waits for, or drop the wait".to_owned(),
+    })
+}
+
+/// A queue on the way from one node to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    queue: usize,
+    /// It is passed from a writer to a reader: stored, it would let the one come after the other.
+    forward: bool,
 }
 
 /// The queues on a shortest way between two nodes of a group.
-fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
-    let mut from: BTreeMap<u32, (u32, usize)> = BTreeMap::new();
+fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<Step> {
+    let mut from: BTreeMap<u32, (u32, Step)> = BTreeMap::new();
     let mut next = VecDeque::from([a]);
     while let Some(at) = next.pop_front() {
         if at == b {
@@ -279,7 +312,8 @@ fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
             if joint.ends().any(|end| end == at) {
                 for other in joint.ends() {
                     if other != a && !from.contains_key(&other) {
-                        from.insert(other, (at, queue));
+                        let forward = joint.writers.contains(&at) && joint.readers.contains(&other);
+                        from.insert(other, (at, Step { queue, forward }));
                         next.push_back(other);
                     }
                 }
@@ -289,10 +323,10 @@ fn way_between(graph: &Graph, a: u32, b: u32) -> Vec<usize> {
     let mut way = Vec::new();
     let mut at = b;
     while at != a {
-        let Some(&(before, queue)) = from.get(&at) else {
+        let Some(&(before, step)) = from.get(&at) else {
             break;
         };
-        way.push(queue);
+        way.push(step);
         at = before;
     }
     way.reverse();
@@ -322,6 +356,8 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
             .collect();
         let mut together = Vec::new();
         let mut queues = Vec::new();
+        // Those that would let who waits come after who is waited for.
+        let mut cuts = Vec::new();
         for (i, &(_, waiting)) in waits.iter().enumerate() {
             let (next, _) = waits[(i + 1) % waits.len()];
             if waiting != next {
@@ -330,7 +366,9 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
                     waiting = words.node(waiting),
                     next = words.node(next)
                 ));
-                queues.extend(way_between(graph, waiting, next));
+                let way = way_between(graph, next, waiting);
+                cuts.extend(way.iter().rfind(|step| step.forward).map(|step| step.queue));
+                queues.extend(way.iter().map(|step| step.queue));
             }
         }
         queues.sort_unstable();
@@ -347,9 +385,16 @@ fn groups_in_a_circle(graph: &Graph, joined: &[u32], words: &dyn Words, problems
         for &(a, b) in &waits {
             problem = problem.and(words.wait(b, a), wait_in_words(b, a, words));
         }
-        problems.push(problem.help(format!(
-            "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",
-            listed(queues.iter().map(|&queue| words.queue(queue)))
-        )));
+        let queue = |&queue: &usize| words.queue(queue);
+        problems.push(problem.help(match cuts.first() {
+            Some(cut) => format!(
+                "nodes joined by queues start together: drop a wait, or store a queue, so that its readers start later: `store = true` under `[queue.{}]`",
+                queue(cut)
+            ),
+            None => format!(
+                "nodes joined by queues start together: drop a wait, or let a queue go through a file; the queues are {}",
+                listed(queues.iter().map(queue))
+            ),
+        }));
     }
 }

@@ -182,7 +182,8 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn take(process: &mut Process, pool: Option<&mut spec::Pool>) -> Self {
+    pub(super) fn take(process: &mut Process) -> Self {
+        let pool = process.pool.as_mut();
         Said {
             dead_letter: pool.and_then(|pool| pool.dead_letter.take()),
             stdin: process.stdin.take(),
@@ -640,7 +641,9 @@ impl Builder<'_> {
             let sink = builder.sink(unit, one, at, index, site, found)?;
             let own = found.worker.get();
             if shares && !own && matches!(sink, Sink::File { .. }) {
-                if !files.contains(&sink) {
+                if files.contains(&sink) {
+                    found.problems.push(twice(site));
+                } else {
                     files.push(sink);
                 }
                 return None;
@@ -672,13 +675,7 @@ impl Builder<'_> {
                     }
                     if let Some(sink) = sink(self, one, Some(i), &site, found) {
                         if sinks.contains(&sink) {
-                            found.problems.push(
-                                Diagnostic::error(
-                                    site.mark_value(),
-                                    "the same end twice in one array",
-                                )
-                                .help("drop one of the two"),
-                            );
+                            found.problems.push(twice(&site));
                             continue;
                         }
                         sinks.push(sink);
@@ -792,6 +789,12 @@ impl Builder<'_> {
         }
         Some(name)
     }
+}
+
+/// An end that stands in an array twice.
+fn twice(site: &Site<'_>) -> Diagnostic {
+    Diagnostic::error(site.mark_value(), "the same end twice in one array")
+        .help("drop one of the two")
 }
 
 /// A queue that has the name of another kind of end.

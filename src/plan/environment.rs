@@ -11,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plan::dotenv::{self, Wrong};
 use crate::plan::params::Params;
 use crate::plan::problems::{Problems, Site, variable};
-use crate::plan::scope::{Found, Scope, When};
+use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::template::{self, Template};
 
 /// The pipeline's variables; the later has won. In order of first mention.
@@ -157,23 +157,31 @@ pub(super) fn check_name(name: &str, site: &Site<'_>, problems: &mut Problems) {
 }
 
 /// Whether procflow sets this variable itself, for every node: what the file says of it then counts for nothing.
-fn is_procflows(name: &str, params: &Params) -> bool {
-    matches!(
-        name,
-        "PIPELINE_DIR" | "PROCFLOW_RUN_ID" | "PROCFLOW_NODE" | "PROCFLOW_ATTEMPT"
-    ) || name
-        .strip_prefix("PARAM_")
-        .is_some_and(|rest| params.keys().any(|param| variable(param) == rest))
+fn is_procflows(name: &str, of: Of, params: &Params) -> bool {
+    let in_pools = match of {
+        Of::Process => false,
+        Of::Worker(_) | Of::Answerer => name == "WORKER",
+        Of::Task { .. } => matches!(name, "WORKER" | "TASK" | "TASK_INDEX"),
+    };
+    in_pools
+        || matches!(
+            name,
+            "PIPELINE_DIR" | "PROCFLOW_RUN_ID" | "PROCFLOW_NODE" | "PROCFLOW_ATTEMPT"
+        )
+        || name
+            .strip_prefix("PARAM_")
+            .is_some_and(|rest| params.keys().any(|param| variable(param) == rest))
 }
 
 /// Whether a variable of an `env` table is procflow's own, which is then a warning: procflow's value wins.
 pub(super) fn is_taken(
     name: &str,
+    of: Of,
     site: &Site<'_>,
     params: &Params,
     problems: &mut Problems,
 ) -> bool {
-    let taken = is_procflows(name, params);
+    let taken = is_procflows(name, of, params);
     if taken {
         problems.push(
             Diagnostic::warning(
@@ -198,7 +206,7 @@ pub(super) fn of_node(
 ) -> Vec<(String, Template)> {
     let mut own: Vec<(String, Template)> = Vec::new();
     for (name, value) in read_files(files, &node.key("env_file"), scope, dotenv, found) {
-        if !is_procflows(&name, scope.params) {
+        if !is_procflows(&name, scope.of, scope.params) {
             own.push((name, Template::Literal(value.into())));
         }
     }
@@ -219,7 +227,7 @@ pub(super) fn of_node(
         if let (true, Some(value)) = (found.secret.get(), value.literal()) {
             secrets.push(value.to_owned());
         }
-        if !is_taken(&name, &site, scope.params, found.problems) {
+        if !is_taken(&name, scope.of, &site, scope.params, found.problems) {
             own.push((name, value));
         }
     }

@@ -34,6 +34,7 @@ mod stored;
 pub mod template;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 pub use crate::plan::build::{Origin, Overrides, build};
 

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::diagnostic::Diagnostic;
+use crate::plan::build::Nodes;
 use crate::plan::problems::{Problems, Site};
 use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::settings::retry;
@@ -60,9 +61,9 @@ pub(super) fn workers(
         of: Of::Process,
         ..scope.at(When::Plan)
     };
+    let before = found.problems.0.len();
     let text = template::parse(text.clone(), &scope, &site, found);
-    // What is left in it is a problem already told.
-    let Some(text) = text.literal() else {
+    let Some(text) = text.literal().filter(|_| found.problems.0.len() == before) else {
         return 1;
     };
     if text.trim() == "auto" {
@@ -118,23 +119,22 @@ pub(super) fn of(pool: &Pool) -> Of {
     }
 }
 
-/// Decides what a pool is. `record_on_stdin` follows when its command is known, and `dead_letter` with its ends.
+/// Decides what makes a pool of a process; none where it is only a process. `record_on_stdin` follows when the command is known.
 pub(super) fn decide(
-    said: &spec::Pool,
     process: &Process,
-    defaults: &spec::Defaults,
-    jobs: u32,
+    all: &Nodes<'_>,
     node: &Site<'_>,
     scope: &Scope<'_>,
     found: &mut Found<'_>,
-) -> Pool {
+) -> Option<Pool> {
+    let said = process.pool.as_deref()?;
     let feed = feed(said);
-    let workers = workers(said, jobs, node, scope, found);
+    let workers = workers(said, all.jobs, node, scope, found);
     check_feed(said, feed, node, found.problems);
     check_work(said, process, feed, node, found.problems);
     check_ends(process, feed, node, found.problems);
-    let retries = process.retries.as_deref().or(defaults.retries.as_ref());
-    Pool {
+    let retries = process.retries.as_deref().or(all.defaults.retries.as_ref());
+    Some(Pool {
         workers,
         feed,
         tasks: said
@@ -153,7 +153,7 @@ pub(super) fn decide(
         retry: retry(retries.filter(|_| feed != Feed::Stream)),
         record_on_stdin: false,
         dead_letter: said.dead_letter.is_some(),
-    }
+    })
 }
 
 /// Keys that mean nothing to pools that are fed so.

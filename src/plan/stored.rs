@@ -42,30 +42,48 @@ impl Implied {
     }
 }
 
-/// For each queue why it is stored; none for one that is live.
-pub(super) fn decide(nodes: &[Node], queues: &[(Ends, Said)]) -> Vec<Option<Why>> {
-    let mut waits = Waits::new(nodes);
-    queues
-        .iter()
-        .map(|(ends, said)| match said.store {
-            Some(true) => Some(Why::Said),
-            // It would block: that it shall not be stored is then an error, of a wait inside a group.
-            Some(false) => None,
-            None => waits.joins(ends),
-        })
-        .collect()
+/// For each queue why it is stored; none for one that is live. To each reader of a stored one is added that it waits for each
+/// writer.
+pub(super) fn decide(nodes: &mut [Node], queues: &[(Ends, Said)]) -> (Vec<Option<Why>>, Implied) {
+    let mut implied = Implied::default();
+    let mut stored = vec![None; queues.len()];
+    // A wait that is added may be the reason to store another queue, so it takes as many rounds as there is something new.
+    loop {
+        let mut waits = Waits::new(nodes);
+        let found: Vec<(usize, Why)> = queues
+            .iter()
+            .enumerate()
+            .filter(|(queue, _)| stored[*queue].is_none())
+            .filter_map(|(queue, (ends, said))| {
+                let why = match said.store {
+                    Some(true) => Some(Why::Said),
+                    // It would block: that it shall not be stored is then an error, of a wait inside a group.
+                    Some(false) => None,
+                    None => waits.joins(ends),
+                };
+                why.map(|why| (queue, why))
+            })
+            .collect();
+        if found.is_empty() {
+            return (stored, implied);
+        }
+        for (queue, why) in found {
+            stored[queue] = Some(why);
+            let (ends, said) = &queues[queue];
+            implied.add(nodes, queue, ends, said.on_writer_failure);
+        }
+    }
 }
 
-/// Adds to each reader of a stored queue that it waits for each writer.
-pub(super) fn imply(
-    nodes: &mut [Node],
-    queues: &[(Ends, Said)],
-    stored: &[Option<Why>],
-) -> Implied {
-    let mut implied = Implied::default();
-    let stored = queues.iter().zip(stored).enumerate();
-    for (queue, ((ends, said), _)) in stored.filter(|(_, (_, why))| why.is_some()) {
-        let state = match said.on_writer_failure {
+impl Implied {
+    fn add(
+        &mut self,
+        nodes: &mut [Node],
+        queue: usize,
+        ends: &Ends,
+        on_writer_failure: OnWriterFailure,
+    ) {
+        let state = match on_writer_failure {
             OnWriterFailure::Cancel => AfterState::Succeeded,
             // For the reader the data has then ended.
             OnWriterFailure::Close => AfterState::Finished,
@@ -80,12 +98,11 @@ pub(super) fn imply(
                 if !after.contains(&wait) {
                     after.push(wait);
                     after.sort_by_key(|wait| wait.node);
-                    implied.0.entry((reader, writer)).or_insert(queue);
+                    self.0.entry((reader, writer)).or_insert(queue);
                 }
             }
         }
     }
-    implied
 }
 
 /// Who waits for whom, by what the nodes say.

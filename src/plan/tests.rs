@@ -42,6 +42,7 @@ fn plan_with(
             .collect(),
         only: owned(only),
         skip: owned(skip),
+        jobs: 4,
         env: &env,
         ..Overrides::none()
     };
