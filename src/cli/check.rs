@@ -85,16 +85,19 @@ fn unreadable(
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// "5 processes, 4 queues, 2 groups".
+/// "5 processes, 1 pool, 4 queues, 2 groups": what the file declares, so without the queues that procflow made.
 pub fn summary(plan: &Plan) -> String {
     let count =
         |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-    format!(
-        "{}, {}, {}",
-        count(plan.nodes.len(), "process", "processes"),
-        count(plan.queues.len(), "queue", "queues"),
-        count(plan.groups.len(), "group", "groups"),
-    )
+    let pools = plan.nodes.iter().filter(|node| node.pool.is_some()).count();
+    let queues = plan.queues.iter().filter(|queue| !queue.is_internal());
+    let mut parts = vec![count(plan.nodes.len() - pools, "process", "processes")];
+    if pools > 0 {
+        parts.push(count(pools, "pool", "pools"));
+    }
+    parts.push(count(queues.count(), "queue", "queues"));
+    parts.push(count(plan.groups.len(), "group", "groups"));
+    parts.join(", ")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Er
             match action {
                 Action::Spawn { group, .. } => {
                     let units = started(plan, group);
-                    for &unit in &units {
+                    for &unit in units.iter().filter(|&&unit| stands_for_all(plan, unit)) {
                         writeln!(out, "{}", line(plan, unit))?;
                     }
                     events.extend(units.iter().map(|&unit| Event::Spawned(unit)));
@@ -44,7 +44,7 @@ pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Er
                     }));
                 }
                 Action::Commit(unit) => events.push_back(Event::Committed(unit, Ok(()))),
-                Action::Ended(unit, Outcome::Skipped(cause)) => {
+                Action::Ended(unit, Outcome::Skipped(cause)) if stands_for_all(plan, unit) => {
                     let name = &plan.node(plan.unit(unit).node).name;
                     writeln!(out, "{name}: {}", skipped(plan, &cause))?;
                 }
@@ -76,8 +76,17 @@ fn skipped(plan: &Plan, cause: &Cause) -> String {
     }
 }
 
-/// `sort: sort -u`, as one would type it; what only the run knows stays as the file says it.
+/// Whether a node is told by this unit: a pool is one line, and who puts its files together is none.
+fn stands_for_all(plan: &Plan, unit: UnitId) -> bool {
+    plan.node(plan.unit(unit).node).units.start == unit.0
+}
+
+/// `sort: sort -u`, as one would type it, of a pool `count ×4: wc -l`; what only the run knows stays as the file says it.
 fn line(plan: &Plan, unit: UnitId) -> String {
     let command = words::command(plan, plan.unit(unit), usize::MAX);
-    format!("{}: {command}", words::unit_name(plan, unit))
+    let workers = match &plan.node(plan.unit(unit).node).pool {
+        Some(pool) => format!(" ×{}", pool.workers),
+        None => String::new(),
+    };
+    format!("{}{workers}: {command}", words::unit_name(plan, unit))
 }

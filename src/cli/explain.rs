@@ -12,9 +12,12 @@ use crate::cli::words;
 use crate::diagnostic::{Lines, Place, did_you_mean, harmless};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Node, NodeId, Plan, QueueId, Sink, Source, Unit, UnitId};
+use crate::plan::{
+    After, Arg, DEAD_LETTER, Feed, Node, NodeId, Order, Output, Plan, Pool, Queue, QueueId,
+    QueueKind, Role, Sink, Source, Tasks, Unit, UnitId,
+};
 use crate::spec::values::OneOrMany;
-use crate::spec::{Process, Spec};
+use crate::spec::{self, Process, Spec, Workers};
 
 /// Explains one node of a file; the file's problems go to `err`.
 ///
@@ -60,17 +63,9 @@ pub fn run(
 /// What to ask for where there is no node of that name.
 fn instead(plan: &Plan, name: &str) -> String {
     if let Some(queue) = plan.queues.iter().find(|queue| &*queue.name == name) {
-        let names = |units: &[UnitId]| {
-            let names: Vec<&str> = units
-                .iter()
-                .map(|&unit| words::unit_name(plan, unit))
-                .collect();
-            names.join(", ")
-        };
         return format!(
-            "`{name}` is a queue: {} → {} ({})",
-            names(&queue.writers),
-            names(&queue.readers),
+            "`{name}` is a queue: {} ({})",
+            words::ends(plan, queue),
             kind(plan, queue).join(", ")
         );
     }
@@ -92,7 +87,8 @@ pub fn explain(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let said = &plan.nodes[node.index()];
-    let Some(process) = spec.process.get(&*said.name) else {
+    let name = &*said.name;
+    let Some(process) = spec.process.get(name).or_else(|| spec.pool.get(name)) else {
         return Ok(());
     };
     let Some(unit) = plan.units.get(said.units.start as usize) else {
@@ -102,10 +98,10 @@ pub fn explain(
         rows: Vec::new(),
         sources: Sources {
             line,
-            process: Place::of(&["process", &said.name]),
+            process: said.place(),
         },
     };
-    table.row("process", harmless(&said.name), table.sources.own(None));
+    table.row(said.table(), harmless(&said.name), table.sources.own(None));
     if let Some(description) = &said.description {
         table.row(
             "description",
@@ -121,6 +117,9 @@ pub fn explain(
         );
     }
     table.command(plan, process, spec, unit);
+    if let (Some(pool), Some(said)) = (&said.pool, &process.pool) {
+        table.pool(plan, pool, said, unit);
+    }
     table.settings(plan, process, spec, unit, said);
     table.ends(plan, process, unit);
     table.waits(plan, process, said);
@@ -177,7 +176,14 @@ impl Table<'_> {
         } else {
             "command"
         };
-        let source = self.sources.own(Some(key));
+        let mut source = self.sources.own(Some(key));
+        let workers = plan.node(unit.node).units.clone().map(UnitId);
+        if workers
+            .map(|id| plan.unit(id))
+            .any(|other| matches!(other.role, Role::Worker(_)) && other.argv != unit.argv)
+        {
+            source.push_str(", of worker 0");
+        }
         let argv = words::argv(plan, unit);
         if process.script.is_some() {
             let (script, shell) = argv
@@ -210,6 +216,88 @@ impl Table<'_> {
         }
     }
 
+    /// What makes a pool of it.
+    fn pool(&mut self, plan: &Plan, pool: &Pool, said: &spec::Pool, unit: &Unit) {
+        let source = |key: &str, own: bool| self.sources.of(key, own, false);
+        let count = |count: Option<u64>, none: &str| {
+            count.map_or_else(|| none.to_owned(), |count| count.to_string())
+        };
+        let workers = match said.workers {
+            None => "default, the job slots".to_owned(),
+            Some(Workers::Auto) => format!("{}, the job slots", source("workers", true)),
+            Some(_) => source("workers", true),
+        };
+        let mut rows = vec![
+            ("workers", pool.workers.to_string(), workers),
+            (
+                "feed",
+                words::feed(pool.feed).to_owned(),
+                match said.feed {
+                    None if pool.tasks.is_some() => "default, since there are tasks".to_owned(),
+                    feed => source("feed", feed.is_some()),
+                },
+            ),
+        ];
+        if let Some(tasks) = &pool.tasks {
+            rows.push(("tasks", self::tasks(plan, tasks), source("tasks", true)));
+        }
+        // Nothing else means anything to workers that read on by themselves.
+        if pool.feed != Feed::Stream {
+            let order = match pool.order {
+                Order::Input => "input",
+                Order::Completion => "completion",
+            };
+            let batch = match pool.feed {
+                Feed::Task => "1",
+                _ => "as it goes",
+            };
+            let in_flight = pool.max_in_flight.map(u64::from);
+            let timeout = pool
+                .task_timeout
+                .map_or_else(|| "none".to_owned(), words::duration);
+            rows.extend([
+                (
+                    "order",
+                    order.to_owned(),
+                    source("order", said.order.is_some()),
+                ),
+                (
+                    "batch",
+                    count(pool.batch.map(u64::from), batch),
+                    source("batch", said.batch.is_some()),
+                ),
+                (
+                    "max_in_flight",
+                    count(in_flight, "no bound"),
+                    source("max_in_flight", said.max_in_flight.is_some()),
+                ),
+                (
+                    "task_timeout",
+                    timeout,
+                    source("task_timeout", said.task_timeout.is_some()),
+                ),
+            ]);
+        }
+        if pool.feed == Feed::Request {
+            rows.push((
+                "recycle_after",
+                count(pool.recycle_after, "never"),
+                source("recycle_after", said.recycle_after.is_some()),
+            ));
+        }
+        if pool.feed == Feed::Task {
+            let record = match (pool.record_on_stdin, said_by_command(unit)) {
+                (true, true) => "standard input and argument",
+                (true, false) => "standard input, $TASK",
+                (false, _) => "argument",
+            };
+            rows.push(("record", record.to_owned(), "by its command".to_owned()));
+        }
+        for (key, value, source) in rows {
+            self.row(key, value, source);
+        }
+    }
+
     fn settings(&mut self, plan: &Plan, process: &Process, spec: &Spec, unit: &Unit, node: &Node) {
         let (settings, defaults) = (&*unit.settings, &spec.defaults);
         let source = |key: &str, own: bool, common: bool| self.sources.of(key, own, common);
@@ -229,7 +317,9 @@ impl Table<'_> {
             Some(cwd) => plan.dir.join(cwd),
             None => plan.dir.join(shown(plan, &settings.cwd)),
         };
-        let retry = &settings.retry;
+        // The tries of a pool that procflow feeds are those of each record.
+        let by_record = node.pool.as_ref().filter(|pool| pool.feed != Feed::Stream);
+        let retry = by_record.map_or(&settings.retry, |pool| &pool.retry);
         let mut tries = if retry.max == 0 {
             "none".to_owned()
         } else {
@@ -249,6 +339,9 @@ impl Table<'_> {
             tries.push_str(if retry.jitter { ", with jitter" } else { "" });
             if !retry.on_codes.is_empty() {
                 let _ = write!(tries, ", on exit codes {}", codes(&retry.on_codes));
+            }
+            if by_record.is_some() {
+                tries.push_str(", for each record");
             }
         }
         let limits = settings
@@ -361,7 +454,7 @@ impl Table<'_> {
 
     fn ends(&mut self, plan: &Plan, process: &Process, unit: &Unit) {
         let source = |name: &str, said: bool| match name {
-            "stdin" | "stdout" | "stderr" => self.sources.of(name, said, false),
+            "stdin" | "stdout" | "stderr" | DEAD_LETTER => self.sources.of(name, said, false),
             other
                 if process
                     .inputs
@@ -431,37 +524,59 @@ impl Table<'_> {
     }
 
     fn waits(&mut self, plan: &Plan, process: &Process, node: &Node) {
-        let source = self.sources.of("after", !process.after.is_empty(), false);
-        let waits = node
-            .after
-            .iter()
-            .map(|wait| {
+        let said = |wait: &After| {
+            let name = words::node_name(plan, wait.node);
+            let mut said = process.after.iter();
+            said.any(|said| said.node == name && said.state == wait.state)
+        };
+        let shown = |waits: Vec<&After>| {
+            let waits = waits.iter().map(|wait| {
                 format!(
                     "{} {}",
                     words::node_name(plan, wait.node),
                     words::state(wait.state)
                 )
-            })
-            .collect::<Vec<_>>();
-        self.row(
-            "after",
-            if waits.is_empty() {
+            });
+            waits.collect::<Vec<_>>().join(", ")
+        };
+        let (own, implied): (Vec<&After>, Vec<&After>) =
+            node.after.iter().partition(|wait| said(wait));
+        let source = self.sources.of("after", !process.after.is_empty(), false);
+        if !own.is_empty() || implied.is_empty() {
+            let waits = if own.is_empty() {
                 "nothing".to_owned()
             } else {
-                waits.join(", ")
-            },
-            source,
-        );
+                shown(own)
+            };
+            self.row("after", waits, source);
+        }
+        for wait in implied {
+            let writes = |queue: &&Queue| {
+                let of = |unit: &UnitId| plan.unit(*unit).node;
+                let reads = |unit: &UnitId| plan.node(of(unit)).name == node.name;
+                queue.kind == QueueKind::Stored
+                    && queue.writers.iter().any(|unit| of(unit) == wait.node)
+                    && queue.readers.iter().any(reads)
+            };
+            let queue = plan
+                .queues
+                .iter()
+                .find(writes)
+                .map_or("", |queue| &queue.name);
+            self.row(
+                "after",
+                shown(vec![wait]),
+                format!("queue {queue} is stored"),
+            );
+        }
     }
 
     fn group(&mut self, plan: &Plan, process: &Process, unit: &Unit) {
         let group = &plan.groups[unit.group.index()];
-        let others: Vec<&str> = group
-            .units
-            .iter()
-            .map(|&other| &plan.units[other.index()])
-            .filter(|other| other.node != unit.node)
-            .map(|other| words::node_name(plan, other.node))
+        let others: Vec<&str> = words::nodes(plan, group)
+            .into_iter()
+            .filter(|other| *other != unit.node)
+            .map(|other| words::node_name(plan, other))
             .collect();
         let with = if others.is_empty() {
             "alone".to_owned()
@@ -484,18 +599,28 @@ impl Table<'_> {
             .to_owned(),
         );
         let source = self.sources.of("cpus", process.cpus.is_some(), false);
-        let cpus = match (process.cpus, others.is_empty()) {
-            (Some(cpus), _) => format!("{cpus}; its group {}", group.slots),
-            (None, true) => "1".to_owned(),
-            (None, false) => format!("shares one with its group, which holds {}", group.slots),
+        let pool = plan.node(unit.node).pool.as_ref();
+        let cpus = match (process.cpus, pool, others.is_empty()) {
+            (cpus, Some(_), _) => format!(
+                "{} for each worker; its group {}",
+                cpus.unwrap_or(1),
+                group.slots
+            ),
+            (Some(cpus), None, _) => format!("{cpus}; its group {}", group.slots),
+            (None, None, true) => "1".to_owned(),
+            (None, None, false) => {
+                format!("shares one with its group, which holds {}", group.slots)
+            }
         };
         self.row("slots", cpus, source);
         let source = self.sources.of("memory", process.memory.is_some(), false);
         self.row(
             "memory",
-            process
-                .memory
-                .map_or_else(|| "no claim".to_owned(), |size| words::bytes(size.0)),
+            match (process.memory, pool) {
+                (None, _) => "no claim".to_owned(),
+                (Some(size), None) => words::bytes(size.0),
+                (Some(size), Some(_)) => format!("{} for each worker", words::bytes(size.0)),
+            },
             source,
         );
     }
@@ -566,7 +691,8 @@ impl Table<'_> {
                 "procflow".to_owned(),
             ));
         }
-        for output in unit.ends.outputs.iter().filter(|output| output.fd > 2) {
+        let named = |output: &&Output| output.fd > 2 && &*output.name != DEAD_LETTER;
+        for output in unit.ends.outputs.iter().filter(named) {
             rows.push((
                 variable("OUT_", &output.name),
                 format!("/dev/fd/{}", output.fd),
@@ -605,7 +731,9 @@ impl Table<'_> {
 
 /// "0 stdin", "4 inputs.left"; a number alone is both the descriptor and the name.
 fn end_name(fd: u32, name: &str, table: &str) -> String {
-    if matches!(name, "stdin" | "stdout" | "stderr") {
+    if name == DEAD_LETTER {
+        name.to_owned()
+    } else if matches!(name, "stdin" | "stdout" | "stderr") {
         format!("{fd} {name}")
     } else {
         format!("{fd} {table}.{name}")
@@ -621,22 +749,64 @@ fn shown(plan: &Plan, template: &Template) -> String {
 }
 
 fn queue(plan: &Plan, id: QueueId, reads: bool) -> String {
-    let queue = &plan.queues[id.index()];
+    let queue = plan.queue(id);
+    if let Some(file) = &queue.file {
+        return format!("file {}, shared by the workers", shown(plan, file));
+    }
+    if words::is_within(plan, queue) {
+        return together(plan, queue);
+    }
     let (units, verb) = if reads {
         (&queue.writers, "written by")
     } else {
         (&queue.readers, "read by")
     };
-    let names = units
-        .iter()
-        .map(|&unit| words::unit_name(plan, unit))
-        .collect::<Vec<_>>()
-        .join(", ");
     format!(
-        "queue {} ({}), {verb} {names}",
-        queue.name,
-        kind(plan, queue).join(", ")
+        "queue {} ({}), {verb} {}",
+        words::copy_of(queue).unwrap_or(&queue.name),
+        kind(plan, queue).join(", "),
+        words::end_nodes(plan, units).join(", ")
     )
+}
+
+/// The files that the workers of a pool write by this queue.
+fn together(plan: &Plan, queue: &Queue) -> String {
+    let readers = queue.readers.iter().map(|&reader| plan.unit(reader));
+    let outputs = readers.flat_map(|reader| &reader.ends.outputs);
+    let files = outputs.flat_map(|output| output.to.iter().map(|file| sink(plan, file, "")));
+    format!("{}, by whole records", files.collect::<Vec<_>>().join("; "))
+}
+
+/// Whether a record is among the arguments.
+fn said_by_command(unit: &Unit) -> bool {
+    unit.argv.iter().any(|arg| match arg {
+        Arg::EachTask => true,
+        Arg::One(template) => template.names_task(),
+        Arg::EachInput(_) => false,
+    })
+}
+
+/// Fixed work, in a line.
+fn tasks(plan: &Plan, tasks: &Tasks) -> String {
+    match tasks {
+        Tasks::List(tasks) => {
+            let names: Vec<String> = tasks.iter().map(|task| harmless(&task.join(" "))).collect();
+            words::few(&names)
+        }
+        Tasks::Range(from, to) if from < to => format!("{from} to {}", to - 1),
+        Tasks::Range(..) => "none".to_owned(),
+        Tasks::Glob(glob) => format!("the files {}", shown(plan, glob)),
+        Tasks::Lines { path, separator } => {
+            let cut = separator
+                .as_ref()
+                .map(|separator| format!(", cut by {separator:?}"));
+            format!(
+                "the lines of {}{}",
+                shown(plan, path),
+                cut.unwrap_or_default()
+            )
+        }
+    }
 }
 
 fn source(plan: &Plan, source: &Source) -> String {
@@ -689,7 +859,7 @@ fn limit(limit: u32, value: u64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::cli::explain::explain;
-    use crate::cli::words::example;
+    use crate::cli::words::{example, pools};
     use crate::diagnostic::Lines;
     use crate::plan::NodeId;
 
@@ -732,6 +902,102 @@ $PARAM_BOOK    book.txt                                         [params], line 4
 $PARAM_TOKEN   ***                                              [params], line 5
 $PIPELINE_DIR  /p                                               procflow
 $HERE          ${{ in.stdin }}                                  line 34
+"#
+        );
+    }
+
+    #[test]
+    fn pools_with_what_makes_them_pools() {
+        let (spec, plan) = pools();
+        let lines = Lines::of(include_str!("pools.toml"));
+        let explained = |node: u32| {
+            let text = printed(|out| {
+                explain(
+                    &spec,
+                    &plan,
+                    NodeId(node),
+                    &|place| lines.of_key(place),
+                    out,
+                )
+            });
+            let usual = [
+                "cwd",
+                "clear_env",
+                "stop_",
+                "_codes",
+                "allow_",
+                "limits",
+                "nice",
+                "memory",
+                "$P",
+            ];
+            let told = text.lines().filter(|line| {
+                let key = line.split_whitespace().next().unwrap_or_default();
+                !usual.iter().any(|usual| key.contains(usual))
+            });
+            told.map(|line| format!("{line}\n")).collect::<String>()
+        };
+        assert_eq!(
+            explained(1),
+            r#"pool           count                                                   line 7
+shell          sh -e -c                                                default
+script         sort | uniq -c                                          line 8
+workers        2                                                       line 9
+feed           stream                                                  default
+timeout        none                                                    default
+retries        none                                                    default
+0 stdin        ← queue lines (copy of lines, shared), written by read  line 10
+1 stdout       → queue counts (merged), read by total; file counts.txt, put in place on success, by whole records  line 11
+2 stderr       → log                                                   default
+after          nothing                                                 default
+group          1 of 2, together with read, letters, total              joined by queues
+slots          1 for each worker; its group 3                          default
+"#
+        );
+        assert_eq!(
+            explained(4),
+            r#"pool           fetch                                           line 28
+command        curl '${{ task.0 }}'                            line 29
+workers        3                                               line 31
+feed           task                                            default, since there are tasks
+tasks          the lines of list.txt, cut by "\t"              line 30
+order          completion                                      default
+batch          1                                               default
+max_in_flight  no bound                                        default
+task_timeout   10s                                             line 33
+record         argument                                        by its command
+timeout        none                                            default
+retries        2, the first after 1s, each 2 times as long, up to 1m, with jitter, for each record  line 32
+0 stdin        ← nothing (/dev/null)                           default
+3 inputs.all   ← queue all (stored on disk), written by total  line 36
+1 stdout       → queue pages (merged, leads back, spills to disk when full), read by walk  line 34
+2 stderr       → log                                           default
+dead_letter    → queue bad (relayed, holds 100 records, drops the oldest when full), read by show  line 35
+after          total succeeded                                 queue all is stored
+group          2 of 2, together with walk, show                joined by queues
+slots          1 for each worker; its group 6                  default
+$IN_ALL        /dev/fd/3                                       procflow
+"#
+        );
+        assert_eq!(
+            explained(5),
+            r#"pool           walk                               line 38
+command        walk                               line 39
+workers        1                                  default, the job slots
+feed           request                            line 40
+order          completion                         default
+batch          as it goes                         default
+max_in_flight  no bound                           default
+task_timeout   none                               default
+recycle_after  never                              default
+timeout        none                               default
+retries        none                               default
+0 stdin        ← queue pages (merged, leads back, spills to disk when full), written by fetch, walk  line 41
+1 stdout       → queue pages (merged, leads back, spills to disk when full), read by walk; queue found (relayed, spills to disk when full), read by show  line 42
+2 stderr       → log                              default
+after          nothing                            default
+group          2 of 2, together with fetch, show  joined by queues
+slots          2 for each worker; its group 6     line 43
 "#
         );
     }

@@ -1,5 +1,6 @@
 //! `procflow graph`: the graph as DOT, as Mermaid, or as text for a terminal.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -9,7 +10,7 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
-use crate::plan::{Group, NodeId, Plan, Queue, QueueId, UnitId};
+use crate::plan::{After, Deliver, Group, NodeId, Overflow, Plan, Queue, QueueKind, UnitId};
 use crate::spec::AfterState;
 
 /// Prints the graph of a file; its problems go to `err`.
@@ -35,18 +36,83 @@ pub fn run(
     Ok(ExitCode::Success)
 }
 
-/// What an edge of a queue is called: its name, and whether it spills. (That it is merged or copied can be seen.)
-fn queue_label(queue: &Queue) -> String {
-    if queue.spills() {
-        format!("{} (spills)", queue.name)
-    } else {
-        queue.name.to_string()
+/// A queue as it is drawn: between nodes, each once. What procflow made for itself is not drawn.
+struct Edge<'a> {
+    id: u32,
+    queue: &'a Queue,
+    writers: Vec<NodeId>,
+    readers: Vec<NodeId>,
+    /// Some of its readers, pools, have a queue of their own for their copy.
+    parted: bool,
+}
+
+impl Edge<'_> {
+    /// What it is called: its name, and what can't be seen. (That it is merged can; that it is copied is what one expects of
+    /// several arrows.)
+    fn label(&self) -> String {
+        let queue = self.queue;
+        let mut marks = Vec::new();
+        let several = self.readers.len() > 1 && !self.parted;
+        match queue.deliver {
+            Deliver::Share if several => marks.push("shared"),
+            Deliver::RoundRobin if several => marks.push("round robin"),
+            Deliver::ByField { .. } if queue.readers.len() > 1 => marks.push("by field"),
+            _ => {}
+        }
+        if queue.kind == QueueKind::Stored {
+            marks.push("stored");
+        } else if queue.feedback {
+            marks.push("leads back");
+        } else if queue.spills() {
+            marks.push("spills");
+        }
+        match queue.overflow {
+            Overflow::DropNewest | Overflow::DropOldest => marks.push("drops"),
+            Overflow::Block | Overflow::Spill => {}
+        }
+        match marks.as_slice() {
+            [] => queue.name.to_string(),
+            marks => format!("{} ({})", queue.name, marks.join(", ")),
+        }
+    }
+
+    /// With more than two nodes it is drawn as a point of its own.
+    fn is_hub(&self) -> bool {
+        self.writers.len() + self.readers.len() > 2
     }
 }
 
-/// A queue with more than two ends is drawn as a point of its own.
-fn is_hub(queue: &Queue) -> bool {
-    queue.writers.len() + queue.readers.len() > 2
+/// The edges of all queues of the file.
+fn edges(plan: &Plan) -> Vec<Edge<'_>> {
+    let nodes = |units: &[UnitId]| -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> = units.iter().map(|&unit| plan.unit(unit).node).collect();
+        // Units of a node stand together.
+        nodes.dedup();
+        nodes
+    };
+    let mut edges: Vec<Edge<'_>> = Vec::new();
+    for (id, queue) in (0u32..).zip(&plan.queues) {
+        if words::is_within(plan, queue) {
+            continue;
+        }
+        let readers = nodes(&queue.readers);
+        // A pool's copy of a queue is drawn as an arrow of that queue.
+        if let Some(of) = words::copy_of(queue)
+            && let Some(edge) = edges.iter_mut().find(|edge| *edge.queue.name == *of)
+        {
+            edge.readers.extend(readers);
+            edge.parted = true;
+            continue;
+        }
+        edges.push(Edge {
+            id,
+            queue,
+            writers: nodes(&queue.writers),
+            readers,
+            parted: false,
+        });
+    }
+    edges
 }
 
 /// What the edge of a wait is called; nothing where it is the usual one.
@@ -57,8 +123,26 @@ fn wait_label(state: AfterState) -> &'static str {
     }
 }
 
-fn node_of(plan: &Plan, unit: UnitId) -> NodeId {
-    plan.units[unit.index()].node
+/// A node's name, of a pool with the number of its workers: "count ×4".
+fn vertex(plan: &Plan, node: NodeId) -> String {
+    let node = plan.node(node);
+    match &node.pool {
+        Some(pool) => format!("{} ×{}", node.name, pool.workers),
+        None => node.name.to_string(),
+    }
+}
+
+/// The waits that no stored queue shows.
+fn waits<'a>(plan: &'a Plan, edges: &[Edge<'_>], node: NodeId) -> impl Iterator<Item = &'a After> {
+    let shown: Vec<NodeId> = edges
+        .iter()
+        .filter(|edge| edge.queue.kind == QueueKind::Stored && edge.readers.contains(&node))
+        .flat_map(|edge| edge.writers.iter().copied())
+        .collect();
+    plan.node(node).after.iter().filter(move |wait| {
+        let usual = matches!(wait.state, AfterState::Succeeded | AfterState::Finished);
+        !(usual && shown.contains(&wait.node))
+    })
 }
 
 /// Graphviz DOT: a cluster for each group of several, queues as solid edges, waits as dashed ones.
@@ -66,11 +150,13 @@ fn node_of(plan: &Plan, unit: UnitId) -> NodeId {
 /// # Errors
 /// Those of `out`.
 pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    let edges = edges(plan);
     writeln!(out, "digraph {} {{", dot_string(&plan.name))?;
     writeln!(out, "  rankdir=LR")?;
     writeln!(out, "  node [shape=box, style=rounded]")?;
     for (number, group) in plan.groups.iter().enumerate() {
-        let indent = if group.units.len() > 1 {
+        let nodes = words::nodes(plan, group);
+        let indent = if nodes.len() > 1 {
             writeln!(out, "  subgraph cluster_{number} {{")?;
             writeln!(
                 out,
@@ -82,57 +168,66 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         } else {
             "  "
         };
-        for &unit in &group.units {
-            let node = node_of(plan, unit);
-            let style = if plan.nodes[node.index()].skip {
-                ", style=\"rounded,dotted\""
-            } else {
-                ""
+        for &node in &nodes {
+            let style = match (plan.node(node).skip, &plan.node(node).pool) {
+                (true, _) => ", style=\"rounded,dotted\"",
+                // A pool is a stack of boxes.
+                (false, Some(_)) => ", peripheries=2",
+                (false, None) => "",
             };
             writeln!(
                 out,
                 "{indent}n{} [label={}{style}]",
                 node.0,
-                dot_string(words::node_name(plan, node))
+                dot_string(&vertex(plan, node))
             )?;
         }
-        for &id in &group.queues {
-            let queue = &plan.queues[id.index()];
-            if is_hub(queue) {
-                writeln!(
-                    out,
-                    "{indent}q{} [shape=ellipse, style=solid, label={}]",
-                    id.0,
-                    dot_string(&queue_label(queue))
-                )?;
-            }
+        for edge in hubs(&edges, group) {
+            writeln!(
+                out,
+                "{indent}q{} [shape=ellipse, style=solid, label={}]",
+                edge.id,
+                dot_string(&edge.label())
+            )?;
         }
-        if group.units.len() > 1 {
+        if nodes.len() > 1 {
             writeln!(out, "  }}")?;
         }
     }
-    for (id, queue) in (0u32..).zip(&plan.queues) {
-        if is_hub(queue) {
-            for &writer in &queue.writers {
-                writeln!(out, "  n{} -> q{id}", node_of(plan, writer).0)?;
+    for edge in edges.iter().filter(|edge| is_between(plan, edge)) {
+        writeln!(
+            out,
+            "  q{} [shape=cylinder, style=solid, label={}]",
+            edge.id,
+            dot_string(&edge.label())
+        )?;
+    }
+    for edge in &edges {
+        if edge.is_hub() {
+            for writer in &edge.writers {
+                writeln!(out, "  n{} -> q{}", writer.0, edge.id)?;
             }
-            for &reader in &queue.readers {
-                writeln!(out, "  q{id} -> n{}", node_of(plan, reader).0)?;
+            for reader in &edge.readers {
+                writeln!(out, "  q{} -> n{}", edge.id, reader.0)?;
             }
-        } else if let (Some(&writer), Some(&reader)) =
-            (queue.writers.first(), queue.readers.first())
-        {
+        } else if let (Some(writer), Some(reader)) = (edge.writers.first(), edge.readers.first()) {
+            // What leads back must not turn the whole picture round.
+            let back = if edge.queue.feedback {
+                ", constraint=false"
+            } else {
+                ""
+            };
             writeln!(
                 out,
-                "  n{} -> n{} [label={}]",
-                node_of(plan, writer).0,
-                node_of(plan, reader).0,
-                dot_string(&queue_label(queue))
+                "  n{} -> n{} [label={}{back}]",
+                writer.0,
+                reader.0,
+                dot_string(&edge.label())
             )?;
         }
     }
-    for (index, node) in plan.nodes.iter().enumerate() {
-        for wait in &node.after {
+    for index in 0..plan.nodes.len() {
+        for wait in waits(plan, &edges, NodeId::from(index)) {
             let label = match wait_label(wait.state) {
                 "" => String::new(),
                 label => format!(", label={}", dot_string(label)),
@@ -141,6 +236,24 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "}}")
+}
+
+/// The queues of a group that are points of their own.
+fn hubs<'a>(edges: &'a [Edge<'a>], group: &Group) -> impl Iterator<Item = &'a Edge<'a>> {
+    group
+        .queues
+        .iter()
+        .filter_map(|id| {
+            let place = edges.binary_search_by_key(&id.0, |edge| edge.id).ok()?;
+            edges.get(place)
+        })
+        .filter(|edge| edge.is_hub())
+}
+
+/// Whether it is a point of its own that stands in no group: it is stored.
+fn is_between(plan: &Plan, edge: &Edge<'_>) -> bool {
+    let stored = plan.queues[edge.id as usize].kind == QueueKind::Stored;
+    stored && edge.is_hub()
 }
 
 /// A quoted string of DOT: `\` would begin an escape of its labels.
@@ -164,9 +277,11 @@ fn dot_string(text: &str) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
+    let edges = edges(plan);
     writeln!(out, "flowchart LR")?;
     for (number, group) in plan.groups.iter().enumerate() {
-        let several = group.units.len() > 1;
+        let nodes = words::nodes(plan, group);
+        let several = nodes.len() > 1;
         let indent = if several {
             writeln!(
                 out,
@@ -177,52 +292,49 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         } else {
             "  "
         };
-        for &unit in &group.units {
-            let node = node_of(plan, unit);
+        for &node in &nodes {
+            let label = mermaid_string(&vertex(plan, node));
+            // A pool has a double border.
+            match plan.node(node).pool {
+                Some(_) => writeln!(out, "{indent}n{}[[{label}]]", node.0)?,
+                None => writeln!(out, "{indent}n{}[{label}]", node.0)?,
+            }
+        }
+        for edge in hubs(&edges, group) {
             writeln!(
                 out,
-                "{indent}n{}[{}]",
-                node.0,
-                mermaid_string(words::node_name(plan, node))
+                "{indent}q{}([{}])",
+                edge.id,
+                mermaid_string(&edge.label())
             )?;
-        }
-        for &id in &group.queues {
-            let queue = &plan.queues[id.index()];
-            if is_hub(queue) {
-                writeln!(
-                    out,
-                    "{indent}q{}([{}])",
-                    id.0,
-                    mermaid_string(&queue_label(queue))
-                )?;
-            }
         }
         if several {
             writeln!(out, "  end")?;
         }
     }
-    for (id, queue) in (0u32..).zip(&plan.queues) {
-        if is_hub(queue) {
-            for &writer in &queue.writers {
-                writeln!(out, "  n{} --> q{id}", node_of(plan, writer).0)?;
+    for edge in edges.iter().filter(|edge| is_between(plan, edge)) {
+        writeln!(out, "  q{}[({})]", edge.id, mermaid_string(&edge.label()))?;
+    }
+    for edge in &edges {
+        if edge.is_hub() {
+            for writer in &edge.writers {
+                writeln!(out, "  n{} --> q{}", writer.0, edge.id)?;
             }
-            for &reader in &queue.readers {
-                writeln!(out, "  q{id} --> n{}", node_of(plan, reader).0)?;
+            for reader in &edge.readers {
+                writeln!(out, "  q{} --> n{}", edge.id, reader.0)?;
             }
-        } else if let (Some(&writer), Some(&reader)) =
-            (queue.writers.first(), queue.readers.first())
-        {
+        } else if let (Some(writer), Some(reader)) = (edge.writers.first(), edge.readers.first()) {
             writeln!(
                 out,
                 "  n{} -->|{}| n{}",
-                node_of(plan, writer).0,
-                mermaid_string(&queue_label(queue)),
-                node_of(plan, reader).0
+                writer.0,
+                mermaid_string(&edge.label()),
+                reader.0
             )?;
         }
     }
-    for (index, node) in plan.nodes.iter().enumerate() {
-        for wait in &node.after {
+    for index in 0..plan.nodes.len() {
+        for wait in waits(plan, &edges, NodeId::from(index)) {
             match wait_label(wait.state) {
                 "" => writeln!(out, "  n{} -.-> n{index}", wait.node.0)?,
                 label => writeln!(
@@ -261,20 +373,26 @@ fn mermaid_string(text: &str) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    let outgoing = outgoing(plan);
+    let edges = edges(plan);
+    let outgoing = outgoing(plan, &edges);
     for (number, group) in plan.groups.iter().enumerate() {
-        if let [only] = group.units[..] {
-            writeln!(out, "{}", name(plan, node_of(plan, only)))?;
+        let nodes = words::nodes(plan, group);
+        let tree = Tree::of(plan, &edges, &outgoing, &nodes);
+        // Groups of several stand apart.
+        if let [only] = tree.as_slice()
+            && nodes.len() == 1
+        {
+            writeln!(out, "{only}")?;
             continue;
         }
-        // Groups of several stand apart.
         if number > 0 {
             writeln!(out)?;
         }
-        for line in Tree::of(plan, &outgoing, group) {
+        for line in tree {
             writeln!(out, "{line}")?;
         }
-        if number + 1 < plan.groups.len() && plan.groups[number + 1].units.len() == 1 {
+        let next = plan.groups.get(number + 1);
+        if next.is_some_and(|next| words::nodes(plan, next).len() == 1) {
             writeln!(out)?;
         }
     }
@@ -282,29 +400,26 @@ pub fn text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// A node with what it waits for: "total (after a, b failed)".
-fn name(plan: &Plan, node: NodeId) -> String {
-    let mut text = harmless(words::node_name(plan, node));
-    let said = &plan.nodes[node.index()];
-    if said.skip {
+fn name(plan: &Plan, edges: &[Edge<'_>], node: NodeId) -> String {
+    let mut text = harmless(&vertex(plan, node));
+    if plan.node(node).skip {
         text.push_str(" (skipped)");
     }
-    if !said.after.is_empty() {
-        let waits = said
-            .after
-            .iter()
-            .map(|wait| words::wait(plan, *wait))
-            .collect::<Vec<_>>();
+    let waits: Vec<String> = waits(plan, edges, node)
+        .map(|wait| words::wait(plan, *wait))
+        .collect();
+    if !waits.is_empty() {
         let _ = write!(text, " (after {})", words::few(&waits));
     }
     text
 }
 
-/// The queues that each unit writes.
-fn outgoing(plan: &Plan) -> Vec<Vec<QueueId>> {
-    let mut outgoing = vec![Vec::new(); plan.units.len()];
-    for (id, queue) in plan.queues.iter().enumerate() {
-        for writer in &queue.writers {
-            outgoing[writer.index()].push(QueueId::from(id));
+/// The edges that lead away from each node, by their place.
+fn outgoing(plan: &Plan, edges: &[Edge<'_>]) -> Vec<Vec<usize>> {
+    let mut outgoing = vec![Vec::new(); plan.nodes.len()];
+    for (place, edge) in edges.iter().enumerate() {
+        for writer in &edge.writers {
+            outgoing[writer.index()].push(place);
         }
     }
     outgoing
@@ -318,48 +433,58 @@ const DEPTH: usize = 60;
 /// A group as a tree of lines.
 struct Tree<'a> {
     plan: &'a Plan,
-    outgoing: &'a [Vec<QueueId>],
-    shown: std::collections::HashSet<UnitId>,
+    edges: &'a [Edge<'a>],
+    outgoing: &'a [Vec<usize>],
+    /// Nodes of this group, which are told here.
+    members: HashSet<NodeId>,
+    shown: HashSet<NodeId>,
     lines: Vec<String>,
 }
 
 /// What is left to show.
 struct Todo {
-    unit: UnitId,
-    /// The queue that leads to it.
-    by: Option<QueueId>,
+    node: NodeId,
+    /// The edge that leads to it.
+    by: Option<usize>,
     /// It is the last of its siblings.
     last: bool,
     indent: String,
 }
 
 impl<'a> Tree<'a> {
-    fn of(plan: &'a Plan, outgoing: &'a [Vec<QueueId>], group: &Group) -> Vec<String> {
+    fn of(
+        plan: &'a Plan,
+        edges: &'a [Edge<'a>],
+        outgoing: &'a [Vec<usize>],
+        nodes: &[NodeId],
+    ) -> Vec<String> {
         let mut tree = Tree {
             plan,
+            edges,
             outgoing,
-            shown: std::collections::HashSet::new(),
+            members: nodes.iter().copied().collect(),
+            shown: HashSet::new(),
             lines: Vec::new(),
         };
         // Writers stand first, so what is not shown yet when its turn comes is a beginning.
-        for &unit in &group.units {
-            if !tree.shown.contains(&unit) {
-                tree.from(unit);
+        for &node in nodes {
+            if !tree.shown.contains(&node) {
+                tree.from(node);
             }
         }
         tree.lines
     }
 
-    /// Shows a unit and all that it leads to. With a stack of its own: a graph may be deep.
-    fn from(&mut self, first: UnitId) {
+    /// Shows a node and all that it leads to. With a stack of its own: a graph may be deep.
+    fn from(&mut self, first: NodeId) {
         let mut todo = vec![Todo {
-            unit: first,
+            node: first,
             by: None,
             last: true,
             indent: String::new(),
         }];
         while let Some(Todo {
-            mut unit,
+            mut node,
             by,
             last,
             indent,
@@ -367,26 +492,28 @@ impl<'a> Tree<'a> {
         {
             let mut line = indent.clone();
             let mut below = indent;
-            if let Some(queue) = by {
+            if let Some(edge) = by {
                 line.push_str(if last { "└" } else { "├" });
-                self.arrow(&mut line, queue);
+                self.arrow(&mut line, edge);
                 below.push_str(if last { "   " } else { "│  " });
             }
             // As long as there is one way on, it goes on in the same line.
             let (branches, mut column) = loop {
                 let column = line.chars().count();
                 // Too deep: it begins at the margin when its turn comes.
-                let deep = below.chars().count() > DEPTH && !self.shown.contains(&unit);
-                if deep || !self.shown.insert(unit) {
-                    let _ = write!(line, "{} …", harmless(words::unit_name(self.plan, unit)));
+                let deep = below.chars().count() > DEPTH && !self.shown.contains(&node);
+                // It is told where its group is.
+                let elsewhere = !self.members.contains(&node);
+                if deep || elsewhere || !self.shown.insert(node) {
+                    let _ = write!(line, "{} …", harmless(words::node_name(self.plan, node)));
                     break (Vec::new(), column);
                 }
-                line.push_str(&name(self.plan, node_of(self.plan, unit)));
-                let mut next = self.next(unit);
+                line.push_str(&name(self.plan, self.edges, node));
+                let mut next = self.next(node);
                 if next.len() != 1 {
                     break (next, column);
                 }
-                let Some((reader, queue)) = next.pop() else {
+                let Some((reader, edge)) = next.pop() else {
                     break (next, column);
                 };
                 if line.chars().count() > LINE {
@@ -394,8 +521,8 @@ impl<'a> Tree<'a> {
                         .push(std::mem::replace(&mut line, format!("{below}  ")));
                 }
                 line.push(' ');
-                self.arrow(&mut line, queue);
-                unit = reader;
+                self.arrow(&mut line, edge);
+                node = reader;
             };
             self.lines.push(line);
             // Its readers stand below it; far to the right it is named once more at the left.
@@ -403,17 +530,17 @@ impl<'a> Tree<'a> {
                 column = below.chars().count();
                 self.lines.push(format!(
                     "{below}{}",
-                    harmless(words::unit_name(self.plan, unit))
+                    harmless(words::node_name(self.plan, node))
                 ));
             }
             while below.chars().count() < column {
                 below.push(' ');
             }
             let count = branches.len();
-            for (i, (reader, queue)) in branches.into_iter().enumerate().rev() {
+            for (i, (reader, edge)) in branches.into_iter().enumerate().rev() {
                 todo.push(Todo {
-                    unit: reader,
-                    by: Some(queue),
+                    node: reader,
+                    by: Some(edge),
                     last: i + 1 == count,
                     indent: below.clone(),
                 });
@@ -421,29 +548,25 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn arrow(&self, line: &mut String, queue: QueueId) {
-        let _ = write!(line, "─{}→ ", queue_label(&self.plan.queues[queue.index()]));
+    fn arrow(&self, line: &mut String, edge: usize) {
+        let _ = write!(line, "─{}→ ", self.edges[edge].label());
     }
 
-    /// Who reads what a unit writes.
-    fn next(&self, unit: UnitId) -> Vec<(UnitId, QueueId)> {
-        let readers = |queue: QueueId| {
-            self.plan.queues[queue.index()]
-                .readers
-                .iter()
-                .map(move |&reader| (reader, queue))
+    /// Who reads what a node writes.
+    fn next(&self, node: NodeId) -> Vec<(NodeId, usize)> {
+        let edges = self.outgoing[node.index()].iter();
+        let readers = |&edge: &usize| {
+            let readers = self.edges[edge].readers.iter();
+            readers.map(move |&reader| (reader, edge))
         };
-        self.outgoing[unit.index()]
-            .iter()
-            .flat_map(|&queue| readers(queue))
-            .collect()
+        edges.flat_map(readers).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::cli::graph::{dot, mermaid, text};
-    use crate::cli::words::example;
+    use crate::cli::words::{example, pools};
 
     fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
         let mut out = Vec::new();
@@ -526,6 +649,97 @@ read (after fetch) ─text→ split
                           └─even (spills)→ right ─counts (spills)→ total …
 
 mail (after read, total failed)
+"#
+        );
+    }
+
+    #[test]
+    fn pools_as_text() {
+        let (_, plan) = pools();
+        assert_eq!(
+            printed(|out| text(&plan, out)),
+            r#"read
+├─lines→ letters
+└─lines→ count ×2 ─counts→ total ─all (stored)→ fetch …
+
+fetch ×3
+├─pages (leads back)→ walk ×1
+│                     ├─pages (leads back)→ walk …
+│                     └─found (spills)→ show
+└─bad (drops)→ show …
+"#
+        );
+    }
+
+    #[test]
+    fn pools_as_dot() {
+        let (_, plan) = pools();
+        assert_eq!(
+            printed(|out| dot(&plan, out)),
+            r#"digraph "pools" {
+  rankdir=LR
+  node [shape=box, style=rounded]
+  subgraph cluster_0 {
+    label="group 1"
+    color=gray
+    n0 [label="read"]
+    n1 [label="count ×2", peripheries=2]
+    n2 [label="letters"]
+    n3 [label="total"]
+    q0 [shape=ellipse, style=solid, label="lines"]
+  }
+  subgraph cluster_1 {
+    label="group 2"
+    color=gray
+    n4 [label="fetch ×3", peripheries=2]
+    n5 [label="walk ×1", peripheries=2]
+    n6 [label="show"]
+    q4 [shape=ellipse, style=solid, label="pages (leads back)"]
+  }
+  n0 -> q0
+  q0 -> n2
+  q0 -> n1
+  n1 -> n3 [label="counts"]
+  n3 -> n4 [label="all (stored)"]
+  n4 -> q4
+  n5 -> q4
+  q4 -> n5
+  n4 -> n6 [label="bad (drops)"]
+  n5 -> n6 [label="found (spills)"]
+}
+"#
+        );
+    }
+
+    #[test]
+    fn pools_as_mermaid() {
+        let (_, plan) = pools();
+        assert_eq!(
+            printed(|out| mermaid(&plan, out)),
+            r#"flowchart LR
+  subgraph g0["group 1"]
+    n0["read"]
+    n1[["count #215;2"]]
+    n2["letters"]
+    n3["total"]
+    q0(["lines"])
+  end
+  subgraph g1["group 2"]
+    n4[["fetch #215;3"]]
+    n5[["walk #215;1"]]
+    n6["show"]
+    q4(["pages (leads back)"])
+  end
+  n0 --> q0
+  q0 --> n2
+  q0 --> n1
+  n1 -->|"counts"| n3
+  n3 -->|"all (stored)"| n4
+  n4 --> q4
+  n5 --> q4
+  q4 --> n5
+  n4 -->|"bad (drops)"| n6
+  n5 -->|"found (spills)"| n6
 "#
         );
     }

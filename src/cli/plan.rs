@@ -11,7 +11,10 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
-use crate::plan::{Group, Plan, Queue, QueueKind, Sink, UnitId};
+use crate::plan::{
+    Deliver, Group, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, Sink, Unit, UnitId,
+};
+use crate::spec::Merge;
 
 /// Prints the plan of a file; its problems go to `err`.
 ///
@@ -54,14 +57,16 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out)?;
     let mut apart = true;
-    // Lone processes that follow each other form a table.
+    // Lone nodes that follow each other form a table.
     let mut columns = (0, 0);
     for (number, group) in plan.groups.iter().enumerate() {
-        // Groups of several stand apart; lone processes take a line each.
-        if apart || group.units.len() > 1 {
+        let nodes = words::nodes(plan, group);
+        let queues = queues(plan, number);
+        // Groups of several stand apart; lone nodes take a line each.
+        if apart || nodes.len() > 1 || !queues.is_empty() {
             writeln!(out)?;
         }
-        apart = group.units.len() > 1;
+        apart = nodes.len() > 1 || !queues.is_empty();
         let mut claims = slots(group.slots);
         if group.memory > 0 {
             claims.push_str(&format!(", {}", words::bytes(group.memory)));
@@ -79,35 +84,26 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             continue;
         }
         writeln!(out, "group {}: {claims}", number + 1)?;
-        let width = group
-            .units
+        let width = nodes
             .iter()
-            .map(|&unit| member(plan, unit).len())
+            .map(|&node| member(plan, node).len())
             .max()
             .unwrap_or(0)
             .min(24);
-        for &unit in &group.units {
+        for &node in &nodes {
             writeln!(
                 out,
                 "  {:<width$}  {}",
-                member(plan, unit),
-                words::command(plan, &plan.units[unit.index()], 72)
+                member(plan, node),
+                words::command(plan, first(plan, node), 72)
             )?;
         }
-        for &queue in &group.queues {
-            let queue = &plan.queues[queue.index()];
-            let names = |units: &[UnitId]| {
-                units
-                    .iter()
-                    .map(|&unit| words::unit_name(plan, unit))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
+        for queue in queues {
+            let queue = plan.queue(queue);
             writeln!(
                 out,
-                "  {} → {}: {} ({})",
-                names(&queue.writers),
-                names(&queue.readers),
+                "  {}: {} ({})",
+                words::ends(plan, queue),
                 queue.name,
                 kind(plan, queue).join(", ")
             )?;
@@ -116,16 +112,37 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What the line of a lone process begins with, and its command; none for a group of several.
-fn lone(plan: &Plan, number: usize) -> Option<(String, String)> {
-    let [only] = plan.groups.get(number)?.units[..] else {
-        return None;
+/// The queues that are told with a group: those within it, but for procflow's own, and those that are stored by what it writes.
+fn queues(plan: &Plan, number: usize) -> Vec<QueueId> {
+    let first_writer = |queue: &Queue| {
+        let writer = queue.writers.first()?;
+        Some(plan.unit(*writer).group.index())
     };
-    let head = format!("group {}: {}", number + 1, member(plan, only));
-    Some((head, words::command(plan, &plan.units[only.index()], 60)))
+    let stored = plan.queues.iter().enumerate().filter(|(_, queue)| {
+        queue.kind == QueueKind::Stored && first_writer(queue) == Some(number)
+    });
+    plan.groups[number]
+        .queues
+        .iter()
+        .copied()
+        .filter(|&queue| !words::is_within(plan, plan.queue(queue)))
+        .chain(stored.map(|(index, _)| QueueId::from(index)))
+        .collect()
 }
 
-/// The widths of the two columns of the lone processes from this one on. A name that is much longer than usual pushes only its
+/// What the line of a lone node begins with, and its command; none for a group of several, and where there is more to say.
+fn lone(plan: &Plan, number: usize) -> Option<(String, String)> {
+    let [only] = words::nodes(plan, plan.groups.get(number)?)[..] else {
+        return None;
+    };
+    if !queues(plan, number).is_empty() {
+        return None;
+    }
+    let head = format!("group {}: {}", number + 1, member(plan, only));
+    Some((head, words::command(plan, first(plan, only), 60)))
+}
+
+/// The widths of the two columns of the lone nodes from this one on. A name that is much longer than usual pushes only its
 /// own line.
 fn widths(plan: &Plan, from: usize) -> (usize, usize) {
     let width = |text: &str| text.chars().count();
@@ -140,14 +157,22 @@ fn widths(plan: &Plan, from: usize) -> (usize, usize) {
     )
 }
 
-/// A unit's name, and whether it is skipped.
-fn member(plan: &Plan, unit: UnitId) -> String {
-    let node = &plan.nodes[plan.units[unit.index()].node.index()];
-    if node.skip {
-        format!("{} (skipped)", node.name)
-    } else {
-        node.name.to_string()
+/// The unit that stands for all of a node: they have the same command.
+fn first(plan: &Plan, node: NodeId) -> &Unit {
+    plan.unit(UnitId(plan.node(node).units.start))
+}
+
+/// A node's name, how many workers it has and how they are fed, and whether it is skipped.
+fn member(plan: &Plan, node: NodeId) -> String {
+    let node = plan.node(node);
+    let mut text = node.name.to_string();
+    if let Some(pool) = &node.pool {
+        text.push_str(&format!(" ×{} {}", pool.workers, words::feed(pool.feed)));
     }
+    if node.skip {
+        text.push_str(" (skipped)");
+    }
+    text
 }
 
 /// "1 slot".
@@ -157,10 +182,9 @@ fn slots(slots: u32) -> String {
 
 /// What a group waits for, in words, each once.
 fn waits(plan: &Plan, group: &Group) -> Vec<String> {
-    let mut waits: Vec<_> = group
-        .units
-        .iter()
-        .flat_map(|unit| &plan.nodes[plan.units[unit.index()].node.index()].after)
+    let mut waits: Vec<_> = words::nodes(plan, group)
+        .into_iter()
+        .flat_map(|node| &plan.node(node).after)
         .collect();
     waits.sort_by_key(|wait| (wait.node, wait.state as u8));
     waits.dedup();
@@ -171,29 +195,65 @@ fn waits(plan: &Plan, group: &Group) -> Vec<String> {
 }
 
 /// How procflow carries a queue, in words.
-pub fn kind(plan: &Plan, queue: &Queue) -> Vec<&'static str> {
-    let mut kind = Vec::new();
+pub fn kind(plan: &Plan, queue: &Queue) -> Vec<String> {
+    let mut kind: Vec<String> = Vec::new();
+    if let Some(of) = words::copy_of(queue).filter(|_| !words::is_within(plan, queue)) {
+        kind.push(format!("copy of {of}"));
+    }
     match queue.kind {
         // What stands before it is no matter of the queue: an array of ends, whose copies procflow makes.
-        QueueKind::Direct if is_copy(plan, queue) => kind.push("pipe, one of several copies"),
-        QueueKind::Direct => kind.push("bare pipe"),
-        QueueKind::Stored => kind.push("stored"),
-        QueueKind::Relayed => {
-            if queue.writers.len() > 1 {
-                kind.push("merged");
-            }
-            if queue.readers.len() > 1 {
-                kind.push("copied");
-            }
-            if kind.is_empty() {
-                kind.push("relayed");
-            }
-            if queue.spills() {
-                kind.push("spills to disk when full");
-            }
+        QueueKind::Direct if is_copy(plan, queue) => {
+            kind.push("pipe, one of several copies".to_owned());
         }
+        QueueKind::Direct => kind.push("bare pipe".to_owned()),
+        QueueKind::Stored => kind.push("stored on disk".to_owned()),
+        QueueKind::Relayed => {}
+    }
+    if queue.writers.len() > 1 {
+        kind.push(match queue.merge {
+            Merge::Arrive => "merged".to_owned(),
+            Merge::Sequence => "merged in sequence".to_owned(),
+        });
+    }
+    if queue.readers.len() > 1 {
+        kind.push(delivery(&queue.deliver));
+    }
+    if kind.is_empty() {
+        kind.push("relayed".to_owned());
+    }
+    if queue.header > 0 {
+        let records = if queue.header == 1 {
+            "record"
+        } else {
+            "records"
+        };
+        kind.push(format!("first {} {records} to all", queue.header));
+    }
+    if queue.feedback {
+        kind.push("leads back".to_owned());
+    }
+    if let (Some(records), QueueKind::Relayed) = (queue.max_records, queue.kind) {
+        kind.push(format!("holds {records} records"));
+    }
+    match queue.overflow {
+        _ if queue.kind == QueueKind::Stored => {}
+        Overflow::Block => {}
+        Overflow::Spill => kind.push("spills to disk when full".to_owned()),
+        Overflow::DropNewest => kind.push("drops what comes when full".to_owned()),
+        Overflow::DropOldest => kind.push("drops the oldest when full".to_owned()),
     }
     kind
+}
+
+/// Who gets a record, in a word.
+fn delivery(deliver: &Deliver) -> String {
+    match deliver {
+        Deliver::Share => "shared".to_owned(),
+        Deliver::RoundRobin => "round robin".to_owned(),
+        Deliver::Copy => "copied".to_owned(),
+        Deliver::ByField { field: 0, .. } => "by the whole record".to_owned(),
+        Deliver::ByField { field, .. } => format!("by field {field}"),
+    }
 }
 
 /// Whether a queue's writer writes it by an end that leads elsewhere, too.
@@ -228,36 +288,56 @@ pub fn json(plan: &Plan) -> Value {
 }
 
 fn group_json(plan: &Plan, group: &Group) -> Value {
-    let processes = group.units.iter().map(|&unit| {
-        let unit = &plan.units[unit.index()];
-        let node = &plan.nodes[unit.node.index()];
-        json!({
+    let nodes = words::nodes(plan, group).into_iter().map(|id| {
+        let node = plan.node(id);
+        let mut json = json!({
             "name": &*node.name,
-            "command": words::argv(plan, unit),
+            "command": words::argv(plan, first(plan, id)),
             "after": node.after.iter().map(|wait| json!({
                 "node": &*plan.nodes[wait.node.index()].name,
                 "state": words::state(wait.state),
             })).collect::<Vec<_>>(),
             "skip": node.skip,
             "tags": node.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(pool) = &node.pool {
+            json["pool"] = json!({ "workers": pool.workers, "feed": words::feed(pool.feed) });
+        }
+        json
     });
-    let queues = group.queues.iter().map(|&queue| {
-        let queue = &plan.queues[queue.index()];
-        let names = |units: &[UnitId]| units.iter().map(|&unit| words::unit_name(plan, unit).to_owned()).collect::<Vec<_>>();
+    let number = plan
+        .groups
+        .iter()
+        .position(|other| std::ptr::eq(other, group));
+    let queues = queues(plan, number.unwrap_or_default()).into_iter().map(|queue| {
+        let queue = plan.queue(queue);
         json!({
             "name": &*queue.name,
-            "writers": names(&queue.writers),
-            "readers": names(&queue.readers),
+            "writers": words::end_nodes(plan, &queue.writers),
+            "readers": words::end_nodes(plan, &queue.readers),
             "kind": match queue.kind { QueueKind::Direct => "direct", QueueKind::Relayed => "relayed", QueueKind::Stored => "stored" },
+            "deliver": match &queue.deliver {
+                Deliver::Share => json!("share"),
+                Deliver::RoundRobin => json!("round_robin"),
+                Deliver::Copy => json!("copy"),
+                Deliver::ByField { field, separator } => json!({ "by_field": field, "separator": separator }),
+            },
+            "overflow": match queue.overflow {
+                Overflow::Block => "block",
+                Overflow::Spill => "spill",
+                Overflow::DropNewest => "drop_newest",
+                Overflow::DropOldest => "drop_oldest",
+            },
+            "feedback": queue.feedback,
             "spills": queue.spills(),
             "capacity": queue.capacity,
+            "max_records": queue.max_records,
         })
     });
     json!({
         "slots": group.slots,
         "memory": group.memory,
-        "processes": processes.collect::<Vec<_>>(),
+        "processes": nodes.collect::<Vec<_>>(),
         "queues": queues.collect::<Vec<_>>(),
     })
 }
@@ -265,7 +345,7 @@ fn group_json(plan: &Plan, group: &Group) -> Value {
 #[cfg(test)]
 mod tests {
     use crate::cli::plan::table;
-    use crate::cli::words::example;
+    use crate::cli::words::{example, pools};
 
     fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
         let mut out = Vec::new();
@@ -295,6 +375,35 @@ group 2: 3 slots, 512 MiB, after fetch
   left, right → total: counts (merged, spills to disk when full)
 
 group 3: mail  mail -s 'it "failed"'  (1 slot, after read, total failed)
+"#
+        );
+    }
+
+    #[test]
+    fn pools_as_table() {
+        let (_, plan) = pools();
+        assert_eq!(
+            printed(|out| table(&plan, out)),
+            r#"pools: 4 processes, 3 pools, 6 queues, 2 groups
+job slots: as many as CPUs, on failure: stop
+
+group 1: 3 slots
+  read              cat book.txt
+  count ×2 stream   sh -e -c 'sort | uniq -c'
+  letters           wc -c
+  total             total
+  read → letters: lines (pipe, one of several copies)
+  count → total: counts (merged)
+  read → count: lines.count (copy of lines, shared)
+  total → fetch: all (stored on disk)
+
+group 2: 6 slots, after total
+  fetch ×3 task     curl '${{ task.0 }}'
+  walk ×1 request   walk
+  show              show '${{ in.bad }}'
+  fetch, walk → walk: pages (merged, leads back, spills to disk when full)
+  fetch → show: bad (relayed, holds 100 records, drops the oldest when full)
+  walk → show: found (relayed, spills to disk when full)
 "#
         );
     }

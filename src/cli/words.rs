@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
-use crate::plan::{After, Arg, NodeId, Plan, Unit, UnitId};
+use crate::plan::{After, Arg, Feed, Group, NodeId, Plan, Queue, Unit, UnitId};
 use crate::spec::{AfterState, OnFailure};
 
 /// The plan; or none, and its errors and warnings told. Warnings are told in any case, notes are `check`'s.
@@ -36,6 +36,60 @@ pub fn unit_name(plan: &Plan, unit: UnitId) -> &str {
 /// The name of a node.
 pub fn node_name(plan: &Plan, node: NodeId) -> &str {
     &plan.nodes[node.index()].name
+}
+
+/// The nodes of a group, in start order.
+pub fn nodes(plan: &Plan, group: &Group) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = group
+        .units
+        .iter()
+        .map(|&unit| plan.unit(unit).node)
+        .collect();
+    // Units of a node stand together.
+    nodes.dedup();
+    nodes
+}
+
+/// The names of the nodes at one side of a queue, each once.
+pub fn end_nodes<'a>(plan: &'a Plan, units: &[UnitId]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = units.iter().map(|&unit| unit_name(plan, unit)).collect();
+    names.dedup();
+    names
+}
+
+/// "a, b → c".
+pub fn ends(plan: &Plan, queue: &Queue) -> String {
+    let (writers, readers) = (
+        end_nodes(plan, &queue.writers),
+        end_nodes(plan, &queue.readers),
+    );
+    format!("{} → {}", writers.join(", "), readers.join(", "))
+}
+
+/// Whether a queue lies within a pool: it is procflow's own, for a file that the workers share or write together.
+pub fn is_within(plan: &Plan, queue: &Queue) -> bool {
+    let mut nodes = queue
+        .writers
+        .iter()
+        .chain(&queue.readers)
+        .map(|&unit| plan.unit(unit).node);
+    let first = nodes.next();
+    queue.is_internal() && nodes.all(|node| Some(node) == first)
+}
+
+/// The queue of the file that this one is a pool's copy of; none where it is none, or lies within a pool.
+pub fn copy_of(queue: &Queue) -> Option<&str> {
+    let (of, _) = queue.name.split_once('.')?;
+    (queue.file.is_none()).then_some(of)
+}
+
+/// As the file says it.
+pub fn feed(feed: Feed) -> &'static str {
+    match feed {
+        Feed::Stream => "stream",
+        Feed::Request => "request",
+        Feed::Task => "task",
+    }
 }
 
 /// `text` with every secret of the plan as `***`.
@@ -179,7 +233,18 @@ pub fn bytes(bytes: u64) -> String {
 /// The example that the printing commands are tested with, planned as if it stood in `/p`.
 #[cfg(test)]
 pub(crate) fn example() -> (crate::spec::Spec, Plan) {
-    let spec = match crate::spec::read(include_str!("example.toml")) {
+    planned(include_str!("example.toml"))
+}
+
+/// The same with pools.
+#[cfg(test)]
+pub(crate) fn pools() -> (crate::spec::Spec, Plan) {
+    planned(include_str!("pools.toml"))
+}
+
+#[cfg(test)]
+fn planned(text: &str) -> (crate::spec::Spec, Plan) {
+    let spec = match crate::spec::read(text) {
         Ok(spec) => spec,
         Err(wrong) => panic!("{:?}", wrong.problems),
     };

@@ -934,11 +934,6 @@ fn finish_queues(
         .map(|((name, draft), stored)| {
             let said = said.get(&**name).unwrap_or(&unsaid);
             let records = said.records.clone().unwrap_or_default();
-            // What was asked for can be seen only by looking at the data.
-            let looked_at = said.max_record.is_some() && records != spec::Records::Bytes
-                || matches!(records, spec::Records::Length32 | spec::Records::Size(_))
-                || said.max_records.is_some();
-            let lone = draft.writers.len() == 1 && draft.readers.len() == 1;
             let feedback = said.feedback == Some(true);
             let overflow = match said.overflow {
                 Some(spec::Overflow::Block) => Overflow::Block,
@@ -948,16 +943,12 @@ fn finish_queues(
                 None if feedback => Overflow::Spill,
                 None => Overflow::Block,
             };
-            Queue {
+            let mut queue = Queue {
                 name: Arc::clone(name),
                 file: draft.file.clone(),
                 writers: draft.writers.iter().map(|end| end.unit).collect(),
                 readers: draft.readers.iter().map(|end| end.unit).collect(),
-                kind: match stored {
-                    Some(_) => QueueKind::Stored,
-                    None if lone && !looked_at && overflow == Overflow::Block => QueueKind::Direct,
-                    None => QueueKind::Relayed,
-                },
+                kind: QueueKind::Stored,
                 records,
                 max_record: said.max_record.map(|size| size.0),
                 capacity: said.capacity.map_or(CAPACITY, |size| size.0),
@@ -968,15 +959,36 @@ fn finish_queues(
                 merge: said.merge.unwrap_or_default(),
                 on_writer_failure: said.on_writer_failure.unwrap_or_default(),
                 feedback,
+            };
+            if stored.is_none() {
+                queue.kind = live_kind(&queue);
             }
+            queue
         })
         .collect()
+}
+
+/// How a queue that is not stored is carried.
+pub(super) fn live_kind(queue: &Queue) -> QueueKind {
+    // What was asked for can be seen only by looking at the data.
+    let looked_at = queue.max_record.is_some() && queue.records != spec::Records::Bytes
+        || matches!(
+            queue.records,
+            spec::Records::Length32 | spec::Records::Size(_)
+        )
+        || queue.max_records.is_some();
+    let lone = queue.writers.len() == 1 && queue.readers.len() == 1;
+    if lone && !looked_at && queue.overflow == Overflow::Block {
+        QueueKind::Direct
+    } else {
+        QueueKind::Relayed
+    }
 }
 
 fn mark_spilling(queues: &mut [Queue], spills: &[bool], copies: &[(QueueId, QueueId)]) {
     let spill = |queue: &mut Queue| {
         queue.overflow = Overflow::Spill;
-        queue.kind = QueueKind::Relayed;
+        queue.kind = live_kind(queue);
     };
     for (queue, _) in queues.iter_mut().zip(spills).filter(|(_, spills)| **spills) {
         spill(queue);

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::plan::build::Draft;
+use crate::plan::build::{Draft, live_kind};
 use crate::plan::ends;
-use crate::plan::{Deliver, NodeId, Output, Queue, QueueId, Sink, Source, UnitId};
+use crate::plan::{Deliver, NodeId, Output, Queue, QueueId, QueueKind, Sink, Source, UnitId};
 use crate::spec;
 
 /// Some of a queue's readers: one node's.
@@ -106,13 +106,19 @@ fn part(draft: &mut Draft, id: QueueId, readers: &[Reader<'_>]) -> Vec<(QueueId,
         let units: Vec<UnitId> = pool.ends.iter().map(|end| end.unit).collect();
         let queue = &mut draft.queues[id.index()];
         queue.readers.retain(|reader| !units.contains(reader));
-        let queue = Queue {
+        if queue.kind != QueueKind::Stored {
+            queue.kind = live_kind(queue);
+        }
+        let mut queue = Queue {
             // No name of the file has a dot.
             name: format!("{}.{}", queue.name, draft.nodes[pool.node.index()].name).into(),
             readers: units.clone(),
             deliver: Deliver::Share,
             ..queue.clone()
         };
+        if queue.kind != QueueKind::Stored {
+            queue.kind = live_kind(&queue);
+        }
         for &unit in &units {
             let ends = Arc::make_mut(&mut draft.units[unit.index()].ends);
             for (_, source) in ends.inputs.iter_mut().flat_map(|input| &mut input.from) {

@@ -84,7 +84,7 @@ impl Template {
     }
 
     /// Whether a record, or a field of it, is put in.
-    pub(super) fn names_task(&self) -> bool {
+    pub fn names_task(&self) -> bool {
         match self {
             Template::Literal(_) => false,
             Template::Parts(parts) => parts

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::diagnostic::{Diagnostic, Mark};
 use crate::plan::template::Template;
 use crate::plan::{
-    Arg, Origin, Overrides, Plan, QueueId, QueueKind, Role, Sink, Source, UnitId, build,
+    Arg, Feed, Order, Origin, Overrides, Plan, QueueId, QueueKind, Role, Sink, Source, Tasks,
+    UnitId, build,
 };
 
 /// A pipeline in `/p`, with `HOME=/root` and `CI_TOKEN=tok3n` inherited.
@@ -806,6 +807,290 @@ counts Relayed Share Block: count/0 count/1 → total
 count.stdout Relayed Share Block: count/0 count/1 → count/gather
 files.stdin Relayed Share Block: {in.txt}  → files/0 files/1
 files.stdout Relayed Share Block: files/0 files/1 → files/gather
+"
+    );
+}
+
+#[test]
+fn a_pool_that_procflow_feeds_is_one_unit() {
+    let plan = plan(
+        r#"
+        [defaults]
+        retries = 1
+        [process.read]
+        command = ["cat"]
+        stdout = "lines"
+        [pool.answer]
+        command = ["answer", "${{ worker }}"]
+        feed = "request"
+        stdin = "lines"
+        stdout = { file = "out.txt" }
+        order = "input"
+        recycle_after = 10
+        dead_letter = "bad"
+        [pool.mail]
+        command = ["mail", "${{ task }}", "-s", "n${{ task.index }}"]
+        feed = "task"
+        stdin = "bad"
+        batch = 5
+        max_in_flight = 20
+        task_timeout = "1s"
+        retries = 3
+        workers = 2
+        [pool.convert]
+        command = ["convert", "${{ task.0 }}", "--to=${{ task.1 }}"]
+        tasks = [["a", "b"], ["c", "d"]]
+        cwd = "${{ task.0 }}"
+        [pool.plain]
+        command = ["wc"]
+        tasks = { range = [0, 10] }
+        [pool.script]
+        script = "echo $TASK"
+        tasks = { glob = "*.txt" }
+        "#,
+    );
+    assert_eq!(
+        drawn(&plan),
+        "\
+read [0]: 1>lines
+answer/pool [0]: 0<lines 1>{out.txt} 1024>bad
+mail/pool [0]: 0<bad
+convert/pool [1]: \n\
+plain/pool [2]: \n\
+script/pool [3]: \n\
+lines Direct Share Block: read → answer/pool
+bad Direct Share Block: answer/pool → mail/pool
+"
+    );
+    assert_eq!(
+        argv(&plan, "mail"),
+        ["mail", "each task", "-s", "n${{ task.index }}"]
+    );
+    assert_eq!(
+        argv(&plan, "convert"),
+        ["convert", "${{ task.0 }}", "--to=${{ task.1 }}"]
+    );
+    assert_eq!(argv(&plan, "answer"), ["answer", "${{ worker }}"]);
+    let pool = |name: &str| {
+        let node = plan.nodes.iter().find(|node| &*node.name == name).unwrap();
+        let unit = plan.unit(UnitId(node.units.start));
+        assert_eq!(
+            unit.settings.retry.max, 0,
+            "the pool tries again, not its group"
+        );
+        node.pool.clone().unwrap()
+    };
+    let answer = pool("answer");
+    assert_eq!(answer.workers, 4, "the job slots");
+    assert_eq!((answer.feed, answer.order), (Feed::Request, Order::Input));
+    assert_eq!((answer.recycle_after, answer.retry.max), (Some(10), 1));
+    assert!(answer.dead_letter && !answer.record_on_stdin);
+    let mail = pool("mail");
+    assert_eq!(
+        (mail.workers, mail.batch, mail.max_in_flight),
+        (2, Some(5), Some(20))
+    );
+    assert_eq!(
+        (mail.task_timeout, mail.retry.max),
+        (Some(Duration::from_secs(1)), 3)
+    );
+    assert!(!mail.record_on_stdin, "it is in the command");
+    assert!(!pool("convert").record_on_stdin && pool("plain").record_on_stdin);
+    assert!(pool("script").record_on_stdin);
+    assert_eq!(pool("plain").tasks, Some(Tasks::Range(0, 10)));
+}
+
+#[test]
+fn of_a_copied_queue_a_pool_has_one_copy_that_its_workers_share() {
+    let plan = plan(
+        r#"
+        [process.w]
+        command = ["w"]
+        stdout = ["log", "q"]
+        [process.v]
+        command = ["v"]
+        stdout = "q"
+        [process.all]
+        command = ["all"]
+        stdin = "q"
+        [pool.a]
+        command = ["a"]
+        workers = 2
+        stdin = "q"
+        [pool.b]
+        command = ["b"]
+        workers = 2
+        inputs = { q = "q" }
+        [process.x]
+        command = ["x"]
+        stdout = "r"
+        [pool.c]
+        command = ["c"]
+        workers = 2
+        stdin = "r"
+        [pool.d]
+        command = ["d"]
+        workers = 2
+        stdin = "r"
+        [queue.q]
+        deliver = "copy"
+        [queue.r]
+        deliver = "copy"
+        "#,
+    );
+    assert_eq!(
+        drawn(&plan),
+        "\
+w [0]: 1>q 1>q.a
+v [0]: 1>q 1>q.a
+all [0]: 0<q
+a/0 [0]: 0<q.a
+a/1 [0]: 0<q.a
+b/0 [0]: 3<q
+b/1 [0]: 3<q
+x [1]: 1>r 1>r.d
+c/0 [1]: 0<r
+c/1 [1]: 0<r
+d/0 [1]: 0<r.d
+d/1 [1]: 0<r.d
+q Relayed Copy Block: w v → all b/0 b/1
+r Relayed Share Block: x → c/0 c/1
+q.a Relayed Share Block: w v → a/0 a/1
+r.d Relayed Share Block: x → d/0 d/1
+"
+    );
+}
+
+#[test]
+fn nodes_stand_in_the_order_of_the_file_whatever_their_table() {
+    let plan = plan(
+        r#"
+        [pool.a]
+        command = ["x"]
+        workers = 2
+        [process.b]
+        command = ["x"]
+        cpus = 3
+        [pool.c]
+        command = ["x"]
+        workers = 3
+        cpus = 2
+        memory = 5
+        stdout = { file = "c.txt" }
+        [process.d]
+        command = ["x"]
+        after = ["c"]
+        stdout = "q"
+        [pool.e]
+        command = ["x"]
+        stdin = "q"
+        feed = "request"
+        "#,
+    );
+    assert_eq!(
+        groups(&plan),
+        [
+            "2 0: a a",
+            "3 0: b",
+            "6 15: c c c c | c.stdout relayed",
+            "5 0: d e | q direct"
+        ]
+    );
+    for (index, node) in plan.nodes.iter().enumerate() {
+        for unit in node.units.clone() {
+            assert_eq!(plan.unit(UnitId(unit)).node.index(), index);
+        }
+    }
+}
+
+#[test]
+fn stored_queues_join_nobody_and_are_read_when_all_is_written() {
+    let text = r#"
+        [process.w]
+        command = ["x"]
+        stdout = "q"
+        [pool.v]
+        command = ["x"]
+        workers = 2
+        stdout = "q"
+        [process.other]
+        command = ["x"]
+        [pool.r]
+        command = ["x"]
+        workers = 2
+        stdin = "q"
+        [process.late]
+        command = ["x"]
+        inputs = { q = "q" }
+        after = ["w"]
+        [queue.q]
+        deliver = "copy"
+        on_writer_failure = "close"
+    "#;
+    let whole = plan(text);
+    assert_eq!(
+        groups(&whole),
+        ["1 0: w", "2 0: v v", "1 0: other", "2 0: r r", "1 0: late"]
+    );
+    let after = |plan: &Plan, node: usize| -> Vec<String> {
+        let waits = plan.nodes[node].after.iter();
+        waits
+            .map(|wait| format!("{} {:?}", plan.node(wait.node).name, wait.state))
+            .collect()
+    };
+    assert_eq!(after(&whole, 3), ["w Finished", "v Finished"]);
+    assert_eq!(
+        after(&whole, 4),
+        ["w Succeeded", "w Finished", "v Finished"]
+    );
+    let (part, _) = plan_with(text, &[], &["late"], &[]);
+    let part = part.unwrap();
+    assert_eq!(groups(&part), ["1 0: w", "2 0: v v", "1 0: late"]);
+    assert_eq!(
+        drawn(&part),
+        "\
+w [0]: 1>q 1>q.r
+v/0 [1]: 1>q 1>q.r
+v/1 [1]: 1>q 1>q.r
+late [2]: 3<q
+q Stored Copy Block: w v/0 v/1 → late
+q.r Stored Share Block: w v/0 v/1 → \n\
+"
+    );
+    let (part, _) = plan_with(text, &[], &["w"], &[]);
+    assert_eq!(groups(&part.unwrap()), ["1 0: w"]);
+}
+
+#[test]
+fn a_part_with_pools_is_numbered_anew() {
+    let text = r#"
+        [pool.unneeded]
+        command = ["x"]
+        workers = 3
+        stdout = { file = "u" }
+        [process.read]
+        command = ["x"]
+        stdout = "lines"
+        [pool.count]
+        command = ["x"]
+        workers = 2
+        stdin = "lines"
+        stdout = { file = "out-${{ pipeline.dir }}" }
+        [process.end]
+        command = ["x"]
+        after = ["count"]
+    "#;
+    let (part, _) = plan_with(text, &[], &["end"], &[]);
+    assert_eq!(
+        drawn(&part.unwrap()),
+        "\
+read [0]: 1>lines
+count/0 [0]: 0<lines 1>count.stdout
+count/1 [0]: 0<lines 1>count.stdout
+count/gather [0]: 0<count.stdout 1>{out-/p}
+end [1]: \n\
+lines Relayed Share Block: read → count/0 count/1
+count.stdout Relayed Share Block: count/0 count/1 → count/gather
 "
     );
 }

@@ -549,7 +549,7 @@ fn quoted(list: &str) -> Vec<&str> {
 }
 
 /// What other programs call a key, and what it is called here.
-const ELSEWHERE: [(&str, &[&str]); 14] = [
+const ELSEWHERE: [(&str, &[&str]); 24] = [
     (
         "after",
         &[
@@ -591,6 +591,98 @@ const ELSEWHERE: [(&str, &[&str]); 14] = [
     ("timeout", &["time_limit", "deadline"]),
     ("open_files", &["nofile"]),
     ("max", &["times", "count", "attempts"]),
+    (
+        "workers",
+        &[
+            "replicas",
+            "jobs",
+            "processes",
+            "parallel",
+            "parallelism",
+            "concurrency",
+            "threads",
+            "instances",
+            "scale",
+            "size",
+            "n",
+        ],
+    ),
+    (
+        "batch",
+        &["chunksize", "chunk_size", "chunk", "batch_size", "max_args"],
+    ),
+    (
+        "recycle_after",
+        &["maxtasksperchild", "max_tasks_per_child", "max_requests"],
+    ),
+    (
+        "max_in_flight",
+        &["in_flight", "prefetch", "max_outstanding"],
+    ),
+    (
+        "task_timeout",
+        &["record_timeout", "item_timeout", "job_timeout"],
+    ),
+    (
+        "dead_letter",
+        &[
+            "dlq",
+            "dead_letter_queue",
+            "deadletter",
+            "poison",
+            "rejects",
+        ],
+    ),
+    ("tasks", &["items", "args_list", "list", "iterable"]),
+    (
+        "max_records",
+        &["maxsize", "max_size", "max_len", "maxlen", "limit"],
+    ),
+    (
+        "deliver",
+        &["delivery", "distribution", "partition", "routing", "mode"],
+    ),
+    ("store", &["persistent", "durable", "stored", "persist"]),
+];
+
+/// Keys of other programs that say by their value what another key says here by a word.
+const OTHERWISE: [(&str, &str, &str); 11] = [
+    (
+        "order",
+        "ordered",
+        "for results as the records came say `order = \"input\"`",
+    ),
+    (
+        "order",
+        "keep_order",
+        "for results as the records came say `order = \"input\"`",
+    ),
+    (
+        "order",
+        "unordered",
+        "for results as they are done say `order = \"completion\"`, the default",
+    ),
+    ("deliver", "share", "say `deliver = \"share\"`"),
+    ("deliver", "copy", "say `deliver = \"copy\"`"),
+    ("deliver", "round_robin", "say `deliver = \"round_robin\"`"),
+    ("deliver", "by_field", "say `deliver = { by_field = 1 }`"),
+    ("tasks", "range", "say `tasks = { range = [0, 100] }`"),
+    ("tasks", "glob", "say `tasks = { glob = \"*.csv\" }`"),
+    ("tasks", "lines", "say `tasks = { lines = \"list.txt\" }`"),
+    ("overflow", "spill", "say `overflow = \"spill\"`"),
+];
+
+/// Keys of a pool that a process can't have.
+const POOLS: [&str; 9] = [
+    "workers",
+    "feed",
+    "tasks",
+    "order",
+    "batch",
+    "max_in_flight",
+    "recycle_after",
+    "task_timeout",
+    "dead_letter",
 ];
 
 fn unknown_key(
@@ -613,6 +705,26 @@ fn unknown_key(
         format!("unknown key `{key}` in {}", parent.in_words())
     };
     let diagnostic = Diagnostic::error(mark, message);
+    let is_process = matches!(parent.0.as_slice(), [Step::Key(table), _] if table == "process");
+    let of_pools = |key: &str| POOLS.contains(&key);
+    if is_process
+        && (of_pools(key)
+            || ELSEWHERE.iter().any(|(word, others)| {
+                of_pools(word) && others.contains(&key) && *word == "workers"
+            }))
+    {
+        let name = match parent.0.get(1) {
+            Some(Step::Key(name)) => name.as_str(),
+            _ => "NAME",
+        };
+        return diagnostic.help(format!("a process with workers is a pool: `[pool.{name}]`"));
+    }
+    let otherwise = OTHERWISE
+        .iter()
+        .find(|(word, other, _)| *other == key && known.contains(word));
+    if let Some((_, _, help)) = otherwise {
+        return diagnostic.help(*help);
+    }
     if let Some(word) = did_you_mean(key, known.iter().copied()) {
         return diagnostic.help(format!("did you mean `{word}`?"));
     }
@@ -647,6 +759,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::diagnostic::{Diagnostic, Mark, Place, render};
+    use crate::spec::Spec;
     use crate::spec::pieces::{PIECE, THREAD, in_pieces};
     use crate::spec::read::{MOST, read};
 
@@ -778,6 +891,57 @@ error: `run.on_failure`: expected \"stop\", \"kill\" or \"continue\", found \"st
             (
                 "[process.a.b]\nscript = \"x\"",
                 "a name has no dots: did you mean `[process.a-b]`?",
+            ),
+            (
+                "workers = 4",
+                "a process with workers is a pool: `[pool.a]`",
+            ),
+            (
+                "replicas = 4",
+                "a process with workers is a pool: `[pool.a]`",
+            ),
+            ("[pool.b]\nreplicas = 4", "it is called `workers` here"),
+            ("[pool.b]\njobs = 4", "it is called `workers` here"),
+            ("[pool.b]\nchunksize = 4", "it is called `batch` here"),
+            (
+                "[pool.b]\nmaxtasksperchild = 4",
+                "it is called `recycle_after` here",
+            ),
+            (
+                "[pool.b]\nordered = true",
+                "for results as the records came say `order = \"input\"`",
+            ),
+            ("[pool.b]\nneeds = [\"a\"]", "it is called `after` here"),
+            ("[pool.b]\nwokers = 4", "did you mean `workers`?"),
+            ("[pool.b]\nworkers = \"4\"", "write it without quotes: 4"),
+            (
+                "[pool.b]\nworkers = \"all\"",
+                "\"auto\" stands for as many workers as there are job slots",
+            ),
+            ("[pool.b]\nfeed = \"each\"", "did you mean \"task\"?"),
+            ("[pool.b]\ntasks = \"*.csv\"", "write { glob = \"*.csv\" }"),
+            ("[pool.b]\ntasks = 10", "write { range = [0, 10] }"),
+            (
+                "[pool.b]\ntasks = [1]",
+                "put it in quotes: \"1\"; numbers in a row are `tasks = { range = [FROM, TO] }`",
+            ),
+            ("[pool.b]\ntasks = { range = 5 }", "write [0, 5]"),
+            (
+                "[[pool]]\nname = \"q\"",
+                "write a table for each: `[pool.NAME]`",
+            ),
+            ("[queue.q]\nmaxsize = 4", "it is called `max_records` here"),
+            (
+                "[queue.q]\nby_field = 1",
+                "say `deliver = { by_field = 1 }`",
+            ),
+            (
+                "[queue.q]\ndeliver = \"hash\"",
+                "write { by_field = 1 }, for the first field",
+            ),
+            (
+                "[queue.q]\noverflow = \"drop\"",
+                "did you mean \"drop_newest\"?",
             ),
             (
                 "[[queue]]\nname = \"q\"",
@@ -1239,12 +1403,33 @@ error: unknown key `job` in `run`
         assert!(in_pieces(&text, PIECE).is_none());
     }
 
+    #[test]
+    fn pools_know_how_many_processes_stand_before_them() {
+        let text = "[process.a]\n[pool.x]\n[process.b]\n[process.c]\n[pool.y]\n[pool.z]\n";
+        let behind = |spec: &Spec| -> Vec<usize> {
+            let pools = spec.pool.values();
+            pools
+                .filter_map(|pool| Some(pool.pool.as_ref()?.behind))
+                .collect()
+        };
+        for size in [1, 20, usize::MAX] {
+            let spec = in_pieces(text, size).expect("it is right");
+            assert_eq!(behind(&spec), [1, 3, 3], "{size}");
+        }
+        let wrong = read(&format!("{text}zzz = 1\n")).unwrap_err();
+        assert_eq!(behind(&wrong.partial.unwrap().spec), [1, 3, 3]);
+    }
+
     /// Tables and lines of which random files are made, right and wrong ones.
     fn line() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![
             "[process.a]",
             "[process.b]",
             "[process.a.env]",
+            "[pool.a]",
+            "[pool.b]",
+            "[pool.a.env]",
+            "workers = 2",
             "[queue.q]",
             "[params]",
             "[params.p]",
