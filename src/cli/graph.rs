@@ -1,6 +1,6 @@
 //! `procflow graph`: the graph as DOT, as Mermaid, or as text for a terminal.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -10,7 +10,9 @@ use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
-use crate::plan::{After, Deliver, Group, NodeId, Overflow, Plan, Queue, QueueKind, UnitId};
+use crate::plan::{
+    After, Deliver, Group, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, UnitId,
+};
 use crate::spec::AfterState;
 
 /// Prints the graph of a file; its problems go to `err`.
@@ -91,6 +93,7 @@ fn edges(plan: &Plan) -> Vec<Edge<'_>> {
         nodes
     };
     let mut edges: Vec<Edge<'_>> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for (id, queue) in (0u32..).zip(&plan.queues) {
         if words::is_within(plan, queue) {
             continue;
@@ -98,12 +101,13 @@ fn edges(plan: &Plan) -> Vec<Edge<'_>> {
         let readers = nodes(&queue.readers);
         // A pool's copy of a queue is drawn as an arrow of that queue.
         if let Some(of) = words::copy_of(queue)
-            && let Some(edge) = edges.iter_mut().find(|edge| *edge.queue.name == *of)
+            && let Some(edge) = places.get(of).and_then(|&place| edges.get_mut(place))
         {
             edge.readers.extend(readers);
             edge.parted = true;
             continue;
         }
+        places.insert(&queue.name, edges.len());
         edges.push(Edge {
             id,
             queue,
@@ -132,17 +136,55 @@ fn vertex(plan: &Plan, node: NodeId) -> String {
     }
 }
 
-/// The waits that no stored queue shows.
-fn waits<'a>(plan: &'a Plan, edges: &[Edge<'_>], node: NodeId) -> impl Iterator<Item = &'a After> {
-    let shown: Vec<NodeId> = edges
-        .iter()
-        .filter(|edge| edge.queue.kind == QueueKind::Stored && edge.readers.contains(&node))
-        .flat_map(|edge| edge.writers.iter().copied())
-        .collect();
-    plan.node(node).after.iter().filter(move |wait| {
-        let usual = matches!(wait.state, AfterState::Succeeded | AfterState::Finished);
-        !(usual && shown.contains(&wait.node))
-    })
+/// What is drawn: the edges of all queues of the file, and who waits for whom by one that is stored.
+struct Drawing<'a> {
+    plan: &'a Plan,
+    edges: Vec<Edge<'a>>,
+    stored: HashSet<(NodeId, NodeId)>,
+}
+
+impl<'a> Drawing<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let edges = edges(plan);
+        let stored = edges
+            .iter()
+            .filter(|edge| edge.queue.kind == QueueKind::Stored)
+            .flat_map(|edge| {
+                let writers =
+                    |&reader: &NodeId| edge.writers.iter().map(move |&writer| (reader, writer));
+                edge.readers.iter().flat_map(writers)
+            })
+            .collect();
+        Drawing {
+            plan,
+            edges,
+            stored,
+        }
+    }
+
+    /// The waits that no stored queue shows.
+    fn waits(&self, node: NodeId) -> impl Iterator<Item = &After> {
+        self.plan.node(node).after.iter().filter(move |wait| {
+            let usual = matches!(wait.state, AfterState::Succeeded | AfterState::Finished);
+            !(usual && self.stored.contains(&(node, wait.node)))
+        })
+    }
+
+    /// The queues of a group that are points of their own.
+    fn hubs(&self, group: &Group) -> impl Iterator<Item = &Edge<'a>> {
+        let edges = &self.edges;
+        let place = |id: &QueueId| edges.binary_search_by_key(&id.0, |edge| edge.id).ok();
+        let queues = group.queues.iter();
+        queues
+            .filter_map(move |id| edges.get(place(id)?))
+            .filter(|edge| edge.is_hub())
+    }
+
+    /// Those that stand in no group: they are stored.
+    fn hubs_between(&self) -> impl Iterator<Item = &Edge<'a>> {
+        let hubs = self.edges.iter().filter(|edge| edge.is_hub());
+        hubs.filter(|edge| edge.queue.kind == QueueKind::Stored)
+    }
 }
 
 /// Graphviz DOT: a cluster for each group of several, queues as solid edges, waits as dashed ones.
@@ -150,7 +192,7 @@ fn waits<'a>(plan: &'a Plan, edges: &[Edge<'_>], node: NodeId) -> impl Iterator<
 /// # Errors
 /// Those of `out`.
 pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    let edges = edges(plan);
+    let drawing = Drawing::of(plan);
     writeln!(out, "digraph {} {{", dot_string(&plan.name))?;
     writeln!(out, "  rankdir=LR")?;
     writeln!(out, "  node [shape=box, style=rounded]")?;
@@ -182,7 +224,7 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
                 dot_string(&vertex(plan, node))
             )?;
         }
-        for edge in hubs(&edges, group) {
+        for edge in drawing.hubs(group) {
             writeln!(
                 out,
                 "{indent}q{} [shape=ellipse, style=solid, label={}]",
@@ -194,7 +236,7 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  }}")?;
         }
     }
-    for edge in edges.iter().filter(|edge| is_between(plan, edge)) {
+    for edge in drawing.hubs_between() {
         writeln!(
             out,
             "  q{} [shape=cylinder, style=solid, label={}]",
@@ -202,7 +244,7 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             dot_string(&edge.label())
         )?;
     }
-    for edge in &edges {
+    for edge in &drawing.edges {
         if edge.is_hub() {
             for writer in &edge.writers {
                 writeln!(out, "  n{} -> q{}", writer.0, edge.id)?;
@@ -227,7 +269,7 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     for index in 0..plan.nodes.len() {
-        for wait in waits(plan, &edges, NodeId::from(index)) {
+        for wait in drawing.waits(NodeId::from(index)) {
             let label = match wait_label(wait.state) {
                 "" => String::new(),
                 label => format!(", label={}", dot_string(label)),
@@ -236,24 +278,6 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "}}")
-}
-
-/// The queues of a group that are points of their own.
-fn hubs<'a>(edges: &'a [Edge<'a>], group: &Group) -> impl Iterator<Item = &'a Edge<'a>> {
-    group
-        .queues
-        .iter()
-        .filter_map(|id| {
-            let place = edges.binary_search_by_key(&id.0, |edge| edge.id).ok()?;
-            edges.get(place)
-        })
-        .filter(|edge| edge.is_hub())
-}
-
-/// Whether it is a point of its own that stands in no group: it is stored.
-fn is_between(plan: &Plan, edge: &Edge<'_>) -> bool {
-    let stored = plan.queues[edge.id as usize].kind == QueueKind::Stored;
-    stored && edge.is_hub()
 }
 
 /// A quoted string of DOT: `\` would begin an escape of its labels.
@@ -277,7 +301,7 @@ fn dot_string(text: &str) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    let edges = edges(plan);
+    let drawing = Drawing::of(plan);
     writeln!(out, "flowchart LR")?;
     for (number, group) in plan.groups.iter().enumerate() {
         let nodes = words::nodes(plan, group);
@@ -300,7 +324,7 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
                 None => writeln!(out, "{indent}n{}[{label}]", node.0)?,
             }
         }
-        for edge in hubs(&edges, group) {
+        for edge in drawing.hubs(group) {
             writeln!(
                 out,
                 "{indent}q{}([{}])",
@@ -312,10 +336,10 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "  end")?;
         }
     }
-    for edge in edges.iter().filter(|edge| is_between(plan, edge)) {
+    for edge in drawing.hubs_between() {
         writeln!(out, "  q{}[({})]", edge.id, mermaid_string(&edge.label()))?;
     }
-    for edge in &edges {
+    for edge in &drawing.edges {
         if edge.is_hub() {
             for writer in &edge.writers {
                 writeln!(out, "  n{} --> q{}", writer.0, edge.id)?;
@@ -334,7 +358,7 @@ pub fn mermaid(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     for index in 0..plan.nodes.len() {
-        for wait in waits(plan, &edges, NodeId::from(index)) {
+        for wait in drawing.waits(NodeId::from(index)) {
             match wait_label(wait.state) {
                 "" => writeln!(out, "  n{} -.-> n{index}", wait.node.0)?,
                 label => writeln!(
@@ -373,11 +397,11 @@ fn mermaid_string(text: &str) -> String {
 /// # Errors
 /// Those of `out`.
 pub fn text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    let edges = edges(plan);
-    let outgoing = outgoing(plan, &edges);
+    let drawing = Drawing::of(plan);
+    let outgoing = outgoing(&drawing);
     for (number, group) in plan.groups.iter().enumerate() {
         let nodes = words::nodes(plan, group);
-        let tree = Tree::of(plan, &edges, &outgoing, &nodes);
+        let tree = Tree::of(&drawing, &outgoing, &nodes);
         // Groups of several stand apart.
         if let [only] = tree.as_slice()
             && nodes.len() == 1
@@ -400,12 +424,14 @@ pub fn text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// A node with what it waits for: "total (after a, b failed)".
-fn name(plan: &Plan, edges: &[Edge<'_>], node: NodeId) -> String {
+fn name(drawing: &Drawing<'_>, node: NodeId) -> String {
+    let plan = drawing.plan;
     let mut text = harmless(&vertex(plan, node));
     if plan.node(node).skip {
         text.push_str(" (skipped)");
     }
-    let waits: Vec<String> = waits(plan, edges, node)
+    let waits: Vec<String> = drawing
+        .waits(node)
         .map(|wait| words::wait(plan, *wait))
         .collect();
     if !waits.is_empty() {
@@ -415,9 +441,9 @@ fn name(plan: &Plan, edges: &[Edge<'_>], node: NodeId) -> String {
 }
 
 /// The edges that lead away from each node, by their place.
-fn outgoing(plan: &Plan, edges: &[Edge<'_>]) -> Vec<Vec<usize>> {
-    let mut outgoing = vec![Vec::new(); plan.nodes.len()];
-    for (place, edge) in edges.iter().enumerate() {
+fn outgoing(drawing: &Drawing<'_>) -> Vec<Vec<usize>> {
+    let mut outgoing = vec![Vec::new(); drawing.plan.nodes.len()];
+    for (place, edge) in drawing.edges.iter().enumerate() {
         for writer in &edge.writers {
             outgoing[writer.index()].push(place);
         }
@@ -432,8 +458,7 @@ const DEPTH: usize = 60;
 
 /// A group as a tree of lines.
 struct Tree<'a> {
-    plan: &'a Plan,
-    edges: &'a [Edge<'a>],
+    drawing: &'a Drawing<'a>,
     outgoing: &'a [Vec<usize>],
     /// Nodes of this group, which are told here.
     members: HashSet<NodeId>,
@@ -452,15 +477,9 @@ struct Todo {
 }
 
 impl<'a> Tree<'a> {
-    fn of(
-        plan: &'a Plan,
-        edges: &'a [Edge<'a>],
-        outgoing: &'a [Vec<usize>],
-        nodes: &[NodeId],
-    ) -> Vec<String> {
+    fn of(drawing: &'a Drawing<'a>, outgoing: &'a [Vec<usize>], nodes: &[NodeId]) -> Vec<String> {
         let mut tree = Tree {
-            plan,
-            edges,
+            drawing,
             outgoing,
             members: nodes.iter().copied().collect(),
             shown: HashSet::new(),
@@ -505,10 +524,14 @@ impl<'a> Tree<'a> {
                 // It is told where its group is.
                 let elsewhere = !self.members.contains(&node);
                 if deep || elsewhere || !self.shown.insert(node) {
-                    let _ = write!(line, "{} …", harmless(words::node_name(self.plan, node)));
+                    let _ = write!(
+                        line,
+                        "{} …",
+                        harmless(words::node_name(self.drawing.plan, node))
+                    );
                     break (Vec::new(), column);
                 }
-                line.push_str(&name(self.plan, self.edges, node));
+                line.push_str(&name(self.drawing, node));
                 let mut next = self.next(node);
                 if next.len() != 1 {
                     break (next, column);
@@ -530,7 +553,7 @@ impl<'a> Tree<'a> {
                 column = below.chars().count();
                 self.lines.push(format!(
                     "{below}{}",
-                    harmless(words::node_name(self.plan, node))
+                    harmless(words::node_name(self.drawing.plan, node))
                 ));
             }
             while below.chars().count() < column {
@@ -549,14 +572,14 @@ impl<'a> Tree<'a> {
     }
 
     fn arrow(&self, line: &mut String, edge: usize) {
-        let _ = write!(line, "─{}→ ", self.edges[edge].label());
+        let _ = write!(line, "─{}→ ", self.drawing.edges[edge].label());
     }
 
     /// Who reads what a node writes.
     fn next(&self, node: NodeId) -> Vec<(NodeId, usize)> {
         let edges = self.outgoing[node.index()].iter();
         let readers = |&edge: &usize| {
-            let readers = self.edges[edge].readers.iter();
+            let readers = self.drawing.edges[edge].readers.iter();
             readers.map(move |&reader| (reader, edge))
         };
         edges.flat_map(readers).collect()

@@ -59,9 +59,10 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let mut apart = true;
     // Lone nodes that follow each other form a table.
     let mut columns = (0, 0);
+    let shown = queues(plan);
     for (number, group) in plan.groups.iter().enumerate() {
         let nodes = words::nodes(plan, group);
-        let queues = queues(plan, number);
+        let queues = &shown[number];
         // Groups of several stand apart; lone nodes take a line each.
         if apart || nodes.len() > 1 || !queues.is_empty() {
             writeln!(out)?;
@@ -75,9 +76,9 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         if !waits.is_empty() {
             claims.push_str(&format!(", after {}", words::few(&waits)));
         }
-        if let Some((head, command)) = lone(plan, number) {
-            if number == 0 || lone(plan, number - 1).is_none() {
-                columns = widths(plan, number);
+        if let Some((head, command)) = lone(plan, &shown, number) {
+            if number == 0 || lone(plan, &shown, number - 1).is_none() {
+                columns = widths(plan, &shown, number);
             }
             let (heads, commands) = columns;
             writeln!(out, "{head:<heads$}  {command:<commands$}  ({claims})")?;
@@ -98,7 +99,7 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
                 words::command(plan, first(plan, node), 72)
             )?;
         }
-        for queue in queues {
+        for &queue in queues {
             let queue = plan.queue(queue);
             writeln!(
                 out,
@@ -112,30 +113,26 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The queues that are told with a group: those within it, but for procflow's own, and those that are stored by what it writes.
-fn queues(plan: &Plan, number: usize) -> Vec<QueueId> {
-    let first_writer = |queue: &Queue| {
-        let writer = queue.writers.first()?;
-        Some(plan.unit(*writer).group.index())
-    };
-    let stored = plan.queues.iter().enumerate().filter(|(_, queue)| {
-        queue.kind == QueueKind::Stored && first_writer(queue) == Some(number)
-    });
-    plan.groups[number]
-        .queues
-        .iter()
-        .copied()
-        .filter(|&queue| !words::is_within(plan, plan.queue(queue)))
-        .chain(stored.map(|(index, _)| QueueId::from(index)))
-        .collect()
+/// The queues that are told with each group: those within it, but for procflow's own, and those that are stored and that it
+/// writes.
+fn queues(plan: &Plan) -> Vec<Vec<QueueId>> {
+    let of_file = |id: &QueueId| !words::is_within(plan, plan.queue(*id));
+    let within = |group: &Group| group.queues.iter().copied().filter(of_file).collect();
+    let mut shown: Vec<Vec<QueueId>> = plan.groups.iter().map(within).collect();
+    for (index, queue) in plan.queues.iter().enumerate() {
+        if let (QueueKind::Stored, Some(&writer)) = (queue.kind, queue.writers.first()) {
+            shown[plan.unit(writer).group.index()].push(QueueId::from(index));
+        }
+    }
+    shown
 }
 
 /// What the line of a lone node begins with, and its command; none for a group of several, and where there is more to say.
-fn lone(plan: &Plan, number: usize) -> Option<(String, String)> {
+fn lone(plan: &Plan, shown: &[Vec<QueueId>], number: usize) -> Option<(String, String)> {
     let [only] = words::nodes(plan, plan.groups.get(number)?)[..] else {
         return None;
     };
-    if !queues(plan, number).is_empty() {
+    if shown.get(number).is_some_and(|queues| !queues.is_empty()) {
         return None;
     }
     let head = format!("group {}: {}", number + 1, member(plan, only));
@@ -144,9 +141,9 @@ fn lone(plan: &Plan, number: usize) -> Option<(String, String)> {
 
 /// The widths of the two columns of the lone nodes from this one on. A name that is much longer than usual pushes only its
 /// own line.
-fn widths(plan: &Plan, from: usize) -> (usize, usize) {
+fn widths(plan: &Plan, shown: &[Vec<QueueId>], from: usize) -> (usize, usize) {
     let width = |text: &str| text.chars().count();
-    (from..).map_while(|number| lone(plan, number)).fold(
+    (from..).map_while(|number| lone(plan, shown, number)).fold(
         (0, 0),
         |(heads, commands), (head, command)| {
             (
@@ -283,11 +280,11 @@ pub fn json(plan: &Plan) -> Value {
         "jobs": plan.jobs,
         "on_failure": words::on_failure(plan.on_failure),
         "timeout_seconds": plan.timeout.map(|timeout| timeout.as_secs_f64()),
-        "groups": plan.groups.iter().map(|group| group_json(plan, group)).collect::<Vec<_>>(),
+        "groups": plan.groups.iter().zip(queues(plan)).map(|(group, queues)| group_json(plan, group, &queues)).collect::<Vec<_>>(),
     })
 }
 
-fn group_json(plan: &Plan, group: &Group) -> Value {
+fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
     let nodes = words::nodes(plan, group).into_iter().map(|id| {
         let node = plan.node(id);
         let mut json = json!({
@@ -305,11 +302,7 @@ fn group_json(plan: &Plan, group: &Group) -> Value {
         }
         json
     });
-    let number = plan
-        .groups
-        .iter()
-        .position(|other| std::ptr::eq(other, group));
-    let queues = queues(plan, number.unwrap_or_default()).into_iter().map(|queue| {
+    let queues = queues.iter().map(|&queue| {
         let queue = plan.queue(queue);
         json!({
             "name": &*queue.name,

@@ -637,14 +637,14 @@ pub(super) fn note_stored(stored: &[Option<Why>], words: &Names<'_>, problems: &
 /// Warns of queues that shall block where that may be for ever, and of queues that could lead back and don't.
 pub(super) fn warn_blocking(
     meets: &[bool],
-    queues: &[Queue],
+    queues: &ends::Queues,
     said: &IndexMap<String, spec::Queue>,
     closes: &[bool],
     problems: &mut Problems,
 ) {
     let top = Site::top("queue");
     for (name, said) in said {
-        let Some(index) = queues.iter().position(|queue| *queue.name == **name) else {
+        let Some(index) = queues.0.get_index_of(name.as_str()) else {
             continue;
         };
         let site = top.key(name);
