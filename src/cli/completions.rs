@@ -56,6 +56,7 @@ pub(crate) fn nodes_and_tags(current: &OsStr) -> Vec<CompletionCandidate> {
         let tags = spec
             .process
             .values()
+            .chain(spec.pool.values())
             .flat_map(|process| process.tags.iter().map(|tag| (format!("@{tag}"), None)));
         for tag in tags {
             if !names.contains(&tag) {
@@ -82,6 +83,7 @@ type Names = Vec<(String, Option<String>)>;
 fn node_names(spec: &Spec) -> Names {
     spec.process
         .iter()
+        .chain(&spec.pool)
         .map(|(name, process)| (name.clone(), process.description.clone()))
         .collect()
 }

@@ -92,7 +92,8 @@ No colours; colours where no terminal is, too.
 Where it is set, what a run shows is made for a log, even on a terminal.
 .PP
 Its processes get, beside their environment: \\fBPROCFLOW_RUN_ID\\fR, \\fBPROCFLOW_NODE\\fR, \\fBPROCFLOW_ATTEMPT\\fR (from 1),
-\\fBPIPELINE_DIR\\fR, and \\fBPARAM_X\\fR, \\fBIN_X\\fR, \\fBOUT_X\\fR and \\fBVALUE_NODE\\fR for what the pipeline names.
+\\fBPIPELINE_DIR\\fR, and \\fBPARAM_X\\fR, \\fBIN_X\\fR, \\fBOUT_X\\fR and \\fBVALUE_NODE\\fR for what the pipeline names; in pools
+\\fBWORKER\\fR, and \\fBTASK\\fR and \\fBTASK_INDEX\\fR where each record has a process.
 .SH \"SEE ALSO\"
 .BR make (1),
 .BR xargs (1),

@@ -17,7 +17,8 @@ use crate::plan::{
     QueueKind, Role, Settings, Unit, UnitId,
 };
 use crate::plan::{
-    checks, cycles, deliver, ends, environment, params, pools, select, settings, template, uses,
+    checks, cycles, deliver, ends, environment, params, pools, select, settings, stiff, template,
+    uses,
 };
 use crate::spec::{self, AfterState, Process, Spec};
 
@@ -1048,7 +1049,7 @@ fn graph_of(draft: &Draft, copies: &[(QueueId, QueueId)]) -> Graph {
         nodes: draft.nodes.len(),
         waits,
         queues,
-        several: checks::stiff_ends(draft),
+        several: stiff::ends(draft),
     }
 }
 

@@ -11,10 +11,8 @@ use crate::plan::build::{Draft, Names, ValueUse, check_name};
 use crate::plan::cycles::Words;
 use crate::plan::problems::{Problems, Site, listed, variable};
 use crate::plan::stored::Why;
-use crate::plan::{
-    Deliver, Node, NodeId, Overflow, Queue, QueueKind, Sink, Source, UnitId, ends, settings,
-};
-use crate::spec::{self, AfterState, Merge, Records, Spec};
+use crate::plan::{Node, NodeId, Overflow, Queue, Sink, Source, UnitId, ends, settings};
+use crate::spec::{self, AfterState, Records, Spec};
 
 /// Names of processes, pools and queues.
 pub(super) fn names(spec: &Spec, problems: &mut Problems) {
@@ -549,50 +547,6 @@ pub(super) fn close_circles(graph: &mut Graph, queues: &[Queue]) -> Vec<bool> {
     (0..queues.len())
         .map(|queue| queues[queue].feedback && graph.lead_back(queue) > 0)
         .collect()
-}
-
-/// The ends of queues at pools that count twice where undirected cycles are looked for: `(queue, node)`.
-///
-/// A pool is one vertex, though its workers are many, and a queue that all of them read or write is many edges. That is right as long
-/// as a worker that waits keeps no other from going on:
-///
-/// - *Shared* queues give a record to whoever is free: others get what a worker that waits doesn't take, up to the end.
-/// - Queues merged as records *arrive* take from whoever has some. They are full only when their reader waits, and that is a
-///   matter of the graph outside the pool.
-///
-/// So what a worker waits for comes from outside, as it does for a process. It is not so for *stiff* ends: by turns, by key and by
-/// copy a record has to go to one certain worker, and in sequence it has to come from one. The others wait for that worker. One
-/// such end alone does no harm: what its worker waits for is then at an end that is not stiff, or outside. With two, one worker
-/// waits at the one for the second, which waits at the other for the first (a writer whose turn has not come yet, for a reader
-/// whose turn is first). So where a pool has two, they count as a cycle, and spill.
-pub(super) fn stiff_ends(draft: &Draft) -> Vec<(usize, u32)> {
-    let mut stiff: Vec<(usize, u32)> = Vec::new();
-    for (index, queue) in draft.queues.iter().enumerate() {
-        if queue.kind == QueueKind::Stored {
-            continue;
-        }
-        if queue.deliver != Deliver::Share {
-            stiff.extend(of_several(draft, &queue.readers).map(|node| (index, node.0)));
-        }
-        if queue.merge == Merge::Sequence {
-            stiff.extend(of_several(draft, &queue.writers).map(|node| (index, node.0)));
-        }
-    }
-    let mut count: HashMap<u32, usize> = HashMap::new();
-    for (_, node) in &stiff {
-        *count.entry(*node).or_default() += 1;
-    }
-    stiff.retain(|(_, node)| count.get(node).is_some_and(|count| *count > 1));
-    stiff
-}
-
-/// The pools of which several workers are among these units.
-fn of_several<'a>(draft: &'a Draft, units: &'a [UnitId]) -> impl Iterator<Item = NodeId> + 'a {
-    let node = |unit: UnitId| draft.units[unit.index()].node;
-    units
-        .chunk_by(move |a, b| node(*a) == node(*b))
-        .filter(|of_one| of_one.len() > 1)
-        .map(move |of_one| node(of_one[0]))
 }
 
 /// Which queues spill because of a cycle: those that would block otherwise, and don't say that they shall.

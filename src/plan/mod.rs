@@ -30,6 +30,7 @@ mod select;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
+mod stiff;
 mod stored;
 pub mod template;
 #[cfg(test)]

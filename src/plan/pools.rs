@@ -8,7 +8,7 @@ use crate::plan::problems::{Problems, Site};
 use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::settings::retry;
 use crate::plan::{Feed, Order, Pool, Tasks, template};
-use crate::spec::{self, Output, Process, Sink, Stdin, Workers};
+use crate::spec::{self, Inputs, Output, Process, Sink, Stdin, Workers};
 
 /// All nodes by name, in the file's order. `spec` keeps none.
 ///
@@ -266,6 +266,24 @@ fn check_work(
             .help(
                 "name a queue, `stdin = \"work\"`, a file, or fixed work: `tasks = [\"a\", \"b\"]`",
             ),
+        );
+    }
+    let inherits = |input: &Inputs| match input {
+        Inputs::One(one) => *one == Stdin::Inherit,
+        Inputs::Many(many) => many.contains(&Stdin::Inherit),
+    };
+    for (name, _) in process
+        .inputs
+        .iter()
+        .flat_map(|inputs| inputs.iter())
+        .filter(|(_, input)| inherits(input))
+    {
+        problems.push(
+            Diagnostic::error(
+                node.key("inputs").key(name).mark_value(),
+                "a pool can't have procflow's own standard input: its workers would read from it at the same time",
+            )
+            .help("let a process read it into a queue, or into a file that they all read"),
         );
     }
     match &process.stdin {
