@@ -25,6 +25,26 @@ pub(crate) struct Backlog {
     /// The most bytes that `memory` holds.
     capacity: usize,
     spill: Option<Spill>,
+    /// Where it counts records: those in `memory`.
+    lengths: Option<Lengths>,
+}
+
+/// The records of a backlog, in order.
+#[derive(Debug, Default)]
+struct Lengths {
+    /// Bytes of each.
+    bytes: VecDeque<usize>,
+    /// So many bytes of the first have gone.
+    begun: usize,
+    /// So many of the first must not be dropped.
+    kept: usize,
+}
+
+/// What made room for something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Dropped {
+    pub bytes: usize,
+    pub records: u64,
 }
 
 /// A failed call on a spill file.
@@ -57,6 +77,7 @@ impl Backlog {
         Backlog {
             memory: VecDeque::new(),
             capacity,
+            lengths: None,
             spill: spill.map(|dir| Spill {
                 dir,
                 file: None,
@@ -65,6 +86,79 @@ impl Backlog {
                 end: 0,
             }),
         }
+    }
+
+    /// Holds records in memory and counts them. It is up to its owner that these are no more than `capacity` bytes, or one record.
+    pub fn counted(capacity: usize) -> Backlog {
+        Backlog {
+            lengths: Some(Lengths::default()),
+            ..Backlog::new(capacity, None)
+        }
+    }
+
+    /// Records held, those in part included, where it counts them.
+    pub fn records(&self) -> u64 {
+        self.lengths
+            .as_ref()
+            .map_or(0, |lengths| lengths.bytes.len() as u64)
+    }
+
+    /// Memory has room for so many bytes, or holds nothing.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.memory.is_empty() || self.memory.len() + bytes <= self.capacity
+    }
+
+    /// Takes one record, whole; where it doesn't count, any bytes. `is_kept`: it must not be dropped.
+    pub fn push_record(&mut self, record: &[u8], is_kept: bool) -> Result<(), SpillError> {
+        if let Some(lengths) = &mut self.lengths {
+            lengths.bytes.push_back(record.len());
+            if is_kept {
+                lengths.kept = lengths.bytes.len();
+            }
+        }
+        self.push_all(record)
+    }
+
+    /// Takes more bytes of the last record.
+    pub fn extend_last(&mut self, more: &[u8]) -> Result<(), SpillError> {
+        if let Some(last) = self
+            .lengths
+            .as_mut()
+            .and_then(|lengths| lengths.bytes.back_mut())
+        {
+            *last += more.len();
+        }
+        self.push_all(more)
+    }
+
+    /// Drops records, the oldest first, until one of so many bytes has room and there are fewer than `most`: but none of which
+    /// something has gone already, nor one that must not be dropped.
+    pub fn drop_oldest(&mut self, bytes: usize, most: u64) -> Dropped {
+        let mut dropped = Dropped::default();
+        let Some(lengths) = &mut self.lengths else {
+            return dropped;
+        };
+        let begun = usize::from(lengths.begun > 0);
+        let first = lengths.kept.max(begun).min(lengths.bytes.len());
+        for length in lengths.bytes.iter().skip(first) {
+            let has_room = self.memory.len() - dropped.bytes + bytes <= self.capacity;
+            let records = lengths.bytes.len() as u64 - dropped.records;
+            if has_room && records < most {
+                break;
+            }
+            dropped.bytes += length;
+            dropped.records += 1;
+        }
+        let count = dropped.records as usize;
+        let before = lengths.bytes.range(..first).sum::<usize>() - lengths.begun;
+        lengths.bytes.drain(first..first + count);
+        self.memory.drain(before..before + dropped.bytes);
+        dropped
+    }
+
+    /// All that is in memory, in one piece.
+    pub fn contiguous(&mut self) -> &[u8] {
+        self.memory.make_contiguous()
     }
 
     /// It takes whatever it is given.
@@ -97,7 +191,7 @@ impl Backlog {
                 spill.append(more)?;
                 // With a capacity of 0 nothing would ever come forward.
                 if self.memory.is_empty() {
-                    self.consume(0)?;
+                    self.advance()?;
                 }
                 Ok(data.len())
             }
@@ -129,15 +223,41 @@ impl Backlog {
         self.memory.len() as u64 + spilled
     }
 
-    /// The first `count` bytes have gone.
-    pub fn consume(&mut self, count: usize) -> Result<(), SpillError> {
+    /// The first `count` bytes have gone. Returns how many records that ended, where it counts them.
+    pub fn consume(&mut self, count: usize) -> Result<u64, SpillError> {
         self.memory.drain(..count);
+        let ended = self
+            .lengths
+            .as_mut()
+            .map_or(0, |lengths| lengths.gone(count));
+        self.advance()?;
+        Ok(ended)
+    }
+
+    /// Lets what is in the file come forward when nothing is before it.
+    fn advance(&mut self) -> Result<(), SpillError> {
         match &mut self.spill {
             Some(spill) if self.memory.is_empty() && !spill.is_empty() => {
                 spill.take(&mut self.memory)
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Lengths {
+    fn gone(&mut self, count: usize) -> u64 {
+        self.begun += count;
+        let mut ended = 0;
+        while let Some(first) = self.bytes.front()
+            && *first <= self.begun
+        {
+            self.begun -= first;
+            self.bytes.pop_front();
+            self.kept = self.kept.saturating_sub(1);
+            ended += 1;
+        }
+        ended
     }
 }
 

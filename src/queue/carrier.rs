@@ -18,11 +18,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
+use crate::plan::Deliver;
 use crate::plan::settings::MAX_RECORD;
-use crate::plan::{Deliver, Overflow};
 use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::counts::Counters;
-use crate::queue::deal::{self, Deal, Hand};
+use crate::queue::deal::{self, Bounds, Deal, Hand};
 use crate::queue::framer::Framer;
 use crate::queue::relay::{Control, RelayEvent, RelayEvents, RelayInput, RelayOutput, RelaySpec};
 use crate::queue::sink::{Sink, SinkError};
@@ -36,6 +36,7 @@ pub(crate) struct Carrier {
     sources: Vec<Source>,
     sinks: Vec<Sink>,
     merge: Merge,
+    framer: Framer,
     on_writer_failure: OnWriterFailure,
     max_record: u64,
     /// What is being handed out.
@@ -99,10 +100,16 @@ impl Carrier {
         let framer = Framer::new(&spec.records, max_record)
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
         let is_copy = spec.deliver == Deliver::Copy || spec.outputs.len() < 2;
+        let bounds = Bounds {
+            overflow: spec.overflow,
+            records: spec.max_records,
+            bytes: spec.capacity,
+            spill: spec.outputs.iter().find_map(|output| output.spill.clone()),
+        };
+        let is_counted = bounds.is_counted();
         let as_they_come = spec.inputs.len() == 1
             && is_copy
-            && spec.max_records.is_none()
-            && matches!(spec.overflow, Overflow::Block | Overflow::Spill)
+            && !is_counted
             && spec.on_writer_failure == OnWriterFailure::Cancel
             && spec.max_record.is_none()
             && !framer.is_counted();
@@ -130,20 +137,26 @@ impl Carrier {
             let pipe = pipe
                 .and_then(|size| usize::try_from(size).ok())
                 .unwrap_or(0);
-            let mut capacity = spec.capacity.saturating_sub(pipe);
-            if !is_copy {
-                // What is gathered for each before it is written.
-                capacity = capacity.max(GATHER);
-            }
-            Sink::new(output.fd, Backlog::new(capacity, output.spill))
+            let capacity = spec.capacity.saturating_sub(pipe);
+            let backlog = if is_counted {
+                Backlog::counted(capacity)
+            } else if is_copy {
+                Backlog::new(capacity, output.spill)
+            } else {
+                // What is shared waits in one place for all, and what is dealt is gathered for each before it is written.
+                let spill = output.spill.filter(|_| spec.deliver != Deliver::Share);
+                Backlog::new(capacity.max(GATHER), spill)
+            };
+            Sink::new(output.fd, backlog)
         };
-        let sinks: Vec<Sink> = spec
+        let mut sinks: Vec<Sink> = spec
             .outputs
             .into_iter()
             .map(sink)
             .collect::<io::Result<_>>()?;
         let senseless = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
-        let deal = Deal::new(&spec.deliver, spec.header, &sinks).map_err(senseless)?;
+        let deal = Deal::new(&spec.deliver, spec.header, spec.batch, bounds, &mut sinks)
+            .map_err(senseless)?;
         Ok(Carrier {
             name: spec.name,
             sources: spec
@@ -153,6 +166,7 @@ impl Carrier {
                 .collect::<io::Result<_>>()?,
             sinks,
             merge: spec.merge,
+            framer: framer.clone(),
             on_writer_failure: spec.on_writer_failure,
             max_record,
             offer: None,
@@ -214,11 +228,14 @@ impl Carrier {
         }
         loop {
             if self.offer.is_none() && self.sources.iter().all(Source::is_done) {
+                self.end_deal()?;
                 // Each as soon as it has all: what another still holds may be waiting for this one's reader to end.
-                self.sinks
-                    .iter_mut()
-                    .filter(|sink| sink.is_empty())
-                    .for_each(Sink::close);
+                if self.deal.as_ref().is_none_or(Deal::is_empty) {
+                    self.sinks
+                        .iter_mut()
+                        .filter(|sink| sink.is_empty())
+                        .for_each(Sink::close);
+                }
             }
             if self.sinks.iter().all(Sink::is_closed) {
                 return Ok(Over::Ended);
@@ -255,6 +272,17 @@ impl Carrier {
                 }
             }
         }
+    }
+
+    /// Nothing more will come: what is held for nobody yet goes out, however little it is.
+    fn end_deal(&mut self) -> Result<(), Broken> {
+        if let Some(deal) = &mut self.deal
+            && !deal.is_empty()
+        {
+            deal.end();
+            self.hand_out()?;
+        }
+        Ok(())
     }
 
     /// Waits until something can be done.
@@ -307,7 +335,9 @@ impl Carrier {
         let (mut fds, whose): (Vec<PollFd>, Vec<Polled>) = ends.into_iter().unzip();
         let begin = Instant::now();
         let look = self.deal.as_ref().and_then(Deal::look);
-        let timeout = match look.filter(|_| self.offer.is_some()) {
+        let has_more =
+            self.offer.is_some() || self.deal.as_ref().is_some_and(|deal| !deal.is_empty());
+        let timeout = match look.filter(|_| has_more) {
             _ if at_once.is_some() => Some(TimeSpec::from(Duration::ZERO)),
             look => look.map(TimeSpec::from),
         };
@@ -450,16 +480,24 @@ impl Carrier {
 
     /// The same where each record goes to one reader.
     fn deal_out(&mut self) -> Result<(), Broken> {
-        while let (Some(offer), Some(deal)) = (&mut self.offer, &mut self.deal) {
-            let source = &self.sources[offer.source];
+        while let Some(deal) = &mut self.deal {
+            let (data, lacks) = match &self.offer {
+                Some(offer) => (
+                    self.sources[offer.source].data(offer.end),
+                    &offer.missing[..],
+                ),
+                // What is held may go on.
+                None => (&[][..], &[][..]),
+            };
             let hand = Hand {
-                data: source.data(offer.end),
-                lacks: &offer.missing,
-                framer: source.framer(),
+                data,
+                lacks,
+                framer: &self.framer,
             };
             let dealt = deal
                 .deal(hand, &mut self.sinks, &self.counters)
                 .map_err(|error| unwritable(&self.name, error))?;
+            let Some(offer) = &mut self.offer else { break };
             offer.end -= dealt;
             let (source, rest) = (offer.source, offer.end);
             self.sources[source].consume(dealt);
@@ -469,7 +507,13 @@ impl Carrier {
             }
             self.offer = None;
             self.advance(source);
+            if self.offer.is_none() {
+                break;
+            }
         }
+        let held = self.deal.as_ref().map_or(0, Deal::held);
+        let held = held + self.sinks.iter().map(Sink::held).sum::<u64>();
+        self.counters.held.store(held, Ordering::Relaxed);
         Ok(())
     }
 

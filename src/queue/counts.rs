@@ -73,6 +73,13 @@ impl Counter {
     pub fn finish(&self) {
         self.done.store(true, Ordering::Release);
     }
+
+    /// So many records more, or fewer.
+    pub fn add_signed(&self, records: i64) {
+        // Two's complement: what wraps around comes out right.
+        self.records
+            .fetch_add(records.cast_unsigned(), Ordering::Relaxed);
+    }
 }
 
 impl Counters {

@@ -47,6 +47,8 @@ pub(crate) struct Share {
     seats: Vec<Seat>,
     /// Bytes handed over to all.
     given: u64,
+    /// Who has been handed something last.
+    last: usize,
     /// The next look at readers with much unread, where there is one.
     look: Option<Duration>,
 }
@@ -69,6 +71,7 @@ impl Share {
         Share {
             seats: sizes.iter().map(seat).collect(),
             given: 0,
+            last: 0,
             look: None,
         }
     }
@@ -81,6 +84,11 @@ impl Share {
     /// How long to wait at most, where a reader is to be looked at.
     pub fn look(&self) -> Option<Duration> {
         self.look
+    }
+
+    /// Who has been handed something last.
+    pub fn last(&self) -> usize {
+        self.last
     }
 
     /// There is room again in a reader's pipe, with so many bytes unread.
@@ -146,6 +154,7 @@ impl Share {
     /// The chosen one has been handed so many bytes.
     pub fn has_given(&mut self, choice: &Choice, bytes: usize, now: Instant) {
         self.given += bytes as u64;
+        self.last = choice.at;
         let seat = &mut self.seats[choice.at];
         seat.is_waiting = true;
         seat.unread = choice.unread + bytes;

@@ -11,7 +11,7 @@ use nix::poll::PollFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::write;
 
-use crate::queue::backlog::{Backlog, SpillError};
+use crate::queue::backlog::{Backlog, Dropped, SpillError};
 use crate::queue::framer::Framer;
 use crate::sys::pipe;
 
@@ -31,6 +31,8 @@ pub(crate) struct Sink {
     taken: usize,
     /// What the last record that it was given lacks, should another follow.
     lacks: Vec<u8>,
+    /// Where records are counted: those that lie in its pipe, which is of one page, so that it has room when it is empty.
+    in_pipe: Option<u64>,
     /// Bytes that were held for a reader that has gone, and that nobody has asked for yet.
     lost: usize,
 }
@@ -107,6 +109,7 @@ impl Sink {
             backlog,
             taken: 0,
             lacks: Vec::new(),
+            in_pipe: None,
             lost: 0,
         })
     }
@@ -141,7 +144,10 @@ impl Sink {
     /// is being handed out to all. `for_more`: there is or may be something to hand to it.
     pub fn waits(&self, offered: usize, for_more: bool) -> Option<(BorrowedFd<'_>, bool)> {
         let fd = self.fd.as_ref()?.as_fd();
-        let wants = for_more || !self.backlog.is_empty() || self.taken < offered;
+        let wants = for_more
+            || self.in_pipe.is_some_and(|records| records > 0)
+            || !self.backlog.is_empty()
+            || self.taken < offered;
         // Only of a pipe is it known what the poll says then; a terminal that has hung up would say so again and again.
         (wants || self.way == Way::Pipe).then_some((fd, wants))
     }
@@ -152,6 +158,11 @@ impl Sink {
             self.close();
         }
         self.ready = true;
+        if let Some(records) = &mut self.in_pipe
+            && events.contains(PollFlags::POLLOUT)
+        {
+            *records = 0;
+        }
     }
 
     /// Writes what is held, as far as it goes; returns the bytes that left.
@@ -162,7 +173,8 @@ impl Sink {
             let Some(fd) = &self.fd else { break };
             match put(fd, self.way, &mut self.ready, front)? {
                 Wrote::Bytes(count) => {
-                    self.backlog.consume(count)?;
+                    let ended = self.backlog.consume(count)?;
+                    self.has_written(ended);
                     left += count;
                 }
                 Wrote::Full => break,
@@ -170,6 +182,27 @@ impl Sink {
             }
         }
         Ok(left)
+    }
+
+    /// So many records have gone to its pipe. Where these are counted, it takes no more before it is empty.
+    fn has_written(&mut self, records: u64) {
+        if let Some(in_pipe) = &mut self.in_pipe
+            && self.way == Way::Pipe
+        {
+            *in_pipe += records;
+            self.ready = false;
+        }
+    }
+
+    /// Lets records in its pipe be counted, too. Nothing must be in it yet.
+    pub fn count_pipe(&mut self) {
+        self.resize(PIPE_BUF);
+        self.in_pipe = Some(0);
+    }
+
+    /// Records held, in its pipe and before it, where they are counted.
+    pub fn records(&self) -> u64 {
+        self.in_pipe.unwrap_or(0) + self.backlog.records()
     }
 
     /// Takes what it can of `parts`, which are handed out until each output has taken all; returns the bytes that left.
@@ -210,13 +243,37 @@ impl Sink {
         self.flush()
     }
 
-    /// Holds all of `data` until it is flushed.
+    /// Holds all of `data` until it is flushed; one record, where records are counted.
     pub fn hold(&mut self, data: &[u8]) -> Result<(), SinkError> {
+        self.hold_record(data, false)
+    }
+
+    /// Holds one record. `is_kept`: it must not be dropped for others.
+    pub fn hold_record(&mut self, record: &[u8], is_kept: bool) -> Result<(), SinkError> {
         if self.fd.is_some() {
-            self.backlog.push_all(&std::mem::take(&mut self.lacks))?;
-            self.backlog.push_all(data)?;
+            let lacks = std::mem::take(&mut self.lacks);
+            if !lacks.is_empty() && self.backlog.records() > 0 {
+                self.backlog.extend_last(&lacks)?;
+            } else if !lacks.is_empty() {
+                // The record that lacked it has gone, so this must follow, whatever is dropped.
+                self.backlog.push_record(&lacks, true)?;
+            }
+            self.backlog.push_record(record, is_kept)?;
         }
         Ok(())
+    }
+
+    /// Room for one more record among at most `most`.
+    pub fn has_room(&self, bytes: usize, most: u64) -> bool {
+        self.backlog.has_room(bytes) && self.records() < most
+    }
+
+    /// Drops what has waited longest, but nothing that it has begun to write, until there is room for one more among at most
+    /// `most`, or for that one alone.
+    pub fn drop_oldest(&mut self, bytes: usize, most: u64) -> Dropped {
+        let in_pipe = self.in_pipe.unwrap_or(0);
+        self.backlog
+            .drop_oldest(bytes, most.saturating_sub(in_pipe))
     }
 
     /// Writes records of `data` without waiting; a last one that it wrote only in part is held to its end. Returns how
@@ -263,6 +320,9 @@ impl Sink {
         if self.fd.is_some() {
             self.backlog.push_all(&data[written..end])?;
         }
+        if self.in_pipe.is_some() {
+            self.has_written(framer.count(&data[..end]));
+        }
         Ok((end, left))
     }
 
@@ -284,6 +344,11 @@ impl Sink {
     /// Whether it may hold more than that.
     pub fn is_boundless(&self) -> bool {
         self.backlog.is_boundless()
+    }
+
+    /// Bytes that it holds.
+    pub fn held(&self) -> u64 {
+        self.backlog.len()
     }
 
     /// Bytes held for a reader that has gone; told once.
