@@ -251,8 +251,9 @@ impl Shared {
         let mut dealt = 0;
         loop {
             self.deal_stock(hand.framer, sinks, counters)?;
-            let is_direct = self.batch.is_none() && self.stock.as_ref().is_none_or(Stock::is_empty);
-            if is_direct {
+            // What counts before it is in a pipe goes through the stock.
+            let is_direct = self.batch.is_none() && bounds.records.is_none();
+            if is_direct && self.stock.as_ref().is_none_or(Stock::is_empty) {
                 dealt += deal_shared(&mut self.share, hand.after(dealt), sinks, counters)?;
             }
             let Some(stock) = &mut self.stock else {
@@ -263,8 +264,7 @@ impl Shared {
             let in_pipes: u64 = sinks.iter().map(Sink::records).sum();
             let kept = keep(stock, rest, least, in_pipes, bounds, counters)?;
             dealt += kept;
-            // With a batch nothing goes past the stock.
-            if kept == 0 || self.batch.is_none() {
+            if kept == 0 || is_direct {
                 return Ok(dealt);
             }
         }

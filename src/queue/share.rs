@@ -100,14 +100,15 @@ impl Share {
         }
     }
 
-    /// Who gets the next records: the one with the least unread of those whose window is open. `unread` says what lies
+    /// Who gets the next records: the one with the least unread of those whose window is open; of equals, who has been handed
+    /// nothing for longest. `unread` says what lies
     /// in the pipe of one that could be handed something, and nothing of others.
     pub fn choose(
         &mut self,
         now: Instant,
         mut unread: impl FnMut(usize) -> Option<usize>,
     ) -> Option<Choice> {
-        let mut best: Option<Choice> = None;
+        let mut best: Option<((usize, Instant), Choice)> = None;
         let mut is_any_closed = false;
         let count = self.seats.len() as u64;
         let part = usize::try_from(self.given / (count * PART)).unwrap_or(usize::MAX);
@@ -119,12 +120,12 @@ impl Share {
             seat.judge(unread, now, false);
             if unread > seat.window / 2 {
                 is_any_closed = true;
-            } else if best.as_ref().is_none_or(|best| unread < best.unread) {
-                best = Some(Choice {
-                    at,
-                    unread,
-                    most: (seat.window - unread).min(part).max(1),
-                });
+                continue;
+            }
+            let rank = (unread, seat.given_at);
+            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                let most = (seat.window - unread).min(part).max(1);
+                best = Some((rank, Choice { at, unread, most }));
             }
         }
         self.look = match (&best, self.look) {
@@ -133,7 +134,7 @@ impl Share {
             (None, None) => Some(LOOK.0),
             (None, Some(look)) => Some((look * 2).min(LOOK.1)),
         };
-        best
+        best.map(|(_, choice)| choice)
     }
 
     /// How large a reader's pipe should be, where that isn't what it is.

@@ -145,7 +145,7 @@ impl Sink {
     pub fn waits(&self, offered: usize, for_more: bool) -> Option<(BorrowedFd<'_>, bool)> {
         let fd = self.fd.as_ref()?.as_fd();
         let wants = for_more
-            || self.in_pipe.is_some_and(|records| records > 0)
+            || self.in_pipe.is_some() && !self.ready
             || !self.backlog.is_empty()
             || self.taken < offered;
         // Only of a pipe is it known what the poll says then; a terminal that has hung up would say so again and again.
@@ -300,7 +300,7 @@ impl Sink {
             if left > 0 {
                 let rest = self.lacks.split_off(left);
                 self.lacks.clear();
-                self.backlog.push_all(&rest)?;
+                self.backlog.push_record(&rest, true)?;
             }
             return Ok((0, left));
         };
@@ -317,8 +317,8 @@ impl Sink {
                 end + framer.first(&data[end..])
             };
         }
-        if self.fd.is_some() {
-            self.backlog.push_all(&data[written..end])?;
+        if self.fd.is_some() && written < end {
+            self.backlog.push_record(&data[written..end], true)?;
         }
         if self.in_pipe.is_some() {
             self.has_written(framer.count(&data[..end]));

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Barrier;
 use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::plan::Deliver;
+use crate::plan::{Deliver, Overflow};
 use crate::queue::RelayEvent;
 use crate::queue::model::deal;
-use crate::queue::tests::{Shape, cut, in_sequence, next, write_pieces};
+use crate::queue::tests::{Shape, cut, in_sequence, next, read_up_to, write_pieces};
 use crate::spec::{Merge, Records};
 
 /// Each record says whose it is and its number, so that it can be found again.
@@ -72,6 +73,7 @@ fn cases() -> impl Strategy<Value = Case> {
         2 => Just(Deliver::RoundRobin),
         2 => (0..3u32).prop_map(|field| Deliver::ByField { field, separator: None }),
         1 => (1..3u32).prop_map(|field| Deliver::ByField { field, separator: Some(" ".into()) }),
+        1 => Just(Deliver::Copy),
     ];
     let fill = prop_oneof![60 => 0..30usize, 4 => 100..3000usize, 1 => 4000..90_000usize];
     let count = prop_oneof![0..10usize, 0..500usize];
@@ -80,7 +82,17 @@ fn cases() -> impl Strategy<Value = Case> {
     let leave = prop_oneof![8 => Just(None), 1 => (0..100_000u64).prop_map(Some)];
     (
         (framings(), vec(writer, 1..5), vec(leave, 2..5)),
-        (deliver, 0..4u32, prop::option::weighted(0.2, 1..20u32)),
+        (
+            deliver,
+            0..4u32,
+            prop::option::weighted(0.2, 1..20u32),
+            prop::option::weighted(0.3, 1..20u64),
+            prop_oneof![
+                4 => Just(Overflow::Block),
+                1 => Just(Overflow::DropNewest),
+                1 => Just(Overflow::DropOldest),
+            ],
+        ),
         prop_oneof![Just(Merge::Arrive), Just(Merge::Sequence)],
         prop_oneof![Just(0), Just(5000), Just(300_000)],
         prop_oneof![Just(4096), Just(65536)],
@@ -93,7 +105,7 @@ fn cases() -> impl Strategy<Value = Case> {
         .prop_map(
             |(
                 (records, writers, leaves),
-                (deliver, header, batch),
+                (deliver, header, batch, max_records, overflow),
                 merge,
                 capacity,
                 pipe,
@@ -132,6 +144,8 @@ fn cases() -> impl Strategy<Value = Case> {
                         deliver,
                         header,
                         batch,
+                        max_records,
+                        overflow,
                         ..Shape::default()
                     },
                     inputs,
@@ -191,18 +205,37 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
         );
         for (count, output) in counts.outputs.iter().zip(&outputs) {
             assert_eq!(count.bytes, output.len() as u64);
-            if let Some(records) = count.records {
+            if let Some(records) = count.records
+                && case.shape.records != Records::Bytes
+            {
                 assert_eq!(records, cut(&case.shape.records, output).len() as u64);
             }
         }
-        assert_eq!((counts.lost.bytes, counts.dropped.bytes), (0, 0));
+        assert_eq!(counts.lost.bytes, 0);
+        // A copy is dropped for each reader by itself.
+        let copies = match case.shape.deliver {
+            Deliver::Copy => outputs.len(),
+            _ => 1,
+        };
+        let sent: usize = case
+            .inputs
+            .iter()
+            .map(|data| cut(&case.shape.records, data).len())
+            .sum();
+        let header = sent.min(case.shape.header as usize);
+        let sent = header * outputs.len() + (sent - header) * copies;
+        let read: usize = outputs
+            .iter()
+            .map(|output| cut(&case.shape.records, output).len())
+            .sum();
+        assert_eq!(counts.dropped.records.unwrap_or(0), (sent - read) as u64);
     }
     rig.relay.join();
     outputs
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 80, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     /// Each record whole, and at one reader, in its writer's order; those of the header at each.
     #[test]
@@ -233,8 +266,12 @@ proptest! {
         let found: BTreeSet<(usize, usize)> = places.keys().copied().collect();
         prop_assert!(found.is_subset(&all));
         let header = all.len().min(case.shape.header as usize);
-        if !is_any_gone {
+        let drops = matches!(case.shape.overflow, Overflow::DropNewest | Overflow::DropOldest) && !case.spill;
+        let is_copy = case.shape.deliver == Deliver::Copy;
+        if !is_any_gone && !drops {
             prop_assert_eq!(&found, &all);
+        }
+        if !is_any_gone && !is_copy {
             let shared = places.values().filter(|count| **count > 1).count();
             prop_assert_eq!(shared, header);
         }
@@ -243,9 +280,12 @@ proptest! {
             prop_assert!(read.iter().all(|other| other.starts_with(header)));
             prop_assert!(is_any_gone || header.iter().all(|told| places[told] == read.len()));
         }
-        prop_assert!(places.values().all(|count| [1, read.len()].contains(count)));
+        prop_assert!(is_copy || places.values().all(|count| [1, read.len()].contains(count)));
+        if is_copy && !drops {
+            prop_assert!(read.iter().all(|list| *list == read[0]));
+        }
         // Where the order of all is known, so is who gets what.
-        if case.shape.merge == Merge::Sequence && !is_any_gone {
+        if case.shape.merge == Merge::Sequence && !is_any_gone && !drops {
             let whole = in_sequence(records, &case.inputs);
             let whole = cut(records, &whole);
             if let Some(model) = deal(records, &case.shape.deliver, case.shape.header, case.leaves.len(), &whole) {
@@ -257,4 +297,250 @@ proptest! {
             }
         }
     }
+}
+
+/// Numbered lines, as many as four pipes, and what is held for them, have no room for.
+fn numbered(count: usize) -> Vec<u8> {
+    (0..count)
+        .flat_map(|number| format!("{number:07}\n").into_bytes())
+        .collect()
+}
+
+fn numbers(data: &[u8]) -> Vec<usize> {
+    let text = str::from_utf8(data).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Readers that don't read hold up nobody where records may be dropped; what they then find is whole, in order, and what was
+/// not dropped.
+#[test]
+fn what_has_no_room_is_dropped() {
+    const ALL: usize = 10_000;
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
+        for deliver in [
+            Deliver::Copy,
+            Deliver::Share,
+            Deliver::RoundRobin,
+            Deliver::ByField {
+                field: 1,
+                separator: None,
+            },
+        ] {
+            for max_records in [None, Some(1), Some(50)] {
+                for outputs in [1, 3] {
+                    let what =
+                        format!("{overflow:?}, {deliver:?}, {max_records:?}, {outputs} readers");
+                    let mut rig = Shape {
+                        outputs,
+                        deliver: deliver.clone(),
+                        overflow,
+                        max_records,
+                        header: 2,
+                        capacity: 10_000,
+                        ..Shape::default()
+                    }
+                    .build(None);
+                    write_pieces(rig.writers.remove(0), &numbered(ALL), &[]);
+                    while rig.relay.counts().inputs[0].bytes < 8 * ALL as u64 {
+                        thread::yield_now();
+                    }
+                    // Nobody has read anything so far.
+                    let found: Vec<Vec<usize>> = thread::scope(|scope| {
+                        let readers: Vec<_> = rig
+                            .readers
+                            .drain(..)
+                            .map(|reader| scope.spawn(|| read_up_to(reader, None)))
+                            .collect();
+                        readers
+                            .into_iter()
+                            .map(|reader| numbers(&reader.join().unwrap()))
+                            .collect()
+                    });
+                    assert_eq!(next(&rig.events), RelayEvent::Ended);
+                    let copies = if deliver == Deliver::Copy { outputs } else { 1 };
+                    let sent = if deliver == Deliver::Copy {
+                        ALL * outputs
+                    } else {
+                        2 * outputs + ALL - 2
+                    };
+                    let read: usize = found.iter().map(Vec::len).sum();
+                    let counts = rig.relay.counts();
+                    assert_eq!(counts.dropped.records, Some((sent - read) as u64), "{what}");
+                    assert_eq!(counts.dropped.bytes, 8 * (sent - read) as u64, "{what}");
+                    assert!(
+                        found.iter().all(
+                            |list| list.is_sorted_by(|a, b| a < b) && list.starts_with(&[0, 1])
+                        ),
+                        "{what}"
+                    );
+                    let last = found
+                        .iter()
+                        .filter(|list| list.last() == Some(&(ALL - 1)))
+                        .count();
+                    assert_eq!(
+                        last,
+                        if overflow == Overflow::DropOldest {
+                            copies
+                        } else {
+                            0
+                        },
+                        "{what}"
+                    );
+                    // What pipes and memory have room for, in records of eight bytes, is what there was.
+                    let room = match max_records {
+                        Some(most) => most as usize + 3,
+                        None => (4096 + 10_000) / 8,
+                    };
+                    assert!(read <= 2 * outputs + outputs * room, "{what}: {read}");
+                    assert!(
+                        read >= max_records.unwrap_or(500) as usize,
+                        "{what}: {read}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A writer is no further ahead of its reader than the count says, and what its own pipe has.
+#[test]
+fn a_bound_of_records_holds_back_the_writer() {
+    for (deliver, outputs) in [
+        (Deliver::Copy, 1),
+        (Deliver::Copy, 2),
+        (Deliver::Share, 2),
+        (Deliver::RoundRobin, 2),
+    ] {
+        for most in [1, 10] {
+            let mut rig = Shape {
+                outputs,
+                deliver: deliver.clone(),
+                max_records: Some(most),
+                ..Shape::default()
+            }
+            .build(None);
+            let writer = rig.writers.remove(0);
+            let data = numbered(1_000);
+            thread::scope(|scope| {
+                scope.spawn(|| write_pieces(writer, &data, &[]));
+                let most = most as usize;
+                let pending = || crate::sys::pipe::unread(&rig.readers[0]).unwrap();
+                while pending() < 8 {
+                    thread::yield_now();
+                }
+                (0..10_000).for_each(|_| thread::yield_now());
+                let unread: usize = rig
+                    .readers
+                    .iter()
+                    .map(|reader| crate::sys::pipe::unread(reader).unwrap())
+                    .sum();
+                let held = unread + rig.relay.counts().held as usize;
+                let queues = if deliver == Deliver::Share {
+                    1
+                } else {
+                    outputs
+                };
+                assert!(held <= 8 * most * queues, "{deliver:?}, {most}: {held}");
+                let readers: Vec<_> = rig
+                    .readers
+                    .drain(..)
+                    .map(|reader| scope.spawn(|| read_up_to(reader, None)))
+                    .collect();
+                let mut found: Vec<usize> = readers
+                    .into_iter()
+                    .flat_map(|reader| numbers(&reader.join().unwrap()))
+                    .collect();
+                found.sort_unstable();
+                found.dedup();
+                assert!(found == numbers(&data), "{deliver:?}, {most}");
+            });
+            assert_eq!(next(&rig.events), RelayEvent::Ended);
+        }
+    }
+}
+
+/// Eight lines, four readers that each do nothing else while they have one: two each, whatever comes when.
+#[test]
+fn few_records_are_shared_evenly() {
+    for pieces in [&[][..], &[2, 2, 2, 2, 2, 2, 2]] {
+        let mut rig = Shape {
+            outputs: 4,
+            deliver: Deliver::Share,
+            pipe: 65536,
+            ..Shape::default()
+        }
+        .build(None);
+        let all_have_one_more = Barrier::new(4);
+        let writer = rig.writers.remove(0);
+        let counts: Vec<usize> = thread::scope(|scope| {
+            scope.spawn(move || write_pieces(writer, b"a\nb\nc\nd\ne\nf\ng\nh\n", pieces));
+            let readers: Vec<_> = rig
+                .readers
+                .drain(..)
+                .map(|mut reader| {
+                    let all_have_one_more = &all_have_one_more;
+                    scope.spawn(move || {
+                        let mut count = 0;
+                        for _ in 0..2 {
+                            let mut line = [0; 2];
+                            count += reader.read(&mut line).unwrap();
+                            // Busy until all have as many, or nothing more to come.
+                            all_have_one_more.wait();
+                        }
+                        (count + read_up_to(reader, None).len()) / 2
+                    })
+                })
+                .collect();
+            readers
+                .into_iter()
+                .map(|reader| reader.join().unwrap())
+                .collect()
+        });
+        assert_eq!(counts, [2; 4]);
+    }
+}
+
+/// Who doesn't read is not given much: the others do nearly all of it.
+#[test]
+fn a_stuck_reader_does_not_keep_others_from_working() {
+    let mut rig = Shape {
+        outputs: 4,
+        deliver: Deliver::Share,
+        pipe: 65536,
+        ..Shape::default()
+    }
+    .build(None);
+    let writer = rig.writers.remove(0);
+    let stuck = rig.readers.remove(1);
+    let data = numbered(200_000);
+    let mut found: Vec<usize> = thread::scope(|scope| {
+        scope.spawn(|| write_pieces(writer, &data, &[]));
+        let readers: Vec<_> = rig
+            .readers
+            .drain(..)
+            .map(|reader| scope.spawn(|| read_up_to(reader, None)))
+            .collect();
+        let stuck_reader = scope.spawn(|| {
+            while rig
+                .relay
+                .counts()
+                .outputs
+                .iter()
+                .map(|count| count.bytes)
+                .sum::<u64>()
+                < data.len() as u64
+            {
+                thread::yield_now();
+            }
+            read_up_to(stuck, None)
+        });
+        let late = numbers(&stuck_reader.join().unwrap());
+        assert!(late.len() <= 2, "{}", late.len());
+        let found = readers
+            .into_iter()
+            .flat_map(|reader| numbers(&reader.join().unwrap()));
+        found.chain(late).collect()
+    });
+    found.sort_unstable();
+    assert!(found == numbers(&data));
 }
