@@ -25,8 +25,10 @@ use crate::queue::counts::Counters;
 use crate::queue::deal::{self, Bounds, Deal, Hand};
 use crate::queue::framer::Framer;
 use crate::queue::relay::{Control, RelayEvent, RelayEvents, RelayInput, RelayOutput, RelaySpec};
+use crate::queue::share::PAGE;
 use crate::queue::sink::{Sink, SinkError};
 use crate::queue::source::{Next, Settle, Source, SourceError};
+use crate::queue::splice::{self, SpliceError};
 use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure};
 
@@ -41,6 +43,12 @@ pub(crate) struct Carrier {
     max_record: u64,
     /// What is being handed out.
     offer: Option<Offer>,
+    /// Blocks may be moved by [`splice`].
+    may_splice: bool,
+    /// The sink that is owed the rest of a record.
+    owed: Option<usize>,
+    /// There is a block to move, but no reader for it now.
+    is_held_up: bool,
     /// Who gets a record, where not all get a copy.
     deal: Option<Deal>,
     /// The terminator that the last record copied to all lacks, should another follow.
@@ -119,6 +127,9 @@ impl Carrier {
             framer
         };
         let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
+        let mut may_splice = spec.inputs.len() == 1
+            && spec.on_writer_failure == OnWriterFailure::Cancel
+            && spec.max_record.is_none();
         // Where an output spills no writer may be held up, not even until its turn comes.
         let ahead = match spec.merge {
             Merge::Sequence => spec.outputs.iter().find_map(|output| output.spill.clone()),
@@ -157,19 +168,24 @@ impl Carrier {
         let senseless = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         let deal = Deal::new(&spec.deliver, spec.header, spec.batch, bounds, &mut sinks)
             .map_err(senseless)?;
+        let sources: Vec<Source> = spec
+            .inputs
+            .into_iter()
+            .map(source)
+            .collect::<io::Result<_>>()?;
+        may_splice &= sources.iter().all(Source::is_spliceable) && sinks.iter().all(Sink::is_pipe);
         Ok(Carrier {
             name: spec.name,
-            sources: spec
-                .inputs
-                .into_iter()
-                .map(source)
-                .collect::<io::Result<_>>()?,
+            sources,
             sinks,
             merge: spec.merge,
             framer: framer.clone(),
             on_writer_failure: spec.on_writer_failure,
             max_record,
             offer: None,
+            may_splice,
+            owed: None,
+            is_held_up: false,
             deal,
             missing: Vec::new(),
             turn: 0,
@@ -258,6 +274,9 @@ impl Carrier {
                 }
             }
             self.hand_out()?;
+            if std::mem::take(&mut self.is_held_up) {
+                self.read(0)?;
+            }
             // Not before room was made: what is read has somewhere to go.
             let pivot = polled
                 .iter()
@@ -265,7 +284,7 @@ impl Carrier {
             let (late, early) = polled.split_at(pivot.unwrap_or(0));
             for end in early.iter().chain(late) {
                 match end {
-                    Polled::Source(source) if self.offer.is_none() => self.read(*source)?,
+                    Polled::Source(source) if self.takes_more() => self.read(*source)?,
                     Polled::Ahead(source) => self.read_ahead(*source)?,
                     Polled::Faulty(source) => self.sources[*source].close(),
                     _ => {}
@@ -283,6 +302,11 @@ impl Carrier {
             self.hand_out()?;
         }
         Ok(())
+    }
+
+    /// Nothing has been read that waits for a reader.
+    fn takes_more(&self) -> bool {
+        self.offer.is_none() && !self.is_held_up
     }
 
     /// Waits until something can be done.
@@ -319,10 +343,10 @@ impl Carrier {
                 }
                 let fd = source.readable_ahead();
                 ends.extend(fd.map(|fd| (PollFd::new(fd, PollFlags::POLLIN), Polled::Ahead(at))));
-            } else if self.offer.is_none() && (source.has_ahead() || source.is_due()) {
+            } else if self.takes_more() && (source.has_ahead() || source.is_due()) {
                 at_once = Some(Polled::Source(at));
             } else if let Some(fd) = source.readable()
-                && self.offer.is_none()
+                && self.takes_more()
             {
                 ends.push((PollFd::new(fd, PollFlags::POLLIN), Polled::Source(at)));
             }
@@ -336,7 +360,7 @@ impl Carrier {
         let begin = Instant::now();
         let look = self.deal.as_ref().and_then(Deal::look);
         let has_more =
-            self.offer.is_some() || self.deal.as_ref().is_some_and(|deal| !deal.is_empty());
+            !self.takes_more() || self.deal.as_ref().is_some_and(|deal| !deal.is_empty());
         let timeout = match look.filter(|_| has_more) {
             _ if at_once.is_some() => Some(TimeSpec::from(Duration::ZERO)),
             look => look.map(TimeSpec::from),
@@ -365,7 +389,7 @@ impl Carrier {
 
     fn count_wait(&self, begin: Instant) {
         let waited = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if self.offer.is_some() {
+        if !self.takes_more() {
             self.counters.full.fetch_add(waited, Ordering::Relaxed);
         } else if self.sinks.iter().all(Sink::is_empty) {
             self.counters.empty.fetch_add(waited, Ordering::Relaxed);
@@ -396,6 +420,9 @@ impl Carrier {
     /// A source has something to read, or has ended.
     fn read(&mut self, at: usize) -> Result<(), Broken> {
         self.turn = at + 1;
+        if self.may_splice && self.splice(at)? {
+            return Ok(());
+        }
         match self.sources[at].fill() {
             Ok(count) => self.counters.inputs[at].add(count, 0),
             Err(error) => return Err(unreadable(&self.name, error)),
@@ -404,6 +431,55 @@ impl Carrier {
         self.hand_out()?;
         self.settle(at);
         Ok(())
+    }
+
+    /// Moves a block without looking at most of it, where that is worth it. Whether it did, or must wait for a reader.
+    fn splice(&mut self, at: usize) -> Result<bool, Broken> {
+        let Some(share) = self.deal.as_mut().and_then(Deal::plain_share) else {
+            return Ok(false);
+        };
+        let source = &mut self.sources[at];
+        let (sink, moved) = if let Some(owed) = self.owed {
+            let sink = &mut self.sinks[owed];
+            if !sink.is_empty() {
+                self.is_held_up = true;
+                return Ok(true);
+            }
+            (owed, splice::pay(source, sink, &self.framer, false))
+        } else {
+            let there = source.unread();
+            if there < splice::LEAST || source.held() > PAGE {
+                return Ok(false);
+            }
+            let now = Instant::now();
+            let Some(choice) = deal::choose(share, &self.sinks, now) else {
+                self.is_held_up = true;
+                return Ok(true);
+            };
+            let most = there.min(choice.most);
+            if most < splice::LEAST {
+                return Ok(false);
+            }
+            let sink = &mut self.sinks[choice.at];
+            let moved = splice::block(source, sink, &self.framer, most);
+            let handed = moved.as_ref().map_or(0, |moved| moved.handed);
+            share.has_given(&choice, handed, now);
+            self.counters.forget_records();
+            (choice.at, moved)
+        };
+        let moved = moved.map_err(|error| match error {
+            SpliceError::Source(error) => unreadable(&self.name, error),
+            SpliceError::Sink(error) => unwritable(&self.name, error),
+        })?;
+        self.counters.inputs[at].add(moved.came, 0);
+        self.counters.outputs[sink].add(moved.left, 0);
+        let lost = self.sinks[sink].take_lost();
+        self.counters.lost.add(lost, 0);
+        self.owed = moved.is_owed.then_some(sink);
+        self.advance(at);
+        self.hand_out()?;
+        self.settle(at);
+        Ok(true)
     }
 
     /// Says whether all is in order that a source's writer has written, once it has ended and all of that is here.

@@ -28,7 +28,8 @@ pub struct Counts {
 pub struct Count {
     /// Bytes.
     pub bytes: u64,
-    /// Records; `None` where the relay did not look for any.
+    /// Records; `None` where the relay did not look for any: where nobody needs to know where they end, and from when on a
+    /// shared queue moves so much that looking at all of it would hold it up.
     pub records: Option<u64>,
     /// Of an input: bytes that have been handed on, or dropped.
     pub passed: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Counters {
     pub held: AtomicU64,
     pub empty: AtomicU64,
     pub full: AtomicU64,
-    has_records: bool,
+    has_records: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -97,8 +98,13 @@ impl Counters {
             held: AtomicU64::new(0),
             empty: AtomicU64::new(0),
             full: AtomicU64::new(0),
-            has_records,
+            has_records: AtomicBool::new(has_records),
         }
+    }
+
+    /// Some go by that nobody counts.
+    pub fn forget_records(&self) {
+        self.has_records.store(false, Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> Counts {
@@ -106,6 +112,7 @@ impl Counters {
             bytes: counter.bytes.load(Ordering::Relaxed),
             records: self
                 .has_records
+                .load(Ordering::Relaxed)
                 .then(|| counter.records.load(Ordering::Relaxed)),
             passed: counter.passed.load(Ordering::Acquire),
             done: counter.done.load(Ordering::Acquire),

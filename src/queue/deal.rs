@@ -17,7 +17,7 @@ use crate::queue::backlog::Backlog;
 use crate::queue::by_field::Key;
 use crate::queue::counts::Counters;
 use crate::queue::framer::Framer;
-use crate::queue::share::Share;
+use crate::queue::share::{Choice, Share};
 use crate::queue::sink::{Sink, SinkError};
 use crate::queue::stock::Stock;
 
@@ -158,6 +158,16 @@ impl Deal {
     pub fn look(&self) -> Option<Duration> {
         match &self.way {
             Way::Share(shared) => shared.share.look(),
+            _ => None,
+        }
+    }
+
+    /// What is shared without being counted, batched or kept from its readers: any bytes of it may go to whoever is free.
+    pub fn plain_share(&mut self) -> Option<&mut Share> {
+        match &mut self.way {
+            Way::Share(shared) if shared.stock.is_none() && self.header == 0 => {
+                Some(&mut shared.share)
+            }
             _ => None,
         }
     }
@@ -390,14 +400,10 @@ fn hand_one(
     counters: &Counters,
 ) -> Result<Option<(usize, usize)>, SinkError> {
     let now = Instant::now();
-    let unread = |at: usize| sinks[at].is_free().then(|| sinks[at].unread());
-    let Some(choice) = share.choose(now, unread) else {
+    let Some(choice) = choose(share, sinks, now) else {
         return Ok(None);
     };
     let sink = &mut sinks[choice.at];
-    if let Some(size) = share.resize(choice.at) {
-        share.has_size(choice.at, sink.resize(size.0));
-    }
     let (taken, left) = match end {
         None => {
             let end = hand.framer.portion(hand.data, choice.most);
@@ -409,6 +415,16 @@ fn hand_one(
     counters.outputs[choice.at].add(left, hand.framer.count(&hand.data[..taken]));
     share.has_given(&choice, taken, now);
     Ok(Some((choice.at, taken)))
+}
+
+/// Who is to be handed something now; its pipe has the size for that.
+pub(crate) fn choose(share: &mut Share, sinks: &[Sink], now: Instant) -> Option<Choice> {
+    let unread = |at: usize| sinks[at].is_free().then(|| sinks[at].unread());
+    let choice = share.choose(now, unread)?;
+    if let Some(size) = share.resize(choice.at) {
+        share.has_size(choice.at, sinks[choice.at].resize(size.0));
+    }
+    Some(choice)
 }
 
 /// How the reader of a record is found.

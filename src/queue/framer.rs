@@ -303,6 +303,28 @@ impl Framer {
         }
     }
 
+    /// Whether a look at any bytes tells whether a record ends among them.
+    pub fn is_terminated(&self) -> bool {
+        matches!(self.kind, Kind::Terminator(_))
+    }
+
+    /// Where the first record ends that ends in `data`, which begins anywhere. Only of a framing that
+    /// [is terminated](Framer::is_terminated).
+    pub fn first_end(&self, data: &[u8]) -> Option<usize> {
+        match self.kind {
+            Kind::Terminator(byte) => memchr(byte, data).map(|at| at + 1),
+            _ => panic!("BUG: {:?} needs more than a byte to see an end", self.kind),
+        }
+    }
+
+    /// The same of the last.
+    pub fn last_end(&self, data: &[u8]) -> Option<usize> {
+        match self.kind {
+            Kind::Terminator(byte) => memrchr(byte, data).map(|at| at + 1),
+            _ => panic!("BUG: {:?} needs more than a byte to see an end", self.kind),
+        }
+    }
+
     /// A record without what only says where it ends: its terminator, the newline before the next one's start, its length.
     pub fn body<'a>(&self, record: &'a [u8]) -> &'a [u8] {
         let without = match &self.kind {

@@ -25,6 +25,7 @@ mod relay;
 mod share;
 pub(crate) mod sink;
 mod source;
+mod splice;
 mod stock;
 mod tee;
 

@@ -124,6 +124,11 @@ impl Sink {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
+    /// Whether it is a pipe that we write by a description of our own; also when it is closed.
+    pub fn is_pipe(&self) -> bool {
+        self.way == Way::Pipe
+    }
+
     /// Whether it is nothing but a pipe, so that data may be moved to it by other ways than through this sink.
     pub fn is_bare_pipe(&self) -> bool {
         self.way == Way::Pipe && !self.backlog.is_boundless()

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::read;
+use nix::unistd::{Whence, lseek, read};
 
 use crate::queue::BLOCK;
 use crate::queue::backlog::{Backlog, SpillError};
 use crate::queue::framer::{Framer, Rest};
 use crate::queue::relay::{Fate, WriterState};
+use crate::queue::share::PAGE;
+use crate::sys::pipe;
 
 /// A writer's pipe and what has been read of it and not handed on.
 #[derive(Debug)]
@@ -29,6 +31,13 @@ pub(crate) struct Source {
     /// Bytes handed on so far.
     passed: u64,
     ahead: Option<Ahead>,
+    /// Of a regular file: bytes up to what was its end at first. One that grows while it is read is read to the end of the
+    /// record in which that lies, lest it never end.
+    left: Option<u64>,
+    /// A record of which a part has been handed on goes on with what is read next.
+    midway: bool,
+    /// What was read last lies beyond that end.
+    is_beyond: bool,
     /// Its pipe was found empty after the writer's process had ended, and whether all is in order has been told; or a fault in
     /// what was read ahead has. What is wrong after that is a stranger's who has the pipe, too, or is known.
     settled: bool,
@@ -129,10 +138,11 @@ pub(crate) enum Settle {
 }
 
 impl Source {
-    /// Takes the read end of a pipe that nobody else reads. It is made non-blocking: a pipe's two ends don't share that.
+    /// Takes the read end of a pipe that nobody else reads, or a regular file. It is made non-blocking: a pipe's two ends don't share that.
     pub fn new(fd: OwnedFd, fate: Arc<Fate>, framer: Framer) -> io::Result<Source> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        let left = regular_size(&fd)?;
         let state = State::Open(fd);
         Ok(Source {
             state,
@@ -144,6 +154,9 @@ impl Source {
             seen: 0,
             passed: 0,
             ahead: None,
+            left,
+            midway: false,
+            is_beyond: false,
             settled: false,
             dry: false,
         })
@@ -327,6 +340,10 @@ impl Source {
 
     /// Reads once; returns how many bytes that brought from the pipe. At the end of data, [`Source::next`] says so.
     pub fn fill(&mut self) -> Result<usize, SourceError> {
+        self.fill_up_to(usize::MAX)
+    }
+
+    fn fill_up_to(&mut self, most_wanted: usize) -> Result<usize, SourceError> {
         let State::Open(fd) = &self.state else {
             return Ok(0);
         };
@@ -353,9 +370,20 @@ impl Source {
                 return Ok(0);
             }
         }
+        let most = match self.left {
+            // The end, as it was at first.
+            Some(0) if self.end == 0 && !self.midway => {
+                self.state = State::AtEnd;
+                return Ok(0);
+            }
+            Some(0) => PAGE,
+            Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            None => usize::MAX,
+        };
+        let most = self.end + most.min(most_wanted).min(self.buffer.len() - self.end);
         // Before the read: what is said while it runs may be said of bytes that it did not see.
         let fate = self.fate.get();
-        match get(fd, &mut self.buffer[self.end..])? {
+        match get(fd, &mut self.buffer[self.end..most])? {
             None if fate >= WriterState::Ended => {
                 self.state = State::AtEnd;
                 Ok(0)
@@ -370,9 +398,65 @@ impl Source {
             }
             Some(count) => {
                 self.end += count;
+                if let Some(left) = &mut self.left {
+                    self.is_beyond = *left == 0;
+                    *left = left.saturating_sub(count as u64);
+                }
                 Ok(count)
             }
         }
+    }
+
+    /// The same, but no more than a page.
+    pub fn fill_page(&mut self) -> Result<usize, SourceError> {
+        self.fill_up_to(PAGE)
+    }
+
+    /// Whether a record of which a part has been handed on goes on with what is read next.
+    pub fn is_midway(&mut self, is_midway: bool) {
+        self.midway = is_midway;
+        if !is_midway && self.is_beyond {
+            // What follows was not there when it began.
+            self.end_here();
+        }
+    }
+
+    /// Nothing more counts but what is held up to here.
+    fn end_here(&mut self) {
+        (self.start, self.end, self.seen) = (0, 0, 0);
+        self.state = State::AtEnd;
+    }
+
+    /// So many bytes went on without being read.
+    pub fn has_passed(&mut self, count: usize) {
+        self.passed += count as u64;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(count as u64);
+        }
+    }
+
+    /// Bytes that can be read at once.
+    pub fn unread(&self) -> usize {
+        let there = self.readable().and_then(pipe::unread).unwrap_or(0);
+        let left = self.left.map_or(usize::MAX, |left| {
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        there.min(left)
+    }
+
+    /// Bytes that have been read and not handed on.
+    pub fn held(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether bytes can be moved from it by splice(2).
+    pub fn is_spliceable(&self) -> bool {
+        self.ahead.is_none()
+            && self.framer.is_terminated()
+            && self.readable().is_some_and(|fd| {
+                let kind = fstat(fd).map_or(0, |stat| stat.st_mode) & SFlag::S_IFMT.bits();
+                kind == SFlag::S_IFIFO.bits() || kind == SFlag::S_IFREG.bits()
+            })
     }
 
     /// What there is to hand on. [`Source::consume`] must follow before this is asked again where there was something.
@@ -384,9 +468,17 @@ impl Source {
         ) {
             return Next::More;
         }
-        if self.seen < held {
+        if self.seen < held && !self.midway {
             let whole = self.framer.whole(self.data(held), self.seen);
             self.seen = if whole.too_long { whole.end } else { held };
+            if whole.end > 0 && self.is_beyond {
+                // One record began before the end that the file had; what follows was not there then.
+                let end = self.framer.first(self.data(whole.end));
+                self.end = self.start + end;
+                self.seen = end;
+                self.state = State::AtEnd;
+                return Next::Whole { end, records: 1 };
+            }
             if whole.end > 0 {
                 return Next::Whole {
                     end: whole.end,
@@ -445,11 +537,68 @@ impl Source {
     }
 }
 
+/// Bytes of a regular file behind where it is read; `None` for anything else.
+fn regular_size(fd: &OwnedFd) -> io::Result<Option<u64>> {
+    let stat = fstat(fd)?;
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
+        return Ok(None);
+    }
+    let at = lseek(fd, 0, Whence::SeekCur)?;
+    Ok(Some(u64::try_from(stat.st_size - at).unwrap_or(0)))
+}
+
 /// One read(2); `None` where there is nothing now.
 fn get(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, SourceError> {
     match read(fd, buffer) {
         Ok(count) => Ok(Some(count)),
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
         Err(error) => Err(SourceError::Read(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use std::io::{Seek, Write};
+
+    use crate::queue::framer::Framer;
+    use crate::queue::source::{Next, Source};
+    use crate::spec::Records;
+
+    /// What a file grows by while it is read is not read, but for the end of a record that had begun.
+    #[test]
+    fn a_file_that_grows_is_read_to_its_first_end() {
+        let long = "x".repeat(10_000);
+        for (first, more, expected) in [
+            ("one\ntwo\nthr", "ee\nfour\nfive\n", "one\ntwo\nthree\n"),
+            ("one\ntwo\n", "three\n", "one\ntwo\n"),
+            ("", "one\n", ""),
+            ("one", "", "one"),
+            ("one", "two", "onetwo"),
+            ("x", &format!("{long}\ntwo\n"), &format!("x{long}\n")),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(b"not this").unwrap();
+            file.write_all(first.as_bytes()).unwrap();
+            let mut read = file.reopen().unwrap();
+            read.seek(std::io::SeekFrom::Start(8)).unwrap();
+            let framer = Framer::new(&Records::Lines, 1 << 20).unwrap();
+            let mut source = Source::new(read.into(), Default::default(), framer).unwrap();
+            file.write_all(more.as_bytes()).unwrap();
+            let mut found = Vec::new();
+            loop {
+                match source.next() {
+                    Next::Whole { end, .. } | Next::Last { end } => {
+                        found.extend_from_slice(source.data(end));
+                        source.consume(end);
+                    }
+                    Next::More => drop(source.fill().unwrap()),
+                    Next::End => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(String::from_utf8(found).unwrap(), expected);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Records dealt out: shared, in turn, by a key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::sync::Barrier;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use proptest::collection::vec;
@@ -158,6 +159,21 @@ fn cases() -> impl Strategy<Value = Case> {
         )
 }
 
+/// Reads in pieces of up to `pace` bytes, to the end or until it has so many.
+fn read_at_pace(mut reader: File, pace: usize, most: usize) -> Vec<u8> {
+    let mut found = Vec::new();
+    while found.len() < most {
+        let begin = found.len();
+        found.resize(begin + pace, 0);
+        let count = reader.read(&mut found[begin..]).unwrap();
+        found.truncate(begin + count);
+        if count == 0 {
+            break;
+        }
+    }
+    found
+}
+
 /// Runs a case; returns what each reader has read.
 fn run(case: &Case) -> Vec<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
@@ -171,21 +187,9 @@ fn run(case: &Case) -> Vec<Vec<u8>> {
             .into_iter()
             .zip(&case.leaves)
             .zip(&case.paces)
-            .map(|((mut reader, most), pace)| {
-                scope.spawn(move || {
-                    let most = most.map_or(usize::MAX, |most| most as usize);
-                    let mut found = Vec::new();
-                    while found.len() < most {
-                        let begin = found.len();
-                        found.resize(begin + pace, 0);
-                        let count = reader.read(&mut found[begin..]).unwrap();
-                        found.truncate(begin + count);
-                        if count == 0 {
-                            break;
-                        }
-                    }
-                    found
-                })
+            .map(|((reader, most), pace)| {
+                let most = most.map_or(usize::MAX, |most| most as usize);
+                scope.spawn(move || read_at_pace(reader, *pace, most))
             })
             .collect();
         readers
@@ -543,4 +547,159 @@ fn a_stuck_reader_does_not_keep_others_from_working() {
     });
     found.sort_unstable();
     assert!(found == numbers(&data));
+}
+
+/// Numbered lines of any length, in all so many bytes.
+fn lines_of_any_length(random: &mut fastrand::Rng, bytes: usize) -> Vec<u8> {
+    let mut data = Vec::new();
+    for number in 0.. {
+        let fill = match random.u8(..) {
+            0 => random.usize(..200_000),
+            1..20 => random.usize(..9_000),
+            _ => random.usize(..200),
+        };
+        data.extend(format!("0 0 {number} ").bytes());
+        data.resize(data.len() + fill, b'x');
+        data.push(b'\n');
+        if data.len() >= bytes {
+            break;
+        }
+    }
+    data
+}
+
+/// Each line whole, once, and in order at its reader.
+fn is_shared(data: &[u8], outputs: &[Vec<u8>]) -> bool {
+    let lines = |data: &[u8]| cut(&Records::Lines, data);
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for output in outputs {
+        let output = lines(output);
+        let numbers: Vec<usize> = output
+            .iter()
+            .map(|line| told(&Records::Lines, line).1)
+            .collect();
+        if !numbers.is_sorted_by(|a, b| a < b) {
+            return false;
+        }
+        found.extend(output);
+    }
+    let mut all = lines(data);
+    found.sort_unstable();
+    all.sort_unstable();
+    found == all
+}
+
+/// Much at once: blocks whose bulk is moved unseen, from a pipe and from a file, with and without a last terminator.
+#[test]
+fn blocks_that_nobody_looks_at_are_whole_records() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for outputs in 2..5 {
+        for is_file in [false, true] {
+            for is_open in [false, true] {
+                let mut shape = Shape {
+                    outputs,
+                    deliver: Deliver::Share,
+                    pipe: 1 << 18,
+                    ..Shape::default()
+                };
+                let mut data = lines_of_any_length(&mut random, 3_000_000);
+                if is_open {
+                    data.pop();
+                }
+                if is_file {
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(&data).unwrap();
+                    file.rewind().unwrap();
+                    shape.file = Some(Arc::new(file));
+                }
+                let mut rig = shape.build(None);
+                let writer = rig.writers.pop();
+                let paces: Vec<usize> = (0..outputs).map(|_| random.usize(1000..200_000)).collect();
+                let found: Vec<Vec<u8>> = thread::scope(|scope| {
+                    if !is_file {
+                        scope.spawn(|| write_pieces(writer.unwrap(), &data, &[]));
+                    }
+                    let readers: Vec<_> = rig
+                        .readers
+                        .drain(..)
+                        .zip(paces)
+                        .map(|(reader, pace)| {
+                            scope.spawn(move || read_at_pace(reader, pace, usize::MAX))
+                        })
+                        .collect();
+                    readers
+                        .into_iter()
+                        .map(|reader| reader.join().unwrap())
+                        .collect()
+                });
+                assert!(is_shared(&data, &found), "{outputs} {is_file} {is_open}");
+                assert_eq!(next(&rig.events), RelayEvent::Ended);
+                let counts = rig.relay.counts();
+                assert_eq!(counts.inputs[0].bytes, data.len() as u64);
+                let bytes: Vec<u64> = found.iter().map(|output| output.len() as u64).collect();
+                assert_eq!(
+                    counts
+                        .outputs
+                        .iter()
+                        .map(|count| count.bytes)
+                        .collect::<Vec<_>>(),
+                    bytes
+                );
+            }
+        }
+    }
+}
+
+/// A reader leaves within a block: what was not its own the others get, whole.
+#[test]
+fn a_reader_that_leaves_within_a_block_takes_nothing_from_the_others() {
+    let mut random = fastrand::Rng::with_seed(6);
+    for _ in 0..4 {
+        let data = lines_of_any_length(&mut random, 3_000_000);
+        let most = random.usize(1..2_000_000);
+        let mut rig = Shape {
+            outputs: 3,
+            deliver: Deliver::Share,
+            pipe: 1 << 18,
+            ..Shape::default()
+        }
+        .build(None);
+        let writer = rig.writers.remove(0);
+        let found: Vec<Vec<u8>> = thread::scope(|scope| {
+            scope.spawn(|| write_pieces(writer, &data, &[]));
+            let readers: Vec<_> = rig
+                .readers
+                .drain(..)
+                .enumerate()
+                .map(|(at, reader)| {
+                    let most = if at == 0 { most } else { usize::MAX };
+                    scope.spawn(move || read_at_pace(reader, 60_000, most))
+                })
+                .collect();
+            readers
+                .into_iter()
+                .map(|reader| reader.join().unwrap())
+                .collect()
+        });
+        assert_eq!(next(&rig.events), RelayEvent::Ended);
+        let all = cut(&Records::Lines, &data);
+        let of_others: Vec<Vec<u8>> = found[1..]
+            .iter()
+            .flat_map(|output| cut(&Records::Lines, output))
+            .collect();
+        assert!(of_others.iter().all(|line| {
+            all.binary_search_by_key(&told(&Records::Lines, line), |line| {
+                told(&Records::Lines, line)
+            })
+            .is_ok_and(|at| all[at] == *line)
+        }));
+        let given = rig.relay.counts().outputs[0].bytes as usize;
+        let missing: usize =
+            all.iter().map(Vec::len).sum::<usize>() - of_others.iter().map(Vec::len).sum::<usize>();
+        // What it was given, and the end of a record of which it had the beginning.
+        assert!(
+            missing >= given && missing <= given + 200_100,
+            "{missing} {given}"
+        );
+    }
 }

@@ -82,6 +82,8 @@ struct Shape {
     batch: Option<u32>,
     max_records: Option<u64>,
     overflow: Overflow,
+    /// The only input.
+    file: Option<Arc<File>>,
 }
 
 impl Default for Shape {
@@ -100,6 +102,7 @@ impl Default for Shape {
             batch: None,
             max_records: None,
             overflow: Overflow::Block,
+            file: None,
         }
     }
 }
@@ -107,6 +110,10 @@ impl Default for Shape {
 impl Shape {
     fn build(&self, spill: Option<&Path>) -> Rig {
         let (reads, writers): (Vec<_>, Vec<_>) = (0..self.inputs).map(|_| pipe(self.pipe)).unzip();
+        let (reads, writers) = match &self.file {
+            Some(file) => (vec![file.try_clone().unwrap().into()], Vec::new()),
+            None => (reads, writers),
+        };
         let (readers, writes): (Vec<_>, Vec<_>) =
             (0..self.outputs).map(|_| pipe(self.pipe)).unzip();
         let fates: Vec<Arc<Fate>> = reads.iter().map(|_| Arc::default()).collect();
