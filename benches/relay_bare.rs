@@ -1,8 +1,11 @@
 //! How fast queues that procflow carries are, beside a loop that does nothing but the same job: whole lines of four writers
-//! merged into one pipe, and one pipe copied to three.
+//! merged into one pipe, one pipe copied to three, and one pipe's lines shared by four.
 //!
 //! `cargo bench --bench relay_bare -- [GIB [ROUNDS]]`. The ways take turns, so that a machine's mood meets all of them; printed are the
-//! medians. Writers and readers are threads that do as little as they can: write a block of 100-byte lines, read and forget.
+//! medians. Writers and readers are threads that do as little as they can: write a block of lines, read and forget.
+//!
+//! With the name of a way to carry instead, it carries its standard input to as many `cat > /dev/null` as are said: what
+//! `benches/run.py` puts beside other programs.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +15,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -29,26 +33,72 @@ use procflow::spec::{Merge, OnWriterFailure, Records};
 const PIPE: i32 = 256 * 1024;
 const BLOCK: usize = 128 * 1024;
 
+/// A way to carry bytes from these ends to those.
+type Way = fn(Vec<OwnedFd>, Vec<OwnedFd>, &Job);
+
+/// What is carried.
+#[derive(Clone)]
+struct Job {
+    bytes: u64,
+    inputs: usize,
+    outputs: usize,
+    /// Of a line, newline included.
+    line: usize,
+    deliver: Deliver,
+}
+
 fn main() {
-    let mut arguments = std::env::args()
+    let arguments: Vec<String> = std::env::args()
         .skip(1)
-        .filter_map(|argument| argument.parse::<u64>().ok());
-    let bytes = arguments.next().unwrap_or(4) << 30;
-    let rounds = arguments.next().unwrap_or(5);
+        .filter(|argument| argument != "--bench")
+        .collect();
+    if let [kind, outputs @ ..] = &arguments[..]
+        && kind.parse::<f64>().is_err()
+    {
+        return stand_alone(kind, outputs);
+    }
+    let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<f64>().ok());
+    let bytes = (number(0).unwrap_or(4.0) * (1u64 << 30) as f64) as u64;
+    let rounds = number(1).unwrap_or(5.0) as usize;
     let mut stdout = std::io::stdout();
-    for (job, inputs, outputs, bare) in [
+    let job = |inputs, outputs, line, deliver| Job {
+        bytes,
+        inputs,
+        outputs,
+        line,
+        deliver,
+    };
+    for (name, job, bare) in [
         (
             "four writers' lines merged",
-            4,
-            1,
-            bare_merge as fn(Vec<OwnedFd>, Vec<OwnedFd>),
+            job(4, 1, 100, Deliver::Copy),
+            bare_merge as Way,
         ),
-        ("copied to three readers", 1, 3, bare_copy),
+        (
+            "copied to three readers",
+            job(1, 3, 100, Deliver::Copy),
+            bare_copy,
+        ),
+        (
+            "lines of 16 bytes to four workers",
+            job(1, 4, 16, Deliver::Share),
+            bare_share,
+        ),
+        (
+            "lines of 100 bytes to four workers",
+            job(1, 4, 100, Deliver::Share),
+            bare_share,
+        ),
+        (
+            "lines of 1,000 bytes to four workers",
+            job(1, 4, 1000, Deliver::Share),
+            bare_share,
+        ),
     ] {
         let mut seconds: [Vec<f64>; 2] = Default::default();
         for _ in 0..rounds {
-            seconds[0].push(time(bytes, inputs, outputs, bare));
-            seconds[1].push(time(bytes, inputs, outputs, relay));
+            seconds[0].push(time(&job, bare));
+            seconds[1].push(time(&job, relay));
         }
         let [bare, relay] = seconds.map(|mut seconds| {
             seconds.sort_by(f64::total_cmp);
@@ -58,45 +108,92 @@ fn main() {
         let (bare_rate, relay_rate) = (rate(bare), rate(relay));
         writeln!(
             stdout,
-            "{job}: bare loop {bare_rate:.2} GB/s, relay {relay_rate:.2} GB/s, {:.2} of its time",
+            "{name}: bare loop {bare_rate:.2} GB/s, relay {relay_rate:.2} GB/s, {:.2} of its time",
             relay / bare
         )
         .unwrap();
     }
 }
 
+/// Carries standard input to processes, for `benches/run.py`: `share`, `round_robin`, `copy`, `by_field` or `bare_share`, and then
+/// how many `cat > /dev/null`.
+fn stand_alone(kind: &str, outputs: &[String]) {
+    let outputs: usize = outputs.first().map_or(4, |count| count.parse().unwrap());
+    let deliver = match kind {
+        "share" | "bare_share" => Deliver::Share,
+        "round_robin" => Deliver::RoundRobin,
+        "copy" | "bare_copy" => Deliver::Copy,
+        "by_field" => Deliver::ByField {
+            field: 1,
+            separator: None,
+        },
+        other => panic!("no such way to carry: {other}"),
+    };
+    let job = Job {
+        bytes: 0,
+        inputs: 1,
+        outputs,
+        line: 0,
+        deliver,
+    };
+    let (mut children, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..outputs {
+        let (read, write) = pipe();
+        let child = Command::new("cat")
+            .stdin(read)
+            .stdout(Stdio::null())
+            .spawn();
+        children.push(child.unwrap());
+        ends.push(write);
+    }
+    let input = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    // As a queue's writer has it.
+    let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let way: Way = match kind {
+        "bare_share" => bare_share,
+        "bare_copy" => bare_copy,
+        _ => relay,
+    };
+    way(vec![input], ends, &job);
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let ends = pipe2(OFlag::O_CLOEXEC).unwrap();
+    fcntl(&ends.0, FcntlArg::F_SETPIPE_SZ(PIPE)).unwrap();
+    ends
+}
+
 /// Seconds until the readers have all.
-fn time(bytes: u64, inputs: usize, outputs: usize, carry: fn(Vec<OwnedFd>, Vec<OwnedFd>)) -> f64 {
+fn time(job: &Job, carry: Way) -> f64 {
     let pipes = |count| {
-        let pipe = |_| {
-            let ends = pipe2(OFlag::O_CLOEXEC).unwrap();
-            fcntl(&ends.0, FcntlArg::F_SETPIPE_SZ(PIPE)).unwrap();
-            ends
-        };
         (0..count)
-            .map(pipe)
+            .map(|_| pipe())
             .unzip::<_, _, Vec<OwnedFd>, Vec<OwnedFd>>()
     };
-    let (reads, writers) = pipes(inputs);
-    let (readers, writes) = pipes(outputs);
+    let (reads, writers) = pipes(job.inputs);
+    let (readers, writes) = pipes(job.outputs);
     let begin = Instant::now();
     thread::scope(|scope| {
         for writer in writers {
-            scope.spawn(move || write_lines(writer.into(), bytes / inputs as u64));
+            let bytes = job.bytes / job.inputs as u64;
+            scope.spawn(move || write_lines(writer.into(), bytes, job.line));
         }
         for reader in readers {
             scope.spawn(move || read_all(reader.into()));
         }
-        carry(reads, writes);
+        carry(reads, writes, job);
     });
     begin.elapsed().as_secs_f64()
 }
 
-fn write_lines(mut end: File, bytes: u64) {
-    let mut block = [[b'x'; 99].as_slice(), b"\n"]
+fn write_lines(mut end: File, bytes: u64, line: usize) {
+    let mut block = [&vec![b'x'; line - 1][..], b"\n"]
         .concat()
-        .repeat(BLOCK / 100 + 1);
-    block.truncate(BLOCK / 100 * 100);
+        .repeat(BLOCK / line + 1);
+    block.truncate(BLOCK / line * line);
     for _ in 0..bytes / block.len() as u64 {
         end.write_all(&block).unwrap();
     }
@@ -107,7 +204,7 @@ fn read_all(mut end: File) {
     while end.read(&mut block).unwrap() > 0 {}
 }
 
-fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
+fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>, job: &Job) {
     let (sender, _receiver) = mpsc::channel();
     let wake = Arc::new(EventFd::new().unwrap().into());
     let spec = RelaySpec {
@@ -128,7 +225,7 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Cancel,
         capacity: 256 * 1024,
-        deliver: Deliver::Copy,
+        deliver: job.deliver.clone(),
         header: 0,
         batch: None,
         max_records: None,
@@ -146,8 +243,45 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
     .join();
 }
 
+/// Gives each reader in turn what is there, up to half a pipe, but for the last page, of which it reads the whole lines. Waits in
+/// each call.
+fn bare_share(mut inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>, _: &Job) {
+    let mut input = File::from(inputs.remove(0));
+    let mut page = [0; 4096];
+    let mut begun = Vec::new();
+    for output in outputs.iter().cycle() {
+        let mut file = File::from(output.try_clone().unwrap());
+        file.write_all(&begun).unwrap();
+        let there = unread(&input);
+        if there > page.len() {
+            let bulk = (there - page.len()).min(BLOCK);
+            let mut owed = bulk;
+            while owed > 0 {
+                owed -= splice(&input, None, output, None, owed, SpliceFFlags::empty()).unwrap();
+            }
+        }
+        loop {
+            let count = input.read(&mut page).unwrap();
+            let end = memrchr(b'\n', &page[..count]);
+            file.write_all(&page[..end.map_or(count, |at| at + 1)])
+                .unwrap();
+            if count == 0 {
+                return;
+            }
+            if let Some(at) = end {
+                begun = page[at + 1..count].to_vec();
+                break;
+            }
+        }
+    }
+}
+
+fn unread(pipe: &File) -> usize {
+    procflow::sys::pipe::unread(pipe).unwrap()
+}
+
 /// Reads what is there, writes all of it that is whole lines, keeps the rest.
-fn bare_merge(inputs: Vec<OwnedFd>, mut outputs: Vec<OwnedFd>) {
+fn bare_merge(inputs: Vec<OwnedFd>, mut outputs: Vec<OwnedFd>, _: &Job) {
     let mut output = File::from(outputs.remove(0));
     let mut inputs: Vec<(File, Vec<u8>, usize)> = inputs
         .into_iter()
@@ -181,7 +315,7 @@ fn bare_merge(inputs: Vec<OwnedFd>, mut outputs: Vec<OwnedFd>) {
 }
 
 /// tee and splice, waiting in each.
-fn bare_copy(mut inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>) {
+fn bare_copy(mut inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>, _: &Job) {
     let input = inputs.remove(0);
     let (link_read, link_write) = pipe2(OFlag::O_CLOEXEC).unwrap();
     fcntl(&link_write, FcntlArg::F_SETPIPE_SZ(PIPE)).unwrap();

@@ -400,7 +400,11 @@ pub(super) fn inputs_of(
 ) -> io::Result<Vec<RelayInput>> {
     let mut inputs = Vec::new();
     for &writer in writers {
-        let Pipe { read, write } = Pipe::new(pipe_size(queue))?;
+        let Pipe { read, write } = match queue.max_records {
+            // A pipe that holds bytes would let the writer run ahead by hundreds of short records.
+            Some(_) => Pipe::of_one_write()?,
+            None => Pipe::new(pipe_size(queue))?,
+        };
         let fate = Arc::new(Fate::default());
         inputs.push(RelayInput {
             fd: read,

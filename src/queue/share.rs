@@ -198,3 +198,117 @@ impl Seat {
         self.unread = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use std::time::{Duration, Instant};
+
+    use crate::queue::share::{PAGE, Share};
+
+    /// Readers of the given paces in a world without pipes or time: each takes so many bytes in a millisecond. Returns what each
+    /// was handed when all was.
+    fn simulate(paces: &[f64], record: usize, all: usize) -> (Vec<usize>, Share) {
+        let mut now = Instant::now();
+        let mut share = Share::new(&vec![1 << 18; paces.len()], now);
+        let mut unread = vec![0.0; paces.len()];
+        let mut given = vec![0; paces.len()];
+        while given.iter().sum::<usize>() < all {
+            for at in 0..paces.len() {
+                let is_full = if share.seats[at].is_small {
+                    unread[at] > 0.0
+                } else {
+                    unread[at] >= 262_144.0
+                };
+                if share.is_waiting(at) && !is_full {
+                    share.has_room(at, unread[at] as usize, now);
+                }
+            }
+            let left = all - given.iter().sum::<usize>();
+            if let Some(choice) = share.choose(now, |at| Some(unread[at] as usize)) {
+                if let Some(size) = share.resize(choice.at) {
+                    share.has_size(
+                        choice.at,
+                        if size.0 == PAGE && unread[choice.at] > 4096.0 {
+                            1 << 18
+                        } else {
+                            size.0
+                        },
+                    );
+                }
+                let bytes = (choice.most / record * record).max(record).min(left);
+                unread[choice.at] += bytes as f64;
+                given[choice.at] += bytes;
+                share.has_given(&choice, bytes, now);
+            } else {
+                let step = share.look().unwrap_or(Duration::from_micros(20));
+                now += step;
+                for (unread, pace) in unread.iter_mut().zip(paces) {
+                    *unread = f64::max(*unread - pace * step.as_secs_f64() * 1000.0, 0.0);
+                }
+            }
+        }
+        (given, share)
+    }
+
+    #[test]
+    fn quick_readers_get_blocks() {
+        let (given, share) = simulate(&[300_000.0; 4], 100, 100_000_000);
+        assert!(
+            share
+                .seats
+                .iter()
+                .all(|seat| seat.window == 1 << 18 && !seat.is_small),
+            "{share:?}"
+        );
+        assert!(
+            given
+                .iter()
+                .all(|bytes| (20_000_000..30_000_000).contains(bytes)),
+            "{given:?}"
+        );
+    }
+
+    /// A record of 100 bytes takes a tenth of a second.
+    #[test]
+    fn slow_readers_get_a_record_at_a_time() {
+        let (given, share) = simulate(&[1.0; 4], 100, 20_000);
+        assert!(
+            share
+                .seats
+                .iter()
+                .all(|seat| seat.window <= 100 && seat.is_small),
+            "{share:?}"
+        );
+        assert!(
+            given.iter().all(|bytes| (4_900..=5_100).contains(bytes)),
+            "{given:?}"
+        );
+    }
+
+    #[test]
+    fn each_gets_as_much_as_it_does() {
+        let (given, _) = simulate(&[1.0, 2.0, 4.0, 8.0], 100, 300_000);
+        for (bytes, part) in given.iter().zip([1, 2, 4, 8]) {
+            let due = 300_000 * part / 15;
+            assert!(*bytes * 10 > due * 8 && *bytes * 10 < due * 12, "{given:?}");
+        }
+    }
+
+    /// One that stops reading in the middle has at most a window's worth of what is to do.
+    #[test]
+    fn who_becomes_slow_is_left_alone() {
+        let (given, _) = simulate(&[300_000.0, 300_000.0, 0.0], 100, 50_000_000);
+        assert!(given[2] <= 100, "{given:?}");
+    }
+
+    #[test]
+    fn a_short_input_is_shared_evenly_among_quick_readers() {
+        for records in [4, 8, 20, 100] {
+            let (given, _) = simulate(&[1e9; 4], 2, 2 * records);
+            let (least, most) = (given.iter().min().unwrap(), given.iter().max().unwrap());
+            assert!(most - least <= (records / 4).max(2), "{given:?}");
+        }
+    }
+}

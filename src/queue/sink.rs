@@ -277,8 +277,14 @@ impl Sink {
     /// `most`, or for that one alone.
     pub fn drop_oldest(&mut self, bytes: usize, most: u64) -> Dropped {
         let in_pipe = self.in_pipe.unwrap_or(0);
-        self.backlog
-            .drop_oldest(bytes, most.saturating_sub(in_pipe))
+        let dropped = self
+            .backlog
+            .drop_oldest(bytes, most.saturating_sub(in_pipe));
+        if dropped.records > 0 && self.backlog.records() == 0 {
+            // The record that lacks something is among them.
+            self.lacks.clear();
+        }
+        dropped
     }
 
     /// Writes records of `data` without waiting; a last one that it wrote only in part is held to its end. Returns how

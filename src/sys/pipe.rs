@@ -43,6 +43,18 @@ impl Pipe {
         resize(&write, capacity);
         Ok(Pipe { read, write })
     }
+
+    /// A pipe that holds one write(2), of up to a page, however few bytes it is: one page, in packet mode (O_DIRECT, pipe(2)),
+    /// where what is written by two calls never shares a page. Its reader gets one such write at a time, and must ask for a page at
+    /// least, or loses the rest of it.
+    ///
+    /// # Errors
+    /// As pipe(2): too many open files.
+    pub fn of_one_write() -> io::Result<Self> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_DIRECT)?;
+        resize(&write, 1);
+        Ok(Pipe { read, write })
+    }
 }
 
 /// Sets how many bytes a pipe holds, and says how many it holds now (the kernel rounds up to a power of two of pages).
@@ -75,7 +87,7 @@ pub fn resize(pipe: impl AsFd, capacity: usize) -> usize {
 pub fn unread(pipe: impl AsFd) -> Option<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: the descriptor is open as long as it is borrowed, and FIONREAD writes one int where it is told to.
-    let result = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &mut count) };
+    let result = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
     if result == -1 {
         return None;
     }

@@ -703,3 +703,26 @@ fn a_reader_that_leaves_within_a_block_takes_nothing_from_the_others() {
         );
     }
 }
+
+/// The terminator that a record lacks goes with it when it is dropped: alone it would be a record that nobody wrote.
+#[test]
+fn a_dropped_record_leaves_no_terminator() {
+    let mut rig = Shape {
+        inputs: 2,
+        merge: Merge::Sequence,
+        max_records: Some(2),
+        overflow: Overflow::DropOldest,
+        ..Shape::default()
+    }
+    .build(None);
+    rig.writers[0].write_all(b"one\ntwo\nthree").unwrap();
+    rig.writers.remove(0);
+    rig.writers[0].write_all(b"four\nfive\n").unwrap();
+    rig.writers.clear();
+    while rig.relay.counts().inputs[1].records != Some(2) {
+        thread::yield_now();
+    }
+    let found = read_up_to(rig.readers.remove(0), None);
+    assert_eq!(String::from_utf8(found).unwrap(), "one\ntwo\nfive\n");
+    assert_eq!(next(&rig.events), RelayEvent::Ended);
+}
