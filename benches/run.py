@@ -8,6 +8,7 @@ Nothing is installed. A peer that is not on PATH is named and left out. See READ
 """
 
 import argparse
+import json
 import os
 import pathlib
 import platform
@@ -240,7 +241,88 @@ def stream(options):
         print(f"  {contender.name:34} {options.gib / contender.median():9.2f} GiB/s")
 
 
+def lines_file(name, length, mib):
+    """Lines of this length, newline included, whose first word is one of 1,000 keys (as long as that fits)."""
+    numbers = random.Random(length)
+    with open(name, "w") as file:
+        for _ in range(64):
+            block = []
+            for _ in range(mib * 2**20 // 64 // length):
+                key = f"k{numbers.randrange(1000)} "
+                block.append(key.ljust(length - 1, "x"))
+            file.write("\n".join(block) + "\n")
+
+
+def relay_program():
+    """The program that carries standard input by one relay: benches/relay_bare.rs."""
+    built = subprocess.run(
+        ["cargo", "build", "--release", "--bench", "relay_bare", "--message-format", "json"],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    artifacts = [json.loads(line) for line in built.stdout.splitlines()]
+    return next(artifact["executable"] for artifact in artifacts if artifact.get("executable"))
+
+
+def through_pipe(argv, file):
+    """`cat FILE | ARGV`, so that each contender reads a pipe, as from a writer."""
+    return ["sh", "-c", f"cat {file} | {argv}"]
+
+
+def share(options):
+    """Lines of 16, 100 and 1,000 bytes shared by four `cat > /dev/null`."""
+    relay = relay_program()
+    for length in (16, 100, 1000):
+        mib = max(int(options.gib * 32), 16)
+        name = f"lines-{length}"
+        lines_file(name, length, mib)
+        contenders = [
+            Contender("bare splice and last page", through_pipe(f"{relay} bare_share 4", name)),
+            Contender("procflow's relay, share", through_pipe(f"{relay} share 4", name)),
+            Contender("procflow's relay, round_robin", through_pipe(f"{relay} round_robin 4", name)),
+            Contender("split -n r/4 --filter", through_pipe("split -n r/4 --filter 'cat > /dev/null'", name)),
+        ]
+        if have("parallel"):
+            command = "parallel --pipe --round-robin -j4 'cat > /dev/null'"
+            contenders.append(Contender("parallel --pipe --round-robin", through_pipe(command, name)))
+        compete(contenders, options.rounds)
+        print(f"  {mib} MiB of lines of {length} bytes")
+        table(contenders, contenders[0])
+
+
+def by_field(options):
+    """Lines of 100 bytes to four `cat > /dev/null` by their first word."""
+    relay = relay_program()
+    mib = max(int(options.gib * 4), 8)
+    lines_file("keys", 100, mib)
+    contenders = [Contender("procflow's relay, by_field", through_pipe(f"{relay} by_field 4", "keys"))]
+    if have("parallel"):
+        command = "parallel --pipe --colsep ' ' --shard 1 -j4 'cat > /dev/null'"
+        contenders.append(Contender("parallel --shard", through_pipe(command, "keys")))
+    compete(contenders, options.rounds)
+    print(f"  {mib} MiB")
+    table(contenders, None)
+
+
+def copies(options):
+    """Lines of 100 bytes copied to three `cat > /dev/null`."""
+    relay = relay_program()
+    mib = max(int(options.gib * 64), 16)
+    lines_file("copied", 100, mib)
+    tee = "tee >(cat > /dev/null) >(cat > /dev/null) | cat > /dev/null"
+    contenders = [
+        Contender("bare tee and splice", through_pipe(f"{relay} bare_copy 3", "copied")),
+        Contender("procflow's relay, copy", through_pipe(f"{relay} copy 3", "copied")),
+        Contender("tee >(..) >(..) | ..", ["bash", "-c", f"cat copied | {tee}"]),
+    ]
+    compete(contenders, options.rounds)
+    print(f"  {mib} MiB")
+    table(contenders, contenders[0])
+
+
 BENCHMARKS = {"no-ops": no_ops, "chain": chain, "once": once, "graph": graph, "stream": stream}
+BENCHMARKS |= {"share": share, "by-field": by_field, "copies": copies}
 
 
 def main():

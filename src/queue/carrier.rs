@@ -208,6 +208,8 @@ impl Carrier {
                 // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
                 self.sources.clear();
                 self.sinks.clear();
+                // What is left was for readers that have gone.
+                self.counters.held.store(0, Ordering::Relaxed);
                 return self.events.send(RelayEvent::Ended);
             }
             Ok(Ok(Over::Stopped)) => return,

@@ -215,14 +215,14 @@ mod tests {
         let mut unread = vec![0.0; paces.len()];
         let mut given = vec![0; paces.len()];
         while given.iter().sum::<usize>() < all {
-            for at in 0..paces.len() {
+            for (at, unread) in unread.iter().enumerate() {
                 let is_full = if share.seats[at].is_small {
-                    unread[at] > 0.0
+                    *unread > 0.0
                 } else {
-                    unread[at] >= 262_144.0
+                    *unread >= 262_144.0
                 };
                 if share.is_waiting(at) && !is_full {
-                    share.has_room(at, unread[at] as usize, now);
+                    share.has_room(at, *unread as usize, now);
                 }
             }
             let left = all - given.iter().sum::<usize>();
