@@ -229,6 +229,7 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>, job: &Job) {
         header: 0,
         batch: None,
         max_records: None,
+        feedback: false,
         overflow: Overflow::Block,
     };
     start(

@@ -20,6 +20,8 @@ pub enum Due {
     Relay(u64),
     /// This worker of a pool has had its `stop_grace`.
     Worker(u64, Ticket),
+    /// It is time to tell how far queues and pools have come.
+    Progress,
     /// It is time to look whether a cycle is over.
     Cycles,
     /// It is time to look whether anything moves in this group.

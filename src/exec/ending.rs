@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::event::{Exit, Outcome, Stream, Usage, What};
+use crate::event::{Exit, Outcome, Printer, Stream, Usage, What};
 use crate::exec::deadlines::Due;
 use crate::exec::error::Error;
 use crate::exec::files::PendingFile;
@@ -238,7 +238,7 @@ impl Runner<'_> {
         let Some(capture) = self.captures.get(&number) else {
             return true;
         };
-        let (unit, what) = (capture.unit, capture.what);
+        let (printer, what) = (capture.printer, capture.what);
         // One read takes all that a pipe of the usual size holds, so there is no loop for a busy writer to keep us in.
         match nix::unistd::read(&capture.ends.read, &mut self.buffer) {
             Ok(0) => {
@@ -246,7 +246,7 @@ impl Runner<'_> {
                 true
             }
             Ok(count) => {
-                self.captured(unit, what, count);
+                self.captured(printer, what, count);
                 count < self.buffer.len()
             }
             Err(nix::errno::Errno::EAGAIN) => true,
@@ -258,11 +258,11 @@ impl Runner<'_> {
         }
     }
 
-    fn captured(&mut self, unit: UnitId, what: Captured, count: usize) {
+    fn captured(&mut self, printer: Printer, what: Captured, count: usize) {
         let bytes = &self.buffer[..count];
         let stream = match what {
             Captured::Value => {
-                let value = self.capturing.entry(unit).or_default();
+                let value = self.capturing.entry(printer.unit).or_default();
                 // What is beyond the newline and one byte more only has to be known to be there.
                 let room = (VALUE_MAX + 2).saturating_sub(value.len());
                 value.extend_from_slice(&bytes[..count.min(room)]);
@@ -271,7 +271,7 @@ impl Runner<'_> {
             Captured::Out => Stream::Out,
             Captured::Err => Stream::Err,
         };
-        self.watch.output(unit, stream, bytes);
+        self.watch.output(printer, stream, bytes);
     }
 }
 
@@ -318,7 +318,7 @@ impl Runner<'_> {
                     bytes: Some(bytes),
                     records,
                     ends,
-                    dropped: 0,
+                    dropped: counts.dropped.records.unwrap_or(0),
                     full: counts.full,
                     empty: counts.empty,
                 });

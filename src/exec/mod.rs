@@ -10,7 +10,8 @@
 //! the pipes for their logs. `crew` starts processes, on more threads than the loop's where that is faster; for each
 //! `launch` makes of a unit what the kernel wants. `ending` sees them off, `relays` keeps the threads that carry queues,
 //! `pools` (with `pool_wiring`) those that feed pools and their workers, `feedback` ends cycles, `stored` has queues on disk,
-//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal, `stall` sees who waits for whom where
+//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal, `progress` tells how far
+//! queues and pools have come, `stall` sees who waits for whom where
 //! nothing moves.
 
 pub mod crew;
@@ -30,5 +31,6 @@ mod control;
 mod ending;
 mod feedback;
 mod foreground;
+mod progress;
 mod start;
 mod stored;

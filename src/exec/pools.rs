@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::event::{Exit, Failure, PoolCounts, Stream, Usage, What};
+use crate::event::{Exit, Failure, PoolCounts, Printer, Stream, Usage, What};
 use crate::exec::crew::{Job, Worker as JobWorker};
 use crate::exec::deadlines::Due;
 use crate::exec::ending::exit_of;
@@ -100,6 +100,11 @@ impl Pools {
     /// Readable when one has something to say.
     pub fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+
+    /// Whether one runs.
+    pub fn is_any(&self) -> bool {
+        !self.running.is_empty()
     }
 
     /// Whether a worker is to be started.
@@ -195,6 +200,7 @@ impl Runner<'_> {
 
     fn pool_started(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, number: u64) {
         self.cycles.begin(unit);
+        self.begin_progress();
         self.is_live(unit, attempt, wiring, Body::Pool(number));
         self.tell(What::Started {
             unit,
@@ -305,7 +311,11 @@ impl Runner<'_> {
                 if let Some(running) = self.pools.running.get(&pool) {
                     let exited = PoolCall::Exited(ticket, Exit::Code(126), Usage::default());
                     running.handle.call(exited);
-                    self.say_for_worker(running.unit, number, &why);
+                    let worker = Printer {
+                        unit: running.unit,
+                        worker: Some(number),
+                    };
+                    self.say_for_worker(worker, &why);
                 }
                 return;
             }
@@ -324,8 +334,10 @@ impl Runner<'_> {
             self.next_capture += 1;
             self.unwatched.push_back((now, self.next_capture));
             let capture = Capture {
-                unit,
-                worker: Some(number),
+                printer: Printer {
+                    unit,
+                    worker: Some(number),
+                },
                 what: Captured::Err,
                 ends,
                 watched: false,
@@ -476,6 +488,12 @@ impl Runner<'_> {
                 exit,
                 usage,
             });
+        } else {
+            let printer = Printer {
+                unit,
+                worker: Some(worker.number),
+            };
+            self.watch.output_ended(printer, exit);
         }
     }
 
@@ -522,8 +540,11 @@ impl Runner<'_> {
     }
 
     /// Says on a worker's log what it could not say itself.
-    fn say_for_worker(&mut self, unit: UnitId, _worker: u32, text: &str) {
-        self.watch
-            .output(unit, Stream::Err, format!("procflow: {text}\n").as_bytes());
+    fn say_for_worker(&mut self, worker: Printer, text: &str) {
+        self.watch.output(
+            worker,
+            Stream::Err,
+            format!("procflow: {text}\n").as_bytes(),
+        );
     }
 }

@@ -161,6 +161,16 @@ impl Relays {
             .collect()
     }
 
+    /// What each queue that is carried has moved so far.
+    pub fn queues(&self) -> impl Iterator<Item = (QueueId, Counts)> {
+        self.running
+            .values()
+            .filter_map(|relay| match relay.carries {
+                Carries::Queue(queue, _) => Some((queue, relay.handle.counts())),
+                Carries::Tee(_) => None,
+            })
+    }
+
     /// The relay of a queue, and what it has moved so far.
     pub fn carrying(&self, queue: QueueId) -> Option<(&Carries, Counts)> {
         let mut running = self.running.values();

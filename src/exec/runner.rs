@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::event::{Exit, RunEvent, Usage, What};
+use crate::event::{Exit, Printer, RunEvent, Usage, What};
 use crate::exec::crew::{Crew, Values};
 use crate::exec::deadlines::{Deadlines, Due, RunClock};
 use crate::exec::error::Error;
@@ -21,6 +21,7 @@ use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
+use crate::exec::progress::Progress;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::stall::Stalls;
 use crate::exec::wiring::{Captured, LogEnds, TeeHold, Wiring};
@@ -135,9 +136,7 @@ pub(super) struct Reaped {
 
 /// An end that the loop reads.
 pub(super) struct Capture {
-    pub(super) unit: UnitId,
-    /// Of a pool that procflow feeds: which of its workers.
-    pub(super) worker: Option<u32>,
+    pub(super) printer: Printer,
     pub(super) what: Captured,
     pub(super) ends: LogEnds,
     /// The poller has it.
@@ -186,6 +185,7 @@ pub struct Runner<'a> {
     pub(super) relays: Relays,
     pub(super) pools: Pools,
     pub(super) cycles: Cycles,
+    pub(super) progress: Progress,
     pub(super) stalls: Stalls,
     pub(super) log_pipes: LogPipes,
     pub(super) captures: HashMap<u64, Capture>,
@@ -290,6 +290,7 @@ impl<'a> Runner<'a> {
             relays,
             pools,
             cycles: Cycles::of(parts.plan),
+            progress: Progress::default(),
             stalls: Stalls::new(parts.stalled_after),
             log_pipes: LogPipes::default(),
             captures: HashMap::new(),
@@ -403,6 +404,7 @@ impl<'a> Runner<'a> {
                 Due::Worker(pool, ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
                 Due::Stall(group) => self.look_for_stall(group),
                 Due::Cycles => self.look_at_cycles(),
+                Due::Progress => self.tell_progress(),
             }
         }
     }

@@ -167,6 +167,7 @@ impl Runner<'_> {
         };
         let (wiring, units) = wire(&mut cx, group)?;
         self.groups.insert(group, wiring);
+        self.begin_progress();
         self.watch_for_stall(group);
         Ok(units)
     }
@@ -215,8 +216,7 @@ impl Runner<'_> {
             self.captures.insert(
                 self.next_capture,
                 Capture {
-                    unit,
-                    worker: None,
+                    printer: unit.into(),
                     what,
                     ends,
                     watched: false,

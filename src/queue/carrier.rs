@@ -120,6 +120,7 @@ impl Carrier {
             && !is_counted
             && spec.on_writer_failure == OnWriterFailure::Cancel
             && spec.max_record.is_none()
+            && !spec.feedback
             && !framer.is_counted();
         let framer = if as_they_come {
             Framer::bytes()
@@ -128,6 +129,7 @@ impl Carrier {
         };
         let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
         let mut may_splice = spec.inputs.len() == 1
+            && !spec.feedback
             && spec.on_writer_failure == OnWriterFailure::Cancel
             && spec.max_record.is_none();
         // Where an output spills no writer may be held up, not even until its turn comes.
@@ -136,7 +138,7 @@ impl Carrier {
             Merge::Arrive => None,
         };
         let source = |input: RelayInput| {
-            let source = Source::new(input.fd, input.fate, framer.clone())?;
+            let source = Source::new(input.fd, input.fate, framer.clone())?.complete(spec.feedback);
             Ok(match &ahead {
                 Some(dir) => source.read_ahead(Backlog::new(spec.capacity, Some(dir.clone()))),
                 None => source,
@@ -478,6 +480,7 @@ impl Carrier {
         let lost = self.sinks[sink].take_lost();
         self.counters.lost.add(lost, 0);
         self.owed = moved.is_owed.then_some(sink);
+        self.publish(at);
         self.advance(at);
         self.hand_out()?;
         self.settle(at);
@@ -549,10 +552,11 @@ impl Carrier {
             }
             let source = offer.source;
             self.sources[source].consume(offer.end);
-            self.counters.inputs[source].pass(offer.end);
+            self.publish(source);
             self.offer = None;
             self.advance(source);
         }
+        self.publish_held();
         Ok(())
     }
 
@@ -579,7 +583,7 @@ impl Carrier {
             offer.end -= dealt;
             let (source, rest) = (offer.source, offer.end);
             self.sources[source].consume(dealt);
-            self.counters.inputs[source].pass(dealt);
+            self.publish(source);
             if rest > 0 {
                 break;
             }
@@ -589,10 +593,21 @@ impl Carrier {
                 break;
             }
         }
+        self.publish_held();
+        Ok(())
+    }
+
+    /// What has been handed on of a source, for who looks. Not before what is held of that: who sees that all has been handed on
+    /// must see where it is.
+    fn publish(&self, source: usize) {
+        self.publish_held();
+        self.counters.inputs[source].has_passed(self.sources[source].passed());
+    }
+
+    fn publish_held(&self) {
         let held = self.deal.as_ref().map_or(0, Deal::held);
         let held = held + self.sinks.iter().map(Sink::held).sum::<u64>();
-        self.counters.held.store(held, Ordering::Relaxed);
-        Ok(())
+        self.counters.held.store(held, Ordering::Release);
     }
 
     /// Finds what a source has to offer next. Nothing must be offered.

@@ -65,9 +65,9 @@ impl Counter {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Of an input: so many bytes of it have been handed on. (Who sees that has seen before that they came in.)
-    pub fn pass(&self, bytes: usize) {
-        self.passed.fetch_add(bytes as u64, Ordering::Release);
+    /// Of an input: so many bytes of it have been handed on in all.
+    pub fn has_passed(&self, bytes: u64) {
+        self.passed.store(bytes, Ordering::Release);
     }
 
     /// Of an input: nothing more comes of it.

@@ -47,6 +47,8 @@ pub struct RelaySpec {
     /// Records held at most, those in the readers' pipes included. (A pipe holds bytes, so what a writer may have in its own is
     /// for who makes that pipe.)
     pub max_records: Option<u64>,
+    /// It leads back to one of its writers: a record must be whole when it arrives, since nobody can wait for what follows.
+    pub feedback: bool,
     /// What happens when that, or `capacity`, is reached. What [`Overflow::Spill`] needs to know stands at each output.
     pub overflow: Overflow,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Source {
     seen: usize,
     /// Bytes handed on so far.
     passed: u64,
+    /// Its last record is given the terminator that it lacks, whether or not another follows.
+    completes: bool,
     ahead: Option<Ahead>,
     /// Of a regular file: bytes up to what was its end at first. One that grows while it is read is read to the end of the
     /// record in which that lies, lest it never end.
@@ -153,6 +155,7 @@ impl Source {
             end: 0,
             seen: 0,
             passed: 0,
+            completes: false,
             ahead: None,
             left,
             midway: false,
@@ -160,6 +163,12 @@ impl Source {
             settled: false,
             dry: false,
         })
+    }
+
+    /// Lets its last record be given the terminator that it lacks, whether or not another follows.
+    pub fn complete(mut self, completes: bool) -> Source {
+        self.completes = completes;
+        self
     }
 
     /// Lets it be read before its turn, too.
@@ -498,6 +507,15 @@ impl Source {
             (_, 0) => Next::End,
             _ => match (self.fate.get(), self.framer.rest()) {
                 (WriterState::Torn, _) => Next::End,
+                (_, Rest::Unterminated) if self.completes => {
+                    let missing = self.framer.missing_terminator(self.data(held));
+                    self.buffer.truncate(self.end);
+                    self.buffer.extend_from_slice(&missing);
+                    self.end += missing.len();
+                    let end = held + missing.len();
+                    self.seen = end;
+                    Next::Whole { end, records: 1 }
+                }
                 (_, Rest::Unterminated) => Next::Last { end: held },
                 (_, Rest::Torn) if self.settled => Next::End,
                 (_, Rest::Torn) => Next::Torn { held },

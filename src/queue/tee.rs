@@ -35,6 +35,8 @@ pub(crate) struct Tee<'a> {
     sinks: &'a mut [Sink],
     control: &'a Control,
     counters: &'a Counters,
+    /// Bytes that have left the input.
+    passed: u64,
     /// One for each sink but the last.
     stages: Vec<Stage>,
     /// From each stage to the next.
@@ -108,6 +110,7 @@ impl<'a> Tee<'a> {
             sinks,
             control,
             counters,
+            passed: 0,
         })
     }
 
@@ -267,7 +270,8 @@ impl<'a> Tee<'a> {
         match at.checked_sub(1) {
             None => {
                 self.counters.inputs[0].add(count, 0);
-                self.counters.inputs[0].pass(count);
+                self.passed += count as u64;
+                self.counters.inputs[0].has_passed(self.passed);
             }
             Some(link) => self.links[link].held -= count,
         }

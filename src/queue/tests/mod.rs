@@ -141,6 +141,7 @@ impl Shape {
             header: self.header,
             batch: self.batch,
             max_records: self.max_records,
+            feedback: false,
             overflow: if spill.is_some() {
                 Overflow::Spill
             } else {
@@ -722,6 +723,7 @@ fn a_shared_output_keeps_its_flags() {
         header: 0,
         batch: None,
         max_records: None,
+        feedback: false,
         overflow: Overflow::Block,
     };
     let relay = start(spec, relay_events).unwrap();
