@@ -31,8 +31,8 @@ use crate::exec::relays::Carries;
 use crate::exec::stored;
 use crate::plan::template::Template;
 use crate::plan::{
-    Deliver, GroupId, Output, Overflow, Plan, Queue, QueueId, QueueKind, Role, Sink, Source, Unit,
-    UnitId,
+    Deliver, Feed, GroupId, Output, Overflow, Plan, Queue, QueueId, QueueKind, Role, Sink, Source,
+    Unit, UnitId,
 };
 use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
@@ -375,18 +375,18 @@ fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> Result
     };
     let mut outputs = Vec::new();
     for &reader in &readers {
-        let fd = match plan.unit(reader).role {
+        let fds = match plan.unit(reader).role {
             Role::Gather => gather(cx, reader, ends)?,
             Role::Process | Role::Worker(_) | Role::Pool => {
                 let Pipe { read, write } = Pipe::new(pipe_size(queue)).map_err(broken)?;
                 ends.read.insert((id, reader), read);
-                write
+                vec![write]
             }
         };
-        outputs.push(RelayOutput {
+        outputs.extend(fds.into_iter().map(|fd| RelayOutput {
             fd,
             spill: queue.spills().then(|| cx.spill_dir.to_owned()),
-        });
+        }));
     }
     start_relay(cx, id, inputs, outputs, writers)
 }
@@ -444,27 +444,30 @@ pub(super) fn start_relay(
     (cx.relay)(spec, Carries::Queue(id, writers)).map_err(|e| cannot_make(plan, id, e))
 }
 
-/// So many records are handed over at once to the workers of a pool that says so.
+/// So many records are handed over at once to the workers of a `stream` pool that says so.
 fn batch(plan: &Plan, queue: &Queue) -> Option<u32> {
     let reader = plan.unit(*queue.readers.first()?);
-    plan.node(reader.node).pool.as_ref()?.batch
+    let pool = plan.node(reader.node).pool.as_ref()?;
+    pool.batch.filter(|_| pool.feed == Feed::Stream)
 }
 
-/// The file of a unit that gathers, for its queue to write.
-fn gather(cx: &mut Context<'_>, id: UnitId, ends: &mut QueueEnds) -> Result<OwnedFd, WireError> {
+/// The files of a unit that gathers, for its queue to write: all get the same.
+fn gather(
+    cx: &mut Context<'_>,
+    id: UnitId,
+    ends: &mut QueueEnds,
+) -> Result<Vec<OwnedFd>, WireError> {
     let mut wired = UnitWiring::default();
-    let mut outputs = cx.plan.unit(id).ends.outputs.iter();
-    let (Some(Output { fd, to, .. }), None) = (outputs.next(), outputs.next()) else {
-        panic!("BUG: {id:?} gathers for other than one output");
-    };
-    let descriptor = match to.as_slice() {
-        [sink] => wire_output(cx, id, *fd, sink, ends, &mut wired)?,
-        sinks => panic!("BUG: {id:?} gathers for {sinks:?}"),
-    };
+    let mut files = Vec::new();
+    for Output { fd, to, .. } in &cx.plan.unit(id).ends.outputs {
+        for sink in to {
+            let file = wire_output(cx, id, *fd, sink, ends, &mut wired)?.into_owned(cx.null);
+            let broken = |e| WireError::Broken(Error::new("open a file of a pool", e));
+            files.push(file.map_err(broken)?);
+        }
+    }
     ends.gathered.insert(id, wired);
-    descriptor
-        .into_owned(cx.null)
-        .map_err(|e| WireError::Broken(Error::new("open a file of a pool", e)))
+    Ok(files)
 }
 
 pub(super) fn pipe_size(queue: &Queue) -> usize {

@@ -726,3 +726,40 @@ fn a_dropped_record_leaves_no_terminator() {
     assert_eq!(String::from_utf8(found).unwrap(), "one\ntwo\nfive\n");
     assert_eq!(next(&rig.events), RelayEvent::Ended);
 }
+
+/// Readers that never read and a writer that never ends: what is taken in is bounded, however it is dealt.
+#[test]
+fn stuck_readers_bound_what_is_held() {
+    let by_field = Deliver::ByField {
+        field: 1,
+        separator: None,
+    };
+    for deliver in [Deliver::Share, Deliver::RoundRobin, by_field] {
+        for batch in [None, Some(7)] {
+            let mut rig = Shape {
+                outputs: 3,
+                deliver: deliver.clone(),
+                batch,
+                capacity: 10_000,
+                ..Shape::default()
+            }
+            .build(None);
+            let writer = rig.writers.remove(0);
+            let data = numbered(200_000);
+            thread::scope(|scope| {
+                let writer = scope.spawn(|| write_pieces(writer, &data, &[]));
+                let taken = || rig.relay.counts().inputs[0].bytes;
+                while taken() < 4096 {
+                    thread::yield_now();
+                }
+                // It could take much more now, if it did.
+                (0..10_000).for_each(|_| thread::yield_now());
+                rig.relay.stop();
+                writer.join().unwrap();
+                // A block that has been read, and for each reader a pipe of one page and what is gathered for it.
+                let most = crate::queue::BLOCK + 3 * (4096 + 64 * 1024 + 8);
+                assert!(taken() <= most as u64, "{deliver:?}: {} bytes", taken());
+            });
+        }
+    }
+}
