@@ -288,6 +288,14 @@ proptest! {
         if is_copy && !drops {
             prop_assert!(read.iter().all(|list| *list == read[0]));
         }
+        // Batches are whole but for the last one.
+        if let Some(batch) = case.shape.batch
+            && case.shape.deliver == Deliver::Share
+            && !is_any_gone
+        {
+            let odd = |list: &&Vec<(usize, usize)>| (list.len() - header) % batch as usize != 0;
+            prop_assert!(read.iter().filter(odd).count() <= 1);
+        }
         // Where the order of all is known, so is who gets what.
         if case.shape.merge == Merge::Sequence && !is_any_gone && !drops {
             let whole = in_sequence(records, &case.inputs);
