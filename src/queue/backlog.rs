@@ -45,6 +45,8 @@ struct Lengths {
 pub(crate) struct Dropped {
     pub bytes: usize,
     pub records: u64,
+    /// The last record is among them.
+    pub is_last: bool,
 }
 
 /// A failed call on a spill file.
@@ -150,6 +152,7 @@ impl Backlog {
             dropped.records += 1;
         }
         let count = dropped.records as usize;
+        dropped.is_last = count > 0 && first + count == lengths.bytes.len();
         let before = lengths.bytes.range(..first).sum::<usize>() - lengths.begun;
         lengths.bytes.drain(first..first + count);
         self.memory.drain(before..before + dropped.bytes);

@@ -280,8 +280,8 @@ impl Sink {
         let dropped = self
             .backlog
             .drop_oldest(bytes, most.saturating_sub(in_pipe));
-        if dropped.records > 0 && self.backlog.records() == 0 {
-            // The record that lacks something is among them.
+        if dropped.is_last {
+            // It may lack something, which goes with it.
             self.lacks.clear();
         }
         dropped

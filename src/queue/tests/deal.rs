@@ -712,6 +712,37 @@ fn a_reader_that_leaves_within_a_block_takes_nothing_from_the_others() {
     }
 }
 
+/// The same where what stands before it in memory must stay, since its reader has the beginning.
+#[test]
+fn a_dropped_record_leaves_no_terminator_behind_another() {
+    let mut rig = Shape {
+        inputs: 2,
+        merge: Merge::Sequence,
+        max_records: Some(1),
+        overflow: Overflow::DropOldest,
+        ..Shape::default()
+    }
+    .build(None);
+    let long = "x".repeat(9_000);
+    rig.writers[0]
+        .write_all(format!("{long}\ntwo").as_bytes())
+        .unwrap();
+    rig.writers.remove(0);
+    while rig.relay.counts().inputs[0].records != Some(2) {
+        thread::yield_now();
+    }
+    rig.writers[0].write_all(b"three\n").unwrap();
+    rig.writers.clear();
+    while rig.relay.counts().inputs[1].records != Some(1) {
+        thread::yield_now();
+    }
+    let found = read_up_to(rig.readers.remove(0), None);
+    assert_eq!(
+        String::from_utf8(found).unwrap(),
+        format!("{long}\nthree\n")
+    );
+}
+
 /// The terminator that a record lacks goes with it when it is dropped: alone it would be a record that nobody wrote.
 #[test]
 fn a_dropped_record_leaves_no_terminator() {
