@@ -293,7 +293,9 @@ proptest! {
             && case.shape.deliver == Deliver::Share
             && !is_any_gone
         {
-            let odd = |list: &&Vec<(usize, usize)>| (list.len() - header) % batch as usize != 0;
+            let odd = |list: &&Vec<(usize, usize)>| {
+                !(list.len() - header).is_multiple_of(batch as usize)
+            };
             prop_assert!(read.iter().filter(odd).count() <= 1);
         }
         // Where the order of all is known, so is who gets what.
