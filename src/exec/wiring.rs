@@ -431,7 +431,11 @@ pub(super) fn start_relay(
         outputs,
         records: queue.records.clone(),
         max_record: queue.max_record,
-        deliver: queue.deliver.clone(),
+        deliver: match queue.readers.first() {
+            // Every file gets all.
+            Some(&reader) if plan.unit(reader).role == Role::Gather => Deliver::Copy,
+            _ => queue.deliver.clone(),
+        },
         header: queue.header,
         batch: batch(plan, queue),
         max_records: queue.max_records,
