@@ -104,8 +104,10 @@ fn part(draft: &mut Draft, id: QueueId, readers: &[Reader<'_>]) -> Vec<(QueueId,
     for pool in pools {
         let copy = QueueId::from(draft.queues.len());
         let units: Vec<UnitId> = pool.ends.iter().map(|end| end.unit).collect();
-        let queue = &mut draft.queues[id.index()];
-        queue.readers.retain(|reader| !units.contains(reader));
+        let (queue, all) = (&mut draft.queues[id.index()], &draft.units);
+        queue
+            .readers
+            .retain(|reader| all[reader.index()].node != pool.node);
         if queue.kind != QueueKind::Stored {
             queue.kind = live_kind(queue);
         }

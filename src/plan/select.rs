@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use crate::plan::build::Draft;
 use crate::plan::problems::{Problems, error};
-use crate::plan::{After, NodeId, Overrides, QueueId, Sink, Source, UnitId};
+use crate::plan::{After, NodeId, Overrides, QueueId, Sink, Source, Tasks, UnitId};
 use crate::spec::Process;
 
 /// The nodes that `--only` names; none where it is not given.
@@ -95,6 +95,12 @@ pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft 
                 state: wait.state,
             })
             .collect();
+        if let Some(pool) = &mut said.pool
+            && let Some(Tasks::Glob(path) | Tasks::Lines { path, .. }) =
+                &mut std::sync::Arc::make_mut(pool).tasks
+        {
+            path.renumber(&node);
+        }
     }
     for unit in &mut draft.units {
         unit.node = node(unit.node);

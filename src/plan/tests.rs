@@ -1079,7 +1079,22 @@ fn a_part_with_pools_is_numbered_anew() {
         [process.end]
         command = ["x"]
         after = ["count"]
+        [process.name]
+        command = ["x"]
+        stdout = "value"
+        [pool.named]
+        command = ["x"]
+        after = ["name"]
+        tasks = { lines = "${{ value.name }}" }
     "#;
+    let (part, _) = plan_with(text, &[], &["named"], &[]);
+    let part = part.unwrap();
+    let named = part.nodes[1].pool.clone().unwrap();
+    let Some(Tasks::Lines { path, .. }) = &named.tasks else {
+        panic!("{named:?}")
+    };
+    let name = |node: crate::plan::NodeId| &*part.node(node).name;
+    assert_eq!(path.display(&name).to_string(), "${{ value.name }}");
     let (part, _) = plan_with(text, &[], &["end"], &[]);
     assert_eq!(
         drawn(&part.unwrap()),
