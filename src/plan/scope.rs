@@ -11,7 +11,7 @@ use crate::plan::environment::Environment;
 use crate::plan::params::Params;
 use crate::plan::problems::{self, Problems, Site, is_name};
 use crate::plan::template::{Builder, Part, Template};
-use crate::plan::{Ends, NodeId};
+use crate::plan::{DEAD_LETTER, Ends, NodeId};
 use crate::spec::Process;
 
 /// When a string is needed, which says what it may name.
@@ -229,7 +229,8 @@ impl Scope<'_> {
             Side::Out => ends
                 .outputs
                 .iter()
-                .filter(|output| output.fd <= LAST_DESCRIPTOR)
+                // That one is the pool's, and no descriptor of a process.
+                .filter(|output| &*output.name != DEAD_LETTER || output.fd <= LAST_DESCRIPTOR)
                 .map(|output| (&*output.name, 1))
                 .collect(),
         };
