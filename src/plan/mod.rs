@@ -229,7 +229,8 @@ pub struct Pool {
     pub tasks: Option<Tasks>,
     /// The order of results (`request`, `task`).
     pub order: Order,
-    /// Records handed over at once. `None`: `request` adapts itself, `task` hands over one.
+    /// Records handed over at once. `None`: `request` adapts itself, `task` hands over one, of a shared queue the workers of a
+    /// `stream` pool get as many as fit a block.
     pub batch: Option<u32>,
     /// Records being worked on in the whole pool. `None`: no bound but the workers.
     pub max_in_flight: Option<u32>,

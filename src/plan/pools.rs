@@ -186,11 +186,6 @@ fn check_feed(said: &spec::Pool, feed: Feed, node: &Site<'_>, problems: &mut Pro
                 said.dead_letter.is_some(),
                 "add `feed = \"task\"` or `feed = \"request\"`, or let the program write what it can't do to one of its `outputs`",
             ),
-            (
-                "batch",
-                said.batch.is_some(),
-                "add `feed = \"task\"` or `feed = \"request\"`; for record by record say `deliver = \"round_robin\"` of its queue",
-            ),
         ] {
             if given {
                 wrong(key, UNKNOWN, help);

@@ -181,7 +181,7 @@ macro_rules! process {
             tasks: Option<Tasks>,
             /// Results as the records came, `"input"`, or as they are done, `"completion"` (`request` and `task`). Default: `"completion"`.
             order: Option<Order>,
-            /// Records that a worker is handed at once (`request` and `task`). Default: 1 for `task`; `request` adapts itself.
+            /// Records that a worker is handed at once. Default: `task`: 1; `request` adapts itself; `stream`: as many as fit a block.
             #[serde(deserialize_with = "pools::count")]
             #[schemars(range(min = 1, max = 1_000_000))]
             batch: Option<u32>,
