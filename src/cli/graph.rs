@@ -177,10 +177,10 @@ impl<'a> Drawing<'a> {
         let queues = group.queues.iter();
         queues
             .filter_map(move |id| edges.get(place(id)?))
-            .filter(|edge| edge.is_hub())
+            .filter(|edge| edge.is_hub() && edge.queue.kind != QueueKind::Stored)
     }
 
-    /// Those that stand in no group: they are stored.
+    /// Those that stand between groups: they are stored.
     fn hubs_between(&self) -> impl Iterator<Item = &Edge<'a>> {
         let hubs = self.edges.iter().filter(|edge| edge.is_hub());
         hubs.filter(|edge| edge.queue.kind == QueueKind::Stored)

@@ -113,18 +113,12 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The queues that are told with each group: those within it, but for procflow's own, and those that are stored and that it
-/// writes.
+/// The queues that are told with each group: those within it, and those that are stored and that it writes, but for procflow's
+/// own.
 fn queues(plan: &Plan) -> Vec<Vec<QueueId>> {
     let of_file = |id: &QueueId| !words::is_within(plan, plan.queue(*id));
     let within = |group: &Group| group.queues.iter().copied().filter(of_file).collect();
-    let mut shown: Vec<Vec<QueueId>> = plan.groups.iter().map(within).collect();
-    for (index, queue) in plan.queues.iter().enumerate() {
-        if let (QueueKind::Stored, Some(&writer)) = (queue.kind, queue.writers.first()) {
-            shown[plan.unit(writer).group.index()].push(QueueId::from(index));
-        }
-    }
-    shown
+    plan.groups.iter().map(within).collect()
 }
 
 /// What the line of a lone node begins with, and its command; none for a group of several, and where there is more to say.
@@ -387,8 +381,8 @@ group 1: 3 slots
   total             total
   read → letters: lines (pipe, one of several copies)
   count → total: counts (merged)
-  read → count: lines.count (copy of lines, shared)
   total → fetch: all (stored on disk)
+  read → count: lines.count (copy of lines, shared)
 
 group 2: 6 slots, after total
   fetch ×3 task     curl '${{ task.0 }}'

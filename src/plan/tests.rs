@@ -1004,7 +1004,7 @@ fn nodes_stand_in_the_order_of_the_file_whatever_their_table() {
 }
 
 #[test]
-fn stored_queues_join_nobody_and_are_read_when_all_is_written() {
+fn stored_queues_join_their_writers_and_are_read_when_all_is_written() {
     let text = r#"
         [process.w]
         command = ["x"]
@@ -1030,7 +1030,12 @@ fn stored_queues_join_nobody_and_are_read_when_all_is_written() {
     let whole = plan(text);
     assert_eq!(
         groups(&whole),
-        ["1 0: w", "2 0: v v", "1 0: other", "2 0: r r", "1 0: late"]
+        [
+            "3 0: w v v | q stored | q.r stored",
+            "1 0: other",
+            "2 0: r r",
+            "1 0: late"
+        ]
     );
     let after = |plan: &Plan, node: usize| -> Vec<String> {
         let waits = plan.nodes[node].after.iter();
@@ -1045,20 +1050,26 @@ fn stored_queues_join_nobody_and_are_read_when_all_is_written() {
     );
     let (part, _) = plan_with(text, &[], &["late"], &[]);
     let part = part.unwrap();
-    assert_eq!(groups(&part), ["1 0: w", "2 0: v v", "1 0: late"]);
+    assert_eq!(
+        groups(&part),
+        ["3 0: w v v | q stored | q.r stored", "1 0: late"]
+    );
     assert_eq!(
         drawn(&part),
         "\
 w [0]: 1>q 1>q.r
-v/0 [1]: 1>q 1>q.r
-v/1 [1]: 1>q 1>q.r
-late [2]: 3<q
+v/0 [0]: 1>q 1>q.r
+v/1 [0]: 1>q 1>q.r
+late [1]: 3<q
 q Stored Copy Block: w v/0 v/1 → late
 q.r Stored Share Block: w v/0 v/1 → \n\
 "
     );
     let (part, _) = plan_with(text, &[], &["w"], &[]);
-    assert_eq!(groups(&part.unwrap()), ["1 0: w"]);
+    assert_eq!(
+        groups(&part.unwrap()),
+        ["3 0: w v v | q stored | q.r stored"]
+    );
 }
 
 #[test]
