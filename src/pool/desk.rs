@@ -112,6 +112,7 @@ pub(crate) struct Desk {
     /// Why the first record without a dead letter failed.
     culprit: String,
     was_idle: bool,
+    has_begun: bool,
     has_said: bool,
 }
 
@@ -181,6 +182,7 @@ impl Desk {
             is_ending: false,
             culprit: String::new(),
             was_idle: false,
+            has_begun: false,
             has_said: false,
             settings,
         })
@@ -321,7 +323,12 @@ impl Desk {
 
     /// Waits, and does what there is to do.
     fn step(&mut self, workers: &mut dyn Workers) -> Result<Option<Step>, Unable> {
-        let polled = self.wait(workers)?;
+        // The first workers are asked for whether there is work or not.
+        let polled = if std::mem::replace(&mut self.has_begun, true) {
+            self.wait(workers)?
+        } else {
+            Vec::new()
+        };
         if polled.iter().any(|(what, _)| *what == Polled::Inbox) {
             if self.inbox.is_stop() {
                 return Ok(Some(Step::Stopped));

@@ -370,20 +370,12 @@ impl Ledger {
         if is_alone {
             return self.bury(run);
         }
-        // Somebody of many: nobody knows who.
-        let (mut first, second) = run.cut(run.count.div_ceil(2));
-        if let Some(second) = second {
-            first.failures = 0;
-            self.suspects.insert(first.first, first);
-            run = Run {
-                failures: 0,
-                ..second
-            };
-        } else {
-            // It has had its tries, but was never alone: one more.
-            run.failures = retry.max;
+        // Somebody of many: nobody knows who. (One record of several runs stands alone now, for the first time.)
+        run.failures = 0;
+        let (first, second) = run.cut(run.count.div_ceil(2));
+        for half in [Some(first), second].into_iter().flatten() {
+            self.suspects.insert(half.first, half);
         }
-        self.suspects.insert(run.first, run);
     }
 
     /// Until the delay before its next try is over.
@@ -518,6 +510,11 @@ impl Ledger {
     pub fn is_dry(&self) -> bool {
         let none = self.next == self.arrived && self.free.is_empty();
         self.halted || self.ended && none && self.suspects.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Nothing more is handed out.
+    pub fn is_halted(&self) -> bool {
+        self.halted
     }
 
     /// Nothing is in anybody's hands, nor waits.

@@ -27,6 +27,8 @@ mod store;
 mod task;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

@@ -46,6 +46,9 @@ const PIECES: usize = 64;
 /// A worker that doesn't answer is looked at after so long, and then after twice as long, up to the second.
 const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(64)];
 
+/// A worker is started for what another has not read when that has not answered for so long.
+const VACANT: Duration = Duration::from_millis(10);
+
 /// How long a worker that has read everything may keep its answers, at first. Afterwards what was learnt counts.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -477,6 +480,29 @@ impl Crew {
         self.write(desk, number)
     }
 
+    /// Closes the input of workers that will get nothing more.
+    fn dismiss(&mut self, desk: &Desk) {
+        let is_dry = desk.ledger.is_dry();
+        // What one of them has not read may still be another's.
+        let may_share = (0..self.workers.len() as u32).any(|number| desk.ledger.held(number) > 1);
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let number = number as u32;
+            let Some(worker) = worker else { continue };
+            if worker.leaving != Leaving::No || worker.sent < worker.given.len() {
+                continue;
+            }
+            let has_all = is_dry
+                && match desk.ledger.held(number) {
+                    0 => !may_share || desk.ledger.is_halted(),
+                    1 => true,
+                    _ => unread(&worker.input_read) == 0,
+                };
+            if has_all || desk.ledger.is_spent(number) {
+                worker.close(Leaving::Closed);
+            }
+        }
+    }
+
     /// Looks at workers that have not answered for a while.
     fn look(&mut self, desk: &mut Desk, now: Duration) -> Result<(), Unable> {
         for number in 0..self.workers.len() as u32 {
@@ -512,12 +538,15 @@ impl Crew {
             worker.look = None;
             return Ok(());
         }
+        let since = worker.active;
         let gap = worker.look.map_or(LOOK[0], |(_, gap)| gap);
         worker.look = Some((now + gap, (gap * 2).min(LOOK[1])));
         let has_read_all =
             worker.sent == worker.given.len() && unread(&worker.input_read) == Some(0);
         if !has_read_all {
-            if has_idle && held > 1 && !desk.ledger.has_work() {
+            // Or nobody is there who could have it, but could be started.
+            let may_start = self.live < self.workers.len() && since + VACANT <= now;
+            if (has_idle || may_start) && held > 1 && !desk.ledger.has_work() {
                 self.take_back(desk, number)?;
             }
             return Ok(());
@@ -909,15 +938,7 @@ impl Workers for Crew {
         self.has_begun = true;
         self.hand_out(desk, now)?;
         self.look(desk, now)?;
-        for (number, worker) in self.workers.iter_mut().enumerate() {
-            if let Some(worker) = worker
-                && worker.leaving == Leaving::No
-                && worker.sent == worker.given.len()
-                && (desk.ledger.is_dry() || desk.ledger.is_spent(number as u32))
-            {
-                worker.close(Leaving::Closed);
-            }
-        }
+        self.dismiss(desk);
         Ok(())
     }
 

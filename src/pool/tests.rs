@@ -13,7 +13,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ struct Story {
     always_terminated: bool,
     /// Reads the results only up to so many bytes, and goes.
     reads: Option<u64>,
+    /// The input stays open until `on_idle` says otherwise.
+    stays_open: bool,
+    /// Where the results go instead.
+    results: Option<OwnedFd>,
     on_start: OnStart,
     on_idle: OnIdle,
 }
@@ -107,6 +111,8 @@ fn story(feed: Feed, workers: u32) -> Story {
         held: Vec::new(),
         always_terminated: false,
         reads: None,
+        results: None,
+        stays_open: false,
         on_start: Box::new(|_, _| {}),
         on_idle: Box::new(|playing| playing.input = None),
     }
@@ -158,12 +164,12 @@ impl Story {
         let (read, write) = std::io::pipe().unwrap();
         let mut file = File::from(OwnedFd::from(write));
         let input = input.to_owned();
-        let kept = file.try_clone().unwrap();
+        let kept = self.stays_open.then(|| file.try_clone().unwrap());
         let feeder = thread::spawn(move || {
             // The pool may end before it has read all.
             let _ = file.write_all(&input);
         });
-        let came = self.play(read.into(), Some(kept), command);
+        let came = self.play(read.into(), kept, command);
         feeder.join().unwrap();
         came
     }
@@ -178,6 +184,7 @@ impl Story {
         let (say, hear) = mpsc::channel();
         let wake: Arc<OwnedFd> = Arc::new(EventFd::new().unwrap().into());
         let (results, read_results) = gather(self.reads);
+        let results = self.results.take().unwrap_or(results);
         let output = |fd| PoolOutput {
             fd,
             records: Records::Lines,
@@ -515,4 +522,325 @@ fn what_fails_every_try() {
         .map(|line| line.contains(r#""exit":3,"#))
         .collect();
     assert_eq!(states, [false, true, false, true]);
+}
+
+/// A worker that answers by the line, and writes only when its buffer is full, or at the end of its input.
+const LATE: &str = "import sys\nfor line in sys.stdin: print(line, end='')";
+
+fn python(script: &str) -> impl FnMut(&Start) -> Command + use<> {
+    let script = script.to_owned();
+    move |_| {
+        let mut command = Command::new("python3");
+        command.env_remove("PYTHONUNBUFFERED");
+        command.arg("-c").arg(&script);
+        command
+    }
+}
+
+#[test]
+fn a_worker_that_holds_its_answers_back() {
+    let input = numbers(20_000);
+    let mut story = request(2);
+    story.settings.order = Order::Input;
+    let came = story.run(input.as_bytes(), python(LATE));
+    assert_eq!(came.ended, Ended::Well);
+    assert!(came.results == input);
+}
+
+/// The same where the input doesn't end before the answers have come: its input is closed, and another takes its place.
+#[test]
+fn answers_that_are_needed_for_the_end_of_the_input() {
+    let (mut idles, mut first) = (0, true);
+    let mut story = request(1);
+    story.stays_open = true;
+    story.on_idle = Box::new(move |playing| {
+        // The first time nothing has come at all.
+        idles += 1;
+        let input = playing.input.as_mut().unwrap();
+        if std::mem::take(&mut first) {
+            input.write_all(b"a\nb\n").unwrap();
+        } else if idles == 2 {
+            input.write_all(b"c\n").unwrap();
+        } else {
+            playing.input = None;
+        }
+    });
+    let came = story.run(b"", python(LATE));
+    assert_eq!(came.ended, Ended::Well);
+    assert_eq!(
+        (came.results.as_str(), came.counts.started),
+        ("a\nb\nc\n", 3)
+    );
+}
+
+/// One record takes until all others are answered: those behind it go to another worker.
+#[test]
+fn a_slow_record_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!(
+        "while read -r line; do [ $line != 700 ] || read -r open <{}; echo $line; done",
+        gate.display()
+    );
+    let (read, write) = std::io::pipe().unwrap();
+    let mut file = File::from(OwnedFd::from(write));
+    file.write_all(numbers(1000).as_bytes()).unwrap();
+    let mut story = request(2);
+    // The worker that waits is let go when a thousand but one have come out.
+    let (results, out) = std::io::pipe().unwrap();
+    story.results = Some(out.into());
+    let reader = thread::spawn(move || {
+        use std::io::BufRead;
+        let mut lines = std::io::BufReader::new(results).lines();
+        let mut seen: Vec<String> = lines.by_ref().take(999).map(Result::unwrap).collect();
+        assert!(!seen.contains(&"700".to_owned()));
+        std::fs::write(&gate, "go\n").unwrap();
+        seen.extend(lines.map(Result::unwrap));
+        seen
+    });
+    drop(file);
+    let came = story.play(read.into(), None, sh(&script));
+    assert_eq!(came.ended, Ended::Well);
+    let mut seen: Vec<u32> = reader
+        .join()
+        .unwrap()
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(seen.pop(), Some(700));
+    seen.sort_unstable();
+    assert!(
+        seen.into_iter()
+            .eq((0..1000).filter(|number| *number != 700))
+    );
+}
+
+/// Whoever works on this record dies.
+#[test]
+fn a_poison_record_is_found_among_many() {
+    let script = "while read -r line; do [ $line != 300 ] || kill -9 $$; echo $line; done";
+    let input = numbers(1000);
+    let mut story = request(2);
+    story.settings.order = Order::Input;
+    story.has_dead_letter = true;
+    story.settings.retry = retry(1);
+    let came = story.run(input.as_bytes(), sh(script));
+    assert_eq!(came.ended, Ended::Well);
+    assert!(came.results == input.replace("\n300\n", "\n"));
+    assert_eq!(came.dead, "300\n");
+    let dead = came.log.lines().find(|line| line.contains("dead")).unwrap();
+    assert!(dead.starts_with(r#"{"task":300,"count":1,"#), "{dead}");
+    assert!(dead.contains(r#""tries":2,"signal":9,"#), "{dead}");
+
+    let came = request(1).run(b"1\n300\n2\n", sh(script));
+    let why =
+        "record 1 failed its only try: its worker ended without an answer (killed by SIGKILL)";
+    assert_eq!(came.ended, Ended::Failed(why.into()));
+    assert_eq!(came.results, "1\n");
+}
+
+#[test]
+fn workers_that_end_at_once() {
+    for script in ["exit 1", "exit 0"] {
+        let came = request(2).run(b"a\nb\n", sh(script));
+        let code = &script[5..];
+        let why = format!(
+            "its workers end again and again without having answered anything, the last with exit code {code}"
+        );
+        assert_eq!(came.ended, Ended::Failed(why));
+        assert!(came.counts.started <= 10, "{:?}", came.counts);
+    }
+}
+
+#[test]
+fn rules_of_an_answer() {
+    let failed =
+        |script: &str, input: &str| match request(1).run(input.as_bytes(), sh(script)).ended {
+            Ended::Failed(why) => why,
+            other => panic!("{script} ended {other:?}"),
+        };
+    assert_eq!(
+        failed("while read -r l; do echo $l; echo $l; done", "a\n"),
+        "worker 0 answered more records than it was given"
+    );
+    assert_eq!(
+        failed("exec grep -v b", "a\nb\nc\n"),
+        "worker 0 ended well, but left 1 of its records without an answer"
+    );
+    assert_eq!(
+        failed("cat; exit 3", "a\n"),
+        "worker 0 answered all its records, but ended with exit code 3"
+    );
+}
+
+/// A last record without a terminator is a record, and so is such an answer.
+#[test]
+fn terminators() {
+    let came = request(1).run(b"a\nb", sh("exec cat"));
+    assert_eq!((came.ended, came.results.as_str()), (Ended::Well, "a\nb\n"));
+    let came = request(1).run(b"a\n", sh("read -r line; printf $line; cat"));
+    assert_eq!((came.ended, came.results.as_str()), (Ended::Well, "a"));
+    let mut story = task(1);
+    story.always_terminated = true;
+    let came = story.run(b"a\nb", sh("cat"));
+    assert_eq!((came.ended, came.results.as_str()), (Ended::Well, "a\nb\n"));
+}
+
+#[test]
+fn a_worker_is_replaced_after_so_many() {
+    let mut story = request(1);
+    story.settings.recycle_after = Some(10);
+    let input = numbers(95);
+    let came = story.run(input.as_bytes(), sh("exec cat"));
+    assert_eq!((came.ended, came.results), (Ended::Well, input));
+    assert_eq!(came.counts.started, 10);
+}
+
+#[test]
+fn a_record_that_takes_too_long() {
+    let mut story = request(2);
+    story.settings.task_timeout = Some(Duration::from_millis(50));
+    story.has_dead_letter = true;
+    let script = "while read -r line; do [ $line != 30 ] || sleep 1000; echo $line; done";
+    let came = story.run(numbers(100).as_bytes(), sh(script));
+    assert_eq!(came.ended, Ended::Well);
+    assert_eq!(
+        sorted(&came.results),
+        sorted(&numbers(100).replace("\n30\n", "\n"))
+    );
+    assert_eq!(came.dead, "30\n");
+
+    let mut story = task(1);
+    story.settings.task_timeout = Some(Duration::from_millis(50));
+    let came = story.run(b"a\n", sh("exec sleep 1000"));
+    let why = "record 0 failed its only try: timed out after 50ms";
+    assert_eq!(came.ended, Ended::Failed(why.into()));
+}
+
+#[test]
+fn a_reader_that_goes() {
+    for feed in [Feed::Request, Feed::Task] {
+        let mut story = story(feed, 2);
+        story.reads = Some(4);
+        // There is always more.
+        story.work = Some(Work::Range(0, i64::MAX));
+        let came = story.run(b"", sh("exec cat"));
+        assert_eq!(came.ended, Ended::Broken);
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_started() {
+    let came = request(1).run(b"a\n", |_| Command::new("/no/such/program"));
+    let why = "cannot start: No such file or directory (os error 2)";
+    assert_eq!(came.ended, Ended::Failed(why.into()));
+}
+
+#[test]
+fn header_records_go_to_each_task() {
+    let mut story = task(2);
+    story.header = 1;
+    story.settings.order = Order::Input;
+    story.settings.batch = Some(2);
+    let came = story.run(b"head\n1\n2\n3\n", sh("tr '\\n' ' '; echo"));
+    assert_eq!(
+        (came.ended, came.results.as_str()),
+        (Ended::Well, "head 1 2 \nhead 3 \n")
+    );
+    assert_eq!(came.tasks[1].0.index, 2);
+}
+
+/// More than a pipe and more than memory for what is held back.
+#[test]
+fn a_task_that_prints_much() {
+    let mut story = task(3);
+    story.settings.order = Order::Input;
+    story.work = Some(Work::Range(0, 4));
+    let came = story.run(b"", sh("head -c 9000000 /dev/zero | tr '\\0' $TASK; echo"));
+    assert_eq!(came.ended, Ended::Well);
+    let expected: String = (0..4)
+        .map(|task| task.to_string().repeat(9_000_000) + "\n")
+        .collect();
+    assert!(came.results == expected);
+}
+
+#[test]
+fn told_to_stop() {
+    for feed in [Feed::Request, Feed::Task] {
+        let mut story = story(feed, 2);
+        let mut started = 0;
+        story.on_start = Box::new(move |playing, _| {
+            started += 1;
+            if started == 2 {
+                playing.call(PoolCall::Stop);
+                for pid in playing.pids.values() {
+                    kill(*pid, Signal::SIGKILL).unwrap();
+                }
+            }
+        });
+        let came = story.run(numbers(100).as_bytes(), sh("exec sleep 1000"));
+        assert_eq!((came.ended, came.counts.started), (Ended::Stopped, 2));
+    }
+}
+
+/// A worker that is killed while it has nothing to do is replaced when there is something.
+#[test]
+fn an_idle_worker_is_killed() {
+    let mut idles = 0;
+    let mut story = request(1);
+    story.stays_open = true;
+    story.on_idle = Box::new(move |playing| {
+        idles += 1;
+        match idles {
+            1 => {
+                kill(playing.pids[&0], Signal::SIGKILL).unwrap();
+                playing.input.as_mut().unwrap().write_all(b"a\n").unwrap();
+            }
+            _ => playing.input = None,
+        }
+    });
+    // It has answered before it is killed, or a record may be in its hands.
+    let came = story.run(b"", sh("exec cat"));
+    assert_eq!(came.ended, Ended::Well);
+    assert_eq!(came.results, "a\n");
+}
+
+/// The output of an undisturbed run, whatever is killed, as long as tries are left.
+#[test]
+fn random_kills_change_nothing() {
+    let count = std::env::var("KILL_RECORDS").map_or(200_000, |count| count.parse().unwrap());
+    let input = numbers(count);
+    for (order, workers) in [(Order::Input, 4), (Order::Completion, 3)] {
+        let mut story = request(workers);
+        story.settings.order = order;
+        story.settings.retry = retry(1000);
+        let pids: Arc<Mutex<Vec<i32>>> = Arc::default();
+        let alive = Arc::clone(&pids);
+        story.on_start = Box::new(move |playing, _| {
+            *alive.lock().unwrap() = playing.pids.values().map(|pid| pid.as_raw()).collect();
+        });
+        let (mut results, out) = std::io::pipe().unwrap();
+        story.results = Some(out.into());
+        // Each time that some results have come, somebody dies.
+        let reader = thread::spawn(move || {
+            let mut random = fastrand::Rng::with_seed(1);
+            let (mut text, mut kills) = (Vec::new(), 0);
+            while results.by_ref().take(2000).read_to_end(&mut text).unwrap() > 0 {
+                if let Some(pid) = random.choice(pids.lock().unwrap().iter()) {
+                    // It is a child of ours that may not be reaped yet, or was a moment ago.
+                    kills += u32::from(kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok());
+                }
+            }
+            (String::from_utf8(text).unwrap(), kills)
+        });
+        let came = story.run(input.as_bytes(), sh("exec cat"));
+        let (results, kills) = reader.join().unwrap();
+        assert_eq!(came.ended, Ended::Well);
+        assert!(kills > 10 && came.counts.started > u64::from(workers));
+        match order {
+            Order::Input => assert!(results == input),
+            Order::Completion => assert!(sorted(&results) == sorted(&input)),
+        }
+    }
 }
