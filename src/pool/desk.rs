@@ -267,7 +267,11 @@ impl Desk {
         };
         outlet
             .put(&record, missing, &mut self.delivery.shelf)
-            .map_err(unwritable)
+            .map_err(unwritable)?;
+        if outlet.is_closed() {
+            self.fail(Ended::Broken);
+        }
+        Ok(())
     }
 
     /// Runs until the end; `None` where it was told to stop without a word.
@@ -367,7 +371,9 @@ impl Desk {
         if self.intake.is_given() && self.wants_input() {
             self.take_in()?;
         }
-        if self.delivery.outlets.iter().any(Outlet::is_broken) {
+        // Who goes when all is done has had what it wanted.
+        let is_over = self.ledger.state() == State::Over;
+        if !is_over && self.delivery.outlets.iter().any(Outlet::is_broken) {
             self.fail(Ended::Broken);
         }
         self.judge(workers);

@@ -137,7 +137,8 @@ pub struct Start {
     /// The number of the worker, from 0: of two that run at once, each has another.
     pub worker: u32,
     /// The descriptors that the pool gives it: ours (to be closed when it is started), its number. Whatever else it has (its
-    /// standard error, inputs that are files) is the loop's to add.
+    /// standard error, inputs that are files) is the loop's to add; number 0, too, where the records of a task are not its standard
+    /// input.
     pub fds: Vec<(OwnedFd, u32)>,
     /// What it is started for; none in a `request` pool.
     pub task: Option<Task>,

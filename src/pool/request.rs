@@ -197,11 +197,7 @@ impl Crew {
             let Some(worker) = &mut self.workers[number as usize] else {
                 return Ok(());
             };
-            let from = worker.rest.len();
-            if self.buffer.len() < from + BLOCK {
-                self.buffer.resize(from + BLOCK, 0);
-            }
-            let count = match read(&worker.output, &mut self.buffer[from..]) {
+            let count = match read(&worker.output, &mut self.buffer) {
                 Ok(0) => {
                     worker.is_mute = true;
                     return Ok(());
@@ -211,16 +207,27 @@ impl Crew {
                 Err(Errno::EINTR) => continue,
                 Err(error) => return Err(Unable(format!("can't read from a worker: {error}"))),
             };
-            self.buffer[..from].copy_from_slice(&worker.rest);
-            let framer = desk.delivery.outlets[0].framer().clone();
-            let whole = framer.whole(&self.buffer[..from + count], worker.seen);
-            worker.rest.clear();
-            worker
-                .rest
-                .extend_from_slice(&self.buffer[whole.end..from + count]);
-            worker.seen = worker.rest.len();
-            let is_too_long = worker.rest.len() as u64 > desk.max_record;
+            self.take_in(desk, number, count)?;
+            // One read a turn, so that all are served; of one that has ended there is no other turn.
+            if !is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// So many bytes of a worker are in the buffer.
+    fn take_in(&mut self, desk: &mut Desk, number: u32, count: usize) -> Result<(), Unable> {
+        let Some(worker) = &mut self.workers[number as usize] else {
+            return Ok(());
+        };
+        let framer = desk.delivery.outlets[0].framer().clone();
+        let mut rest = std::mem::take(&mut worker.rest);
+        let seen = std::mem::take(&mut worker.seen);
+        let taken = if rest.is_empty() {
+            // The usual case: nothing is copied but the beginning of the next answer.
             let buffer = std::mem::take(&mut self.buffer);
+            let whole = framer.whole(&buffer[..count], 0);
+            rest.extend_from_slice(&buffer[whole.end..count]);
             let taken = self.take(
                 desk,
                 number,
@@ -229,20 +236,28 @@ impl Crew {
                 Vec::new(),
             );
             self.buffer = buffer;
-            taken?;
-            if is_too_long && !desk.is_failing() {
-                let most = bytesize::ByteSize(desk.max_record)
-                    .to_string()
-                    .replace(".0 ", " ");
-                desk.fail(Ended::Failed(format!(
-                    "an answer of worker {number} is longer than max_record ({most})"
-                )));
-            }
-            // One read a turn, so that all are served; of one that has ended there is no other turn.
-            if !is_last {
-                return Ok(());
-            }
+            taken
+        } else {
+            rest.extend_from_slice(&self.buffer[..count]);
+            let whole = framer.whole(&rest, seen);
+            let taken = self.take(desk, number, whole.records, &rest[..whole.end], Vec::new());
+            rest.drain(..whole.end);
+            taken
+        };
+        let is_too_long = rest.len() as u64 > desk.max_record;
+        if let Some(worker) = &mut self.workers[number as usize] {
+            worker.seen = rest.len();
+            worker.rest = rest;
         }
+        if is_too_long && !desk.is_failing() {
+            let most = bytesize::ByteSize(desk.max_record)
+                .to_string()
+                .replace(".0 ", " ");
+            desk.fail(Ended::Failed(format!(
+                "an answer of worker {number} is longer than max_record ({most})"
+            )));
+        }
+        taken
     }
 
     /// A worker has answered so many records with these bytes, the last of which lacks `missing`.
@@ -505,6 +520,14 @@ impl Crew {
 
     /// Looks at workers that have not answered for a while.
     fn look(&mut self, desk: &mut Desk, now: Duration) -> Result<(), Unable> {
+        if desk.is_full() {
+            // It is not read, so it may well have answered.
+            for worker in self.workers.iter_mut().flatten() {
+                worker.active = now;
+                worker.look = worker.look.map(|_| (now + LOOK[1], LOOK[0]));
+            }
+            return Ok(());
+        }
         for number in 0..self.workers.len() as u32 {
             let Some(worker) = &mut self.workers[number as usize] else {
                 continue;
@@ -551,14 +574,16 @@ impl Crew {
             }
             return Ok(());
         }
-        let may_more = desk.store.held() < MOST_HELD && !desk.ledger.has_suspects(number);
-        if desk.ledger.has_work() && may_more && !has_idle && !desk.is_full() {
+        let may_more = desk.store.held() < MOST_HELD
+            && !desk.ledger.has_suspects(number)
+            && desk.ledger.has_work();
+        if may_more && !has_idle {
             let extra = worker.extra;
             worker.extra = (extra * 2).min(MOST);
             worker.look = Some((now + LOOK[0], LOOK[0]));
             return self.give(desk, number, extra, now);
         }
-        if !may_more || !desk.ledger.has_work() && worker.active + self.patience <= now {
+        if !may_more && worker.active + self.patience <= now {
             worker.close(Leaving::Flushing(now));
         }
         Ok(())

@@ -569,7 +569,7 @@ fn answers_that_are_needed_for_the_end_of_the_input() {
     assert_eq!(came.ended, Ended::Well);
     assert_eq!(
         (came.results.as_str(), came.counts.started),
-        ("a\nb\nc\n", 3)
+        ("a\nb\nc\n", 2)
     );
 }
 
@@ -843,4 +843,48 @@ fn random_kills_change_nothing() {
             Order::Completion => assert!(sorted(&results) == sorted(&input)),
         }
     }
+}
+
+/// `POOL_RECORDS=8000000 cargo test --release --lib pool::tests::measure -- --ignored --nocapture` says what a record costs.
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let count: u32 =
+        std::env::var("POOL_RECORDS").map_or(1_000_000, |count| count.parse().unwrap());
+    let program = std::env::var("POOL_PROGRAM").unwrap_or_else(|_| "exec cat".to_owned());
+    let mut say = String::new();
+    for (feed, workers, order, count) in [
+        (Feed::Request, 1, Order::Input, count),
+        (Feed::Request, 2, Order::Input, count),
+        (Feed::Request, 4, Order::Input, count),
+        (Feed::Request, 4, Order::Completion, count),
+        (Feed::Task, 4, Order::Input, count / 1000),
+    ] {
+        let mut story = story(feed, workers);
+        story.settings.order = order;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(numbers(count).as_bytes()).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        story.work = Some(Work::Stream(file.into()));
+        story.results = Some(
+            File::options()
+                .write(true)
+                .open("/dev/null")
+                .unwrap()
+                .into(),
+        );
+        let begin = std::time::Instant::now();
+        let came = story.run(b"", sh(&program));
+        let time = begin.elapsed();
+        assert_eq!(
+            (came.ended, came.counts.answered),
+            (Ended::Well, u64::from(count))
+        );
+        let rate = f64::from(count) / time.as_secs_f64();
+        say += &format!(
+            "{feed:?} {workers} {order:?}: {rate:.0} records/s, {time:?}, {} lines\n",
+            came.log.lines().count()
+        );
+    }
+    std::io::stderr().lock().write_all(say.as_bytes()).unwrap();
 }
