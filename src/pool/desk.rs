@@ -377,6 +377,7 @@ impl Desk {
             self.fail(Ended::Broken);
         }
         self.judge(workers);
+        self.ledger.wake(self.now());
         workers.turn(self)?;
         self.judge(workers);
         self.tell();

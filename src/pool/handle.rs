@@ -46,14 +46,20 @@ pub struct PoolHandle {
     control: Arc<Control>,
     counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
+    /// Nothing is to be done when a process has been started.
+    is_patient: bool,
 }
 
 impl PoolHandle {
     /// Tells the pool something.
     pub fn call(&self, call: PoolCall) {
-        // It has ended.
+        // A wake-up for each task less.
+        let can_wait = self.is_patient && matches!(call, PoolCall::Started(..));
+        // An error: it has ended.
         let _ = self.calls.send(call);
-        self.control.wake();
+        if !can_wait {
+            self.control.wake();
+        }
     }
 
     /// What it has done so far. The last counts stand when it has ended.
@@ -180,6 +186,7 @@ pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
     };
     let counters = Arc::new(Counters::default());
     let feed = spec.settings.feed;
+    let is_patient = feed == Feed::Task && spec.settings.task_timeout.is_none();
     let name = spec.name.replace('\0', "?");
     let mut desk = Desk::new(spec, inbox, events.clone(), Arc::clone(&counters))?;
     let thread = std::thread::Builder::new()
@@ -210,5 +217,6 @@ pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
         control,
         counters,
         thread: Some(thread),
+        is_patient,
     })
 }

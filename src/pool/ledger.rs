@@ -192,11 +192,10 @@ impl Ledger {
 
     /// Hands records to a holder: at most `most` of them. Suspects only where it has nothing else, and nothing else where it has
     /// suspects.
-    pub fn hand_out(&mut self, holder: u32, most: u64, now: Duration) -> Option<Run> {
+    pub fn hand_out(&mut self, holder: u32, most: u64) -> Option<Run> {
         if self.halted {
             return None;
         }
-        self.wake(now);
         let lease = &self.leases[holder as usize];
         let has_suspects = lease.runs.front().is_some_and(|run| run.suspect);
         if has_suspects {
@@ -418,7 +417,7 @@ impl Ledger {
     }
 
     /// Those whose delay is over can be handed out.
-    fn wake(&mut self, now: Duration) {
+    pub fn wake(&mut self, now: Duration) {
         while let Some(entry) = self.waiting.first_entry()
             && entry.key().0 <= now
         {
@@ -427,7 +426,7 @@ impl Ledger {
         }
     }
 
-    /// When the next delay is over.
+    /// When the next delay is over: [`Ledger::wake`] is due then.
     pub fn next_wake(&self) -> Option<Duration> {
         let first = self.waiting.first_key_value();
         first.filter(|_| !self.halted).map(|((when, _), _)| *when)
@@ -479,6 +478,11 @@ impl Ledger {
             self.free.values().map(|run| run.count).sum()
         };
         self.arrived - self.next + free
+    }
+
+    /// There is something to be tried apart.
+    pub fn has_suspected(&self) -> bool {
+        !self.suspects.is_empty()
     }
 
     /// The first record that would be handed out next to whom nothing is tried apart.

@@ -236,3 +236,82 @@ fn error(error: SinkError) -> io::Error {
         SinkError::Spill(error) => error.error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use std::io::Read;
+
+    use nix::poll::PollFlags;
+
+    use crate::pool::PoolOutput;
+    use crate::pool::outlet::{Outlet, Tail};
+    use crate::pool::shelf::{Held, Shelf};
+    use crate::queue::framer::Framer;
+    use crate::spec::Records;
+
+    /// Results of both kinds, through a pipe that is full: in order, none glued to the next.
+    #[test]
+    fn results_stay_apart_and_in_order() {
+        for always_terminated in [false, true] {
+            let (mut read, write) = std::io::pipe().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let mut shelf = Shelf::new(dir.path().to_owned(), 1000);
+            let mut outlet = Outlet::new(PoolOutput {
+                fd: write.into(),
+                records: Records::Lines,
+                always_terminated,
+            })
+            .unwrap();
+            let mut expected = Vec::new();
+            for number in 0..60u8 {
+                let record = vec![b'0' + number; 5000];
+                let missing = b"\n".to_vec();
+                if number % 3 == 0 {
+                    let mut held = Held::default();
+                    held.push(&record, &mut shelf).unwrap();
+                    outlet.put_held(held, missing, &mut shelf).unwrap();
+                } else {
+                    outlet.put(&record, missing, &mut shelf).unwrap();
+                }
+                expected.extend(record);
+                if always_terminated || number != 59 {
+                    expected.push(b'\n');
+                }
+            }
+            assert!(outlet.is_full() && !outlet.is_empty());
+            let mut found = vec![0; expected.len()];
+            let mut at = 0;
+            while at < found.len() {
+                at += read.read(&mut found[at..]).unwrap();
+                outlet.polled(PollFlags::POLLOUT, &mut shelf).unwrap();
+            }
+            assert!(found == expected);
+            assert!(outlet.is_empty() && !outlet.is_full());
+            assert_eq!(outlet.bytes, expected.len() as u64);
+            drop(read);
+            outlet.polled(PollFlags::POLLERR, &mut shelf).unwrap();
+            assert!(outlet.is_closed());
+        }
+    }
+
+    #[test]
+    fn what_a_result_lacks() {
+        let of = |records: &Records, pieces: &[&[u8]]| {
+            let framer = Framer::new(records, u64::MAX).unwrap();
+            let mut tail = Tail::default();
+            for piece in pieces {
+                tail.push(piece, &framer);
+            }
+            tail.missing(&framer).ok()
+        };
+        assert_eq!(of(&Records::Lines, &[b"a\nb", b"c"]), Some(b"\n".to_vec()));
+        assert_eq!(of(&Records::Lines, &[b"a", b"\n"]), Some(Vec::new()));
+        assert_eq!(
+            of(&Records::Separator("--".into()), &[b"a-", b"-b-"]),
+            Some(b"-".to_vec())
+        );
+        assert_eq!(of(&Records::Size(2), &[b"a", b"bc"]), None);
+    }
+}

@@ -450,8 +450,12 @@ impl Crew {
                 if held > 0 && held > window / 2 {
                     continue;
                 }
-                // What there is, is shared.
-                let share = desk.ledger.untouched().div_ceil(self.live.max(1) as u64);
+                // What there is, is shared; what is tried apart, as much of it as the worker has been seen to bear.
+                let share = if idle_only && desk.ledger.has_suspected() {
+                    window
+                } else {
+                    desk.ledger.untouched().div_ceil(self.live.max(1) as u64)
+                };
                 self.give(
                     desk,
                     number,
@@ -474,9 +478,13 @@ impl Crew {
         let Some(worker) = &mut self.workers[number as usize] else {
             return Ok(());
         };
-        let most = most.min(desk.fitting(BYTES));
+        let most = if desk.ledger.has_suspected() {
+            most
+        } else {
+            most.min(desk.fitting(BYTES))
+        };
         let is_idle = worker.given.is_empty();
-        let Some(run) = desk.ledger.hand_out(number, most, now) else {
+        let Some(run) = desk.ledger.hand_out(number, most) else {
             return Ok(());
         };
         let (at, bytes) = desk.store.extent(run.first, run.count);
@@ -510,7 +518,7 @@ impl Crew {
                 && match desk.ledger.held(number) {
                     0 => !may_share || desk.ledger.is_halted(),
                     1 => true,
-                    _ => unread(&worker.input_read) == 0,
+                    _ => unread(&worker.input_read) == Some(0),
                 };
             if has_all || desk.ledger.is_spent(number) {
                 worker.close(Leaving::Closed);

@@ -140,3 +140,44 @@ impl Held {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use crate::pool::shelf::{Held, Shelf};
+
+    proptest! {
+        /// Each comes back as it went in, wherever it lay; the file is empty when nothing is wanted of it.
+        #[test]
+        fn what_is_held_comes_back(capacity in 0..400usize, pushes in vec((0..3usize, 0..200usize), 0..60)) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut shelf = Shelf::new(dir.path().to_owned(), capacity);
+            let mut held: [Held; 3] = Default::default();
+            let mut model: [Vec<u8>; 3] = Default::default();
+            for (number, (at, length)) in pushes.into_iter().enumerate() {
+                let data = vec![number as u8; length];
+                held[at].push(&data, &mut shelf).unwrap();
+                model[at].extend(data);
+                prop_assert!(shelf.memory <= capacity);
+            }
+            let [first, mut second, third] = held;
+            first.drop(&mut shelf).unwrap();
+            for (mut held, model) in [(third, &model[2]), (std::mem::take(&mut second), &model[1])] {
+                let mut data = Vec::new();
+                while let Some(piece) = held.pop(&mut shelf).unwrap() {
+                    data.extend(piece);
+                }
+                prop_assert!(held.is_empty());
+                prop_assert_eq!(&data, model);
+            }
+            prop_assert_eq!((shelf.memory, shelf.wanted, shelf.end), (0, 0, 0));
+            if let Some(file) = &shelf.file {
+                prop_assert_eq!(file.metadata().unwrap().len(), 0);
+            }
+        }
+    }
+}

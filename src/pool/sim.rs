@@ -205,8 +205,9 @@ impl World {
         if self.is_task && !self.holders[at as usize].records.is_empty() {
             return false;
         }
+        self.ledger.wake(self.now);
         let has_work = self.ledger.has_work();
-        let run = self.ledger.hand_out(at, most, self.now);
+        let run = self.ledger.hand_out(at, most);
         self.tell(|| format!("{at} gets {run:?} of at most {most}"));
         let holder = &self.holders[at as usize];
         let Some(run) = run else {
@@ -500,10 +501,8 @@ impl World {
                 };
                 self.die(at, touched, Failed::Otherwise);
             }
-            13 if !self.is_calm && held > 0 && !self.is_task => {
-                if self.random.bool() {
-                    self.time_out(at);
-                }
+            13 if !self.is_calm && held > 0 && !self.is_task && self.random.bool() => {
+                self.time_out(at);
             }
             14 if held > 1 && !self.is_task => {
                 let keep = self.random.u64(1..=held);
@@ -591,7 +590,7 @@ fn run(seed: u64, verbose: bool) {
     world.finish();
     world.check();
     assert_eq!(world.in_flight(), 0);
-    assert_eq!(world.ledger.hand_out(0, 100, world.now), None);
+    assert_eq!(world.ledger.hand_out(0, 100), None);
     assert_eq!(world.ledger.answer(0, 1, |_| {}), Err(TooMany));
     let culprits = world.records.iter().filter(|record| record.dead).count();
     assert_eq!(

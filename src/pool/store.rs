@@ -206,3 +206,90 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use crate::pool::store::Store;
+    use crate::queue::BLOCK;
+    use crate::queue::framer::Framer;
+    use crate::spec::Records;
+
+    fn records() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        // A few long ones, so that chunks are filled and one is larger than a chunk.
+        let record = prop_oneof![20 => 1..9usize, 1 => Just(BLOCK / 3), 1 => Just(BLOCK + 7)];
+        vec(record, 1..60).prop_map(|lengths| {
+            lengths
+                .into_iter()
+                .enumerate()
+                .map(|(at, length)| [vec![b'a' + (at % 26) as u8; length], b"\n".to_vec()].concat())
+                .collect()
+        })
+    }
+
+    proptest! {
+        /// Each run of records is found, whatever has gone, and all has gone when all are done.
+        #[test]
+        fn records_are_found_by_place(
+            records in records(),
+            pushes in vec(1..9usize, 1..60),
+            looks in vec((any::<prop::sample::Index>(), 1..20u64), 1..40),
+        ) {
+            let mut store = Store::new(Framer::new(&Records::Lines, u64::MAX).unwrap());
+            let (mut first, mut pushes) = (0, pushes.into_iter().cycle());
+            while first < records.len() {
+                let count = pushes.next().unwrap().min(records.len() - first);
+                store.push(first as u64, count as u64, &records[first..first + count].concat());
+                first += count;
+            }
+            let mut is_done = vec![false; records.len()];
+            for (at, count) in looks {
+                let at = at.index(records.len());
+                let there = is_done[at..].iter().take_while(|done| !**done).count();
+                let count = (count as usize).min(there);
+                if count == 0 {
+                    continue;
+                }
+                let expected = records[at..at + count].concat();
+                let (begin, bytes) = store.extent(at as u64, count as u64);
+                prop_assert_eq!(bytes, expected.len());
+                let found: Vec<u8> = store.pieces(begin, bytes).flatten().copied().collect();
+                prop_assert_eq!(&found, &expected);
+                prop_assert_eq!(store.record(at as u64), &records[at][..]);
+                // One byte less than all: the last is not whole.
+                let whole = expected.len() - records[at + count - 1].len();
+                prop_assert_eq!(store.within(begin, bytes - 1), (count as u64 - 1, whole));
+                prop_assert_eq!(store.within(begin, bytes), (count as u64, bytes));
+                store.done(at as u64, count as u64);
+                is_done[at..at + count].fill(true);
+            }
+            for (at, done) in is_done.iter().enumerate() {
+                if !done {
+                    store.done(at as u64, 1);
+                }
+            }
+            prop_assert_eq!((store.held(), store.chunks.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_last_record_goes_on_as_it_came() {
+        let mut store = Store::new(Framer::new(&Records::Lines, u64::MAX).unwrap());
+        store.push(0, 1, b"a\n");
+        store.push_last(1, b"b", b"\n");
+        let (begin, bytes) = store.extent(0, 2);
+        assert_eq!(
+            store.pieces(begin, bytes).collect::<Vec<_>>().concat(),
+            b"a\nb\n"
+        );
+        assert_eq!(
+            (store.record(0), store.record(1)),
+            (b"a\n".to_vec(), b"b".to_vec())
+        );
+        assert_eq!((store.added(0), store.added(1)), (0, 1));
+    }
+}

@@ -333,7 +333,7 @@ impl Workers for Crew {
                 break;
             }
             if self.jobs[worker as usize].is_none()
-                && let Some(run) = desk.ledger.hand_out(worker, most, now)
+                && let Some(run) = desk.ledger.hand_out(worker, most)
             {
                 self.ask(desk, worker, run)?;
             }

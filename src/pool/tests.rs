@@ -784,6 +784,41 @@ fn told_to_stop() {
     }
 }
 
+/// The next try waits for its delay, and nobody else does.
+#[test]
+fn a_delay_before_the_next_try() {
+    for feed in [Feed::Task, Feed::Request] {
+        let mut story = story(feed, 1);
+        story.settings.retry = Retry {
+            delay: Duration::from_millis(20),
+            ..retry(2)
+        };
+        story.has_dead_letter = true;
+        let script = match feed {
+            Feed::Task => "cat; [ $TASK != b ]",
+            _ => "while read -r l; do [ $l != b ] || exit 1; echo $l; done",
+        };
+        let came = story.run(b"a\nb\nc\n", sh(script));
+        assert_eq!(came.ended, Ended::Well);
+        assert_eq!(
+            (came.results.as_str(), came.dead.as_str()),
+            ("a\nc\n", "b\n")
+        );
+        let dead = came.log.lines().find(|line| line.contains("dead")).unwrap();
+        assert!(dead.contains(r#""tries":3,"#), "{dead}");
+        let start: f64 = dead
+            .split(r#""start":"#)
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(start >= 0.04, "{dead}");
+    }
+}
+
 /// A worker that is killed while it has nothing to do is replaced when there is something.
 #[test]
 fn an_idle_worker_is_killed() {
@@ -794,13 +829,16 @@ fn an_idle_worker_is_killed() {
         idles += 1;
         match idles {
             1 => {
-                kill(playing.pids[&0], Signal::SIGKILL).unwrap();
+                let pid = playing.pids[&0];
+                kill(pid, Signal::SIGKILL).unwrap();
+                // Until it is dead it might read once more.
+                let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+                waitid(Id::Pid(pid), flags).unwrap();
                 playing.input.as_mut().unwrap().write_all(b"a\n").unwrap();
             }
             _ => playing.input = None,
         }
     });
-    // It has answered before it is killed, or a record may be in its hands.
     let came = story.run(b"", sh("exec cat"));
     assert_eq!(came.ended, Ended::Well);
     assert_eq!(came.results, "a\n");
