@@ -20,6 +20,7 @@ use crate::pool::intake::{Intake, IntakeError};
 use crate::pool::journal::{Journal, Line};
 use crate::pool::ledger::{Ledger, Rules, Run, State};
 use crate::pool::outlet::Outlet;
+use crate::pool::request::OWN_FAULT;
 use crate::pool::shelf::Shelf;
 use crate::pool::store::Store;
 use crate::pool::{Ended, Idle, PoolCall, PoolEvent, PoolSpec, Work};
@@ -155,7 +156,7 @@ impl Desk {
             },
             on_failure: spec.on_failure,
             dead_letter: spec.dead_letter.is_some(),
-            barren: settings.workers.saturating_add(5),
+            barren: settings.workers.saturating_add(5).saturating_mul(OWN_FAULT),
         };
         let shelf = Shelf::new(spec.spill_dir, HELD);
         let is_ordered = settings.order == Order::Input;

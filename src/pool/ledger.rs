@@ -68,7 +68,7 @@ pub(crate) struct Rules {
     pub on_failure: OnFailure,
     /// Records that failed every try have somewhere to go: they are no failure.
     pub dead_letter: bool,
-    /// So many ends of holders in a row that answered nothing are a crash loop.
+    /// Ends of holders that answered nothing, one after the other, are a crash loop when they weigh more than this.
     pub barren: u32,
 }
 
@@ -432,10 +432,10 @@ impl Ledger {
         first.filter(|_| !self.halted).map(|((when, _), _)| *when)
     }
 
-    /// A holder has ended, and holds nothing: another begins in its place. `counts`: it ended by itself, and had not begun with
-    /// any record. True where this is one too many of those that answered nothing in their life: a crash loop. (One that had
-    /// begun with a record has cost that a try, and there are only so many.)
-    pub fn renew(&mut self, holder: u32, counts: bool) -> bool {
+    /// A holder has ended, and holds nothing: another begins in its place. `weight`: how much that looks like a crash loop where it
+    /// has answered nothing in its life; 0 for one that had begun with a record (that has cost a try, and there are only so many)
+    /// or was to end. True where the ends since the last answer weigh more than [`Rules::barren`].
+    pub fn renew(&mut self, holder: u32, weight: u32) -> bool {
         let lease = std::mem::take(&mut self.leases[holder as usize]);
         if lease.count > 0 {
             panic!(
@@ -443,8 +443,8 @@ impl Ledger {
                 lease.count
             );
         }
-        if counts && lease.answered == 0 {
-            self.barren += 1;
+        if lease.answered == 0 {
+            self.barren = self.barren.saturating_add(weight);
         }
         self.barren > self.rules.barren
     }

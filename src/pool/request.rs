@@ -393,7 +393,13 @@ impl Crew {
                 desk.bury(number, Some(exit), start, &why)?;
             }
         }
-        if desk.ledger.renew(number, counts) {
+        let weight = match exit {
+            _ if !counts => 0,
+            // Somebody else's will, or the kernel's for want of memory. A program's own fault looks otherwise.
+            Exit::Signal { number, .. } if [libc::SIGKILL, libc::SIGTERM].contains(&number) => 1,
+            Exit::Code(_) | Exit::Signal { .. } => OWN_FAULT,
+        };
+        if desk.ledger.renew(number, weight) {
             desk.fail(Ended::Failed(format!(
                 "its workers end again and again without having answered anything, the last with {}",
                 words(exit)
@@ -612,6 +618,9 @@ impl Crew {
         self.write(desk, number)
     }
 }
+
+/// The end of a worker that has not begun with any record weighs so much, where it ended by itself and was not killed.
+pub(crate) const OWN_FAULT: u32 = 10;
 
 /// With so many bytes held, no worker gets more only because it doesn't answer.
 const MOST_HELD: usize = 64 * 1024 * 1024;

@@ -392,7 +392,7 @@ impl World {
         if counts && holder.answered == 0 && !self.is_task {
             self.idle_deaths += 1;
         }
-        let is_loop = self.ledger.renew(at, counts && !self.is_task);
+        let is_loop = self.ledger.renew(at, u32::from(counts && !self.is_task));
         assert_eq!(
             is_loop,
             self.idle_deaths > self.rules.barren,
@@ -414,7 +414,7 @@ impl World {
         self.charge(&places, Failed::Otherwise);
         self.bury();
         self.holders[at as usize] = Holder::default();
-        let is_loop = self.ledger.renew(at, false);
+        let is_loop = self.ledger.renew(at, 0);
         assert!(!is_loop || self.halted || self.idle_deaths > self.rules.barren);
     }
 
@@ -544,7 +544,7 @@ impl World {
                     assert!(self.ledger.is_spent(at));
                     let answered = holder.answered;
                     self.holders[at as usize] = Holder::default();
-                    self.ledger.renew(at, false);
+                    self.ledger.renew(at, 0);
                     moved |= answered > 0;
                 }
             }
