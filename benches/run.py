@@ -68,6 +68,12 @@ class Contender:
         return statistics.median(self.seconds)
 
 
+def built():
+    """The program that was built last: with a target named, as .cargo/config.toml does, or without."""
+    found = [*ROOT.glob("target/release/procflow"), *ROOT.glob("target/*/release/procflow")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=ROOT / "target/release/procflow")
+
+
 def have(peer):
     if shutil.which(peer):
         return True
@@ -330,7 +336,7 @@ def main():
     parser.add_argument("benchmark", nargs="*", help=f"which: {', '.join(BENCHMARKS)}; all of them by default")
     parser.add_argument("--rounds", type=int, default=11, help="rounds that count, one more warms up (11)")
     parser.add_argument("--gib", type=float, default=8, help="length of the byte stream in GiB (8)")
-    parser.add_argument("--procflow", default=ROOT / "target/release/procflow", help="the program to measure")
+    parser.add_argument("--procflow", default=built(), help="the program to measure")
     options = parser.parse_args()
     unknown = [name for name in options.benchmark if name not in BENCHMARKS]
     if unknown:
