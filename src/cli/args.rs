@@ -1,9 +1,10 @@
 //! The command line as clap types. What the arguments mean stands at their use; here is what people read.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 use crate::cli::completions;
@@ -313,8 +314,28 @@ impl ValueEnum for OnFailure {
     }
 }
 
+/// Reads a command line, the program's name being its first word.
+///
+/// clap makes its model of all subcommands before it reads the first word, which takes a twentieth of a small run. So `run`
+/// is read by a model of it alone. What that refuses, a call for help among it, is answered by the whole.
+///
+/// # Errors
+/// What is wrong with it, or the text of `--help` and `--version`.
+pub fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
+    if line.get(1).is_some_and(|word| word == "run")
+        && let Ok(matches) = RunArgs::augment_args(clap::Command::new("run"))
+            .try_get_matches_from(line.iter().skip(1))
+        && let Ok(args) = RunArgs::from_arg_matches(&matches)
+    {
+        return Ok(Cli {
+            command: Command::Run(args),
+        });
+    }
+    Cli::try_parse_from(line).map_err(with_a_tip)
+}
+
 /// A wrong command line, with what was meant where a pipeline stands in the place of a subcommand.
-pub fn with_a_tip(mut error: clap::Error) -> clap::Error {
+fn with_a_tip(mut error: clap::Error) -> clap::Error {
     let tip = match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if word.ends_with(".toml") => {
             format!("to run a pipeline: procflow run {}", harmless(word))

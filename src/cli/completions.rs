@@ -1,5 +1,6 @@
 //! `procflow completions`, and what completes names from the pipeline on the command line.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,6 +20,10 @@ const ASK: &str = "PROCFLOW_COMPLETE";
 /// Answers a shell that asks for candidates, and ends the program then; otherwise does nothing. To be called first, before
 /// anything is printed.
 pub fn answer() {
+    // It would look at the current directory first.
+    if env::var_os(ASK).is_none() {
+        return;
+    }
     CompleteEnv::with_factory(Cli::command).var(ASK).complete();
 }
 
@@ -106,7 +111,7 @@ fn matching(
 /// The pipeline on the command line that is being completed: its first word that is a readable `.toml` file. clap's engine
 /// does not tell a completer what else is on the line; the words stand after `--` of our own command line.
 fn pipeline() -> Option<Spec> {
-    let words: Vec<OsString> = std::env::args_os()
+    let words: Vec<OsString> = env::args_os()
         .skip_while(|word| word != "--")
         .skip(1)
         .collect();

@@ -107,6 +107,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
+    use crate::cli::args::parse;
     use crate::cli::{Cli, Error, print};
     use crate::exit::ExitCode;
 
@@ -176,10 +177,40 @@ mod tests {
     }
 
     #[test]
+    fn run_is_read_as_by_the_whole_command_line() {
+        for line in [
+            "procflow run p",
+            "procflow run - --set a=b=c --set d= --only x --only @y --skip z -j 3 -n --timeout 1h --on-failure kill",
+            "procflow run p -kj4 --json=r --events - --progress plain --output grouped --exit-code-from x --state-dir d",
+            "procflow run -- -p",
+            "procflow run run",
+            "procflow run",
+            "procflow run --help",
+            "procflow run -h",
+            "procflow run help",
+            "procflow run --version",
+            "procflow run p --job 3",
+            "procflow run p q",
+            "procflow run p -j 0",
+            "procflow run p -k --on-failure stop",
+        ] {
+            let line: Vec<_> = line.split_whitespace().map(Into::into).collect();
+            let whole = Cli::try_parse_from(&line).map(|cli| format!("{cli:?}"));
+            let read = parse(line.clone()).map(|cli| format!("{cli:?}"));
+            assert_eq!(
+                read.map_err(|e| e.to_string()),
+                whole.map_err(|e| e.to_string()),
+                "{line:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_wrong_command_line_is_told_the_way_on() {
         let told = |line: &str| {
-            let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
-            crate::cli::args::with_a_tip(error).to_string()
+            parse(line.split_whitespace().map(Into::into).collect())
+                .unwrap_err()
+                .to_string()
         };
         for (line, tip) in [
             (
