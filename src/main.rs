@@ -1,10 +1,10 @@
 //! The procflow program: parses the command line, runs the subcommand, and ends as it says.
 
+use std::env;
 use std::io::{self, BufWriter};
 use std::process;
 
-use clap::Parser;
-use procflow::cli::{self, Cli};
+use procflow::cli;
 use procflow::exit::ExitCode;
 use procflow::report::Terminal;
 use procflow::sys::process::Origin;
@@ -14,7 +14,8 @@ fn main() {
     cli::completions::answer();
     let code = match Origin::capture() {
         Ok(origin) => {
-            let cli = Cli::try_parse().unwrap_or_else(|error| cli::args::with_a_tip(error).exit());
+            let cli =
+                cli::args::parse(env::args_os().collect()).unwrap_or_else(|error| error.exit());
             let mut out = BufWriter::new(io::stdout());
             cli::dispatch(cli.command, origin, &mut out).unwrap_or_else(|error| {
                 if let Some(message) = error.message() {

@@ -186,8 +186,8 @@ fn run_plan(
         .run(|| pruning = dir.prune_meanwhile())
         .map_err(|e| broken(&e))?;
     let exit = finish(args, &plan, &dir, ended)?;
-    if dir.is_crowded()
-        && let Some(pruning) = pruning
+    if let Some(pruning) = pruning
+        && dir.is_crowded()
     {
         // A panic in it is told of by the runtime; runs that are left are no reason for more.
         let _ = pruning.join();

@@ -218,15 +218,19 @@ impl RunDir {
     }
 
     /// [`RunDir::prune`] in a thread of its own: removing a run can take longer than a small one runs, since a disk may have a
-    /// say in it.
+    /// say in it. Not before there is enough to remove: for a single run, making the thread is most of the work.
     pub fn prune_meanwhile(self: &Arc<Self>) -> Option<JoinHandle<()>> {
+        if !self.is_crowded() {
+            return None;
+        }
         let dir = Arc::clone(self);
         let thread = std::thread::Builder::new().name("prune".to_owned());
         // Without a thread the next run prunes.
         thread.spawn(move || dir.prune()).ok()
     }
 
-    /// The run has ended: whether what is left to prune is worth waiting for, and not just left for the next run.
+    /// Whether there is enough to prune: to begin with it, and at the run's end to wait for it, rather than leave it to the
+    /// next run.
     pub fn is_crowded(&self) -> bool {
         run_names(&self.runs).is_ok_and(|names| names.len() > KEEP + SLACK)
     }

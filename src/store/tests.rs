@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Printer, Stream};
@@ -212,6 +213,20 @@ fn the_last_twenty_are_kept_and_those_that_live() {
         .unwrap()
         .prune();
     assert!(!runs(dir.path()).contains(&id));
+}
+
+#[test]
+fn a_run_prunes_when_there_is_enough_to_prune() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = |i| {
+        let run = create(dir.path(), NOW + Duration::from_secs(i)).unwrap();
+        if let Some(pruning) = Arc::new(run).prune_meanwhile() {
+            pruning.join().unwrap();
+        }
+        runs(dir.path()).len()
+    };
+    let left: Vec<_> = (1..=30).map(left).skip(20).collect();
+    assert_eq!(left, [21, 22, 23, 24, 20, 21, 22, 23, 24, 20]);
 }
 
 #[test]
