@@ -55,6 +55,8 @@ impl Runner<'_> {
     /// Ctrl-Z: stops every unit, then this process, until someone continues it. SIGSTOP and not SIGTSTP: a unit in a session of its own
     /// would not stop for the latter. No deadline counts the time between.
     fn suspend(&mut self) {
+        // It may be for days.
+        self.flush();
         self.signal_all(libc::SIGSTOP);
         self.hand_over_terminal();
         let since = Instant::now();

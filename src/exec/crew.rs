@@ -127,9 +127,14 @@ impl Crew {
     }
 
     /// Starts all of them, and comes back when each has been started or has failed.
-    pub fn start(&mut self, jobs: Vec<Job>, values: &Values) -> Vec<Done> {
+    pub fn start(&mut self, mut jobs: Vec<Job>, values: &Values) -> Vec<Done> {
+        if jobs.len() <= 1
+            && let Some(job) = jobs.pop()
+        {
+            return vec![self.start_one(&job, values)];
+        }
         let mut done: Vec<Done> = jobs.iter().map(|_| Vec::new()).collect();
-        let helped = self.get_help(jobs.len() - 1);
+        let helped = self.get_help(jobs.len().saturating_sub(1));
         let mut missing = jobs.len();
         {
             let mut desk = self.desk.lock();
@@ -143,12 +148,6 @@ impl Crew {
             done[number] = work(&mut self.launcher, &job, &values);
             missing -= 1;
         }
-        if done.len() == 1 {
-            // The kernel wakes us as soon as the new program is loaded, on the CPU on which it is about to run, and an idle CPU
-            // then pulls it over to cold caches. What we have to do can wait until a short one has ended: in a chain, a third
-            // less time.
-            thread::yield_now();
-        }
         while missing > 0 {
             match self.done.recv() {
                 Ok((number, Ok(result))) => done[number] = result,
@@ -157,6 +156,15 @@ impl Crew {
             }
             missing -= 1;
         }
+        done
+    }
+
+    fn start_one(&mut self, job: &Job, values: &Values) -> Done {
+        let done = work(&mut self.launcher, job, values);
+        // The kernel wakes us as soon as the new program is loaded, on the CPU on which it is about to run, and an idle CPU
+        // then pulls it over to cold caches. What we have to do can wait until a short one has ended: in a chain, a third
+        // less time.
+        thread::yield_now();
         done
     }
 

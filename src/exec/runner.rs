@@ -45,6 +45,10 @@ const CAPTURE_BLOCK: usize = 64 * 1024;
 /// needs, and watching costs as much as reading.
 const SHORT_LIFE: Duration = Duration::from_millis(2);
 
+/// Events and logs are written when there is nothing else to do, or when this time has passed: for short processes, one after
+/// the other, a write for each is a tenth of our own work.
+const WRITE_EVERY: Duration = Duration::from_millis(10);
+
 /// How long an end waits for relays that still hand on what was written last, where a reader is slow to take it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -318,15 +322,18 @@ impl<'a> Runner<'a> {
         self.settle();
         meanwhile();
         let mut ready = Vec::new();
+        let mut written = self.clock.now();
         while self.verdict.is_none() || !self.relays.is_empty() {
-            self.flush();
-            let limit = self.wait_limit();
             ready.clear();
-            ready.extend(
-                self.poller
-                    .wait(limit)
-                    .map_err(|e| Error::new("wait for events", e))?,
-            );
+            let now = self.clock.now();
+            if now.saturating_sub(written) < WRITE_EVERY {
+                self.wait(Some(Duration::ZERO), &mut ready)?;
+            }
+            if ready.is_empty() {
+                self.flush();
+                written = now;
+                self.wait(self.wait_limit(), &mut ready)?;
+            }
             ready.sort_unstable();
             self.wake(&ready);
             self.settle();
@@ -339,6 +346,12 @@ impl<'a> Runner<'a> {
             clock: self.clock,
             guarded: self.guard.is_some(),
         })
+    }
+
+    fn wait(&mut self, limit: Option<Duration>, ready: &mut Vec<u64>) -> Result<(), Error> {
+        let waited = self.poller.wait(limit);
+        ready.extend(waited.map_err(|e| Error::new("wait for events", e))?);
+        Ok(())
     }
 
     fn wait_limit(&self) -> Option<Duration> {
@@ -489,7 +502,7 @@ impl<'a> Runner<'a> {
         });
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if let Err(e) = self.watch.flush() {
             self.fail(e.into());
             self.settle();

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -147,11 +147,11 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
         let cwd = known.resolve(&unit.settings.cwd)?;
         let at_home = self.at_home && matches!(&*cwd, b"" | b".");
         // Without `.` and doubled slashes, as it is shown.
-        let cwd: PathBuf = match at_home {
-            true => self.plan.dir.clone(),
+        let cwd: Cow<'_, Path> = match at_home {
+            true => Cow::Borrowed(&self.plan.dir),
             false => {
                 let cwd = Path::new(OsStr::from_bytes(&cwd));
-                self.plan.dir.join(cwd).components().collect()
+                Cow::Owned(self.plan.dir.join(cwd).components().collect())
             }
         };
         let before = self
@@ -165,7 +165,10 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
         };
         let env = known.environment(base, unit, before)?;
 
-        let cwd_path = c_string(cwd.as_os_str().as_bytes(), "cwd")?;
+        let cwd_path = match at_home {
+            true => None,
+            false => Some(c_string(cwd.as_os_str().as_bytes(), "cwd")?),
+        };
         let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
         let name = argv.first().map_or(&[][..], |name| name.to_bytes());
         let env_list = env.list();
@@ -179,7 +182,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
                 program: &program.file,
                 argv: &argv,
                 env: &env_list,
-                cwd: (!at_home).then_some(&*cwd_path),
+                cwd: cwd_path.as_deref(),
                 fds,
                 limits: &unit.settings.limits,
                 nice: unit.settings.nice,
