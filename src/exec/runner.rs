@@ -323,7 +323,7 @@ impl<'a> Runner<'a> {
         meanwhile();
         let mut ready = Vec::new();
         let mut written = self.clock.now();
-        while self.verdict.is_none() || !self.relays.is_empty() {
+        while self.goes_on() {
             ready.clear();
             let now = self.clock.now();
             if now.saturating_sub(written) < WRITE_EVERY {
@@ -332,6 +332,10 @@ impl<'a> Runner<'a> {
             if ready.is_empty() {
                 self.flush();
                 written = now;
+                // What could not be written may have ended the run, where nothing was left to wait for.
+                if !self.goes_on() {
+                    break;
+                }
                 self.wait(self.wait_limit(), &mut ready)?;
             }
             ready.sort_unstable();
@@ -346,6 +350,10 @@ impl<'a> Runner<'a> {
             clock: self.clock,
             guarded: self.guard.is_some(),
         })
+    }
+
+    fn goes_on(&self) -> bool {
+        self.verdict.is_none() || !self.relays.is_empty()
     }
 
     fn wait(&mut self, limit: Option<Duration>, ready: &mut Vec<u64>) -> Result<(), Error> {

@@ -246,6 +246,29 @@ fn a_full_disk_under_the_run_directory_is_a_clear_error() {
 }
 
 #[test]
+fn a_journal_that_is_full_ends_the_run_between_two_tries_as_well() {
+    // 512 bytes have room for the run's and the node's beginning, and not for the line that says it will be tried again.
+    let name = "a".repeat(120);
+    Pipeline::new(&format!(
+        r#"
+        [process.{name}]
+        script = "sleep 0.05; exit 1"
+        retries = {{ max = 9, delay = "1h" }}
+        "#
+    ))
+    .without_report()
+    .under([
+        "sh",
+        "-ec",
+        "trap '' XFSZ; exec prlimit --fsize=512 \"$@\"",
+        "sh",
+    ])
+    .args(["--progress", "none", "--output", "none"])
+    .run()
+    .exit(3);
+}
+
+#[test]
 fn a_run_directory_that_cannot_be_made_is_named() {
     Pipeline::new("[process.a]\ncommand = [\"true\"]\n")
         .without_report()
