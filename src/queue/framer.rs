@@ -385,7 +385,8 @@ mod tests {
             Just(Records::Length32),
             (1..9u32).prop_map(Records::Size),
             "[\n>a]{1,4}".prop_map(Records::Separator),
-            "[\n>a]{0,3}".prop_map(Records::Start),
+            // No line end: the plan refuses it.
+            "[>a]{0,3}".prop_map(Records::Start),
         ]
     }
 
