@@ -26,9 +26,12 @@ use crate::plan::{DEAD_LETTER, Deliver, Plan, QueueId, Role, Sink, UnitId};
 use crate::pool::Idle;
 use crate::queue::Count;
 
-/// How soon it is looked again where all pools of a cycle are idle and it is not over: a relay is about to hand something on, or
-/// a writer's last bytes are about to be seen. (Who counts last has nobody to tell; so it is looked.)
-const LOOK: Duration = Duration::from_millis(5);
+/// How soon it is looked again where all pools of a cycle have been idle and it is not over: a relay is about to hand something
+/// on, or a writer's last bytes are about to be seen. (Who counts last has nobody to tell; so it is looked.)
+const SOON: Duration = Duration::from_millis(5);
+
+/// How late at most: a pool may have got something to do for hours, and will say when it is idle again.
+const LATE: Duration = Duration::from_millis(500);
 
 /// The cycles of a plan.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub(super) struct Cycles {
     all: Vec<Cycle>,
     /// What each pool on a cycle said when it last had nothing in hand.
     idle: HashMap<UnitId, Idle>,
+    /// How long to wait until the next look.
+    pause: Duration,
 }
 
 /// Pools and queues, each of which leads to each other.
@@ -88,6 +93,7 @@ impl Cycles {
         Cycles {
             all,
             idle: HashMap::new(),
+            pause: SOON,
         }
     }
 
@@ -114,6 +120,7 @@ impl Runner<'_> {
             return;
         }
         self.cycles.idle.insert(pool, idle);
+        self.cycles.pause = SOON;
         self.look_at_cycles();
     }
 
@@ -134,7 +141,9 @@ impl Runner<'_> {
             }
         }
         if again {
-            self.deadlines.arm(Due::Cycles, self.clock.now() + LOOK);
+            let pause = self.cycles.pause;
+            self.deadlines.arm(Due::Cycles, self.clock.now() + pause);
+            self.cycles.pause = (pause * 2).min(LATE);
         }
     }
 

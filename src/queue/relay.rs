@@ -26,7 +26,7 @@ pub struct RelaySpec {
     pub outputs: Vec<RelayOutput>,
     /// How the bytes are cut into records.
     pub records: Records,
-    /// Bytes of the longest record, terminator included. `None`: [`MAX_RECORD`], but where one writer's bytes go on as they
+    /// Bytes of the longest record, terminator included. `None`: [`crate::plan::settings::MAX_RECORD`], but where one writer's bytes go on as they
     /// come, as through a plain pipe, nobody looks for records, and there is no bound.
     pub max_record: Option<u64>,
     /// How several writers are put together.

@@ -277,7 +277,7 @@ fn log_report() {
     let requests: Vec<Vec<&str>> = log.lines().map(|line| line.split(' ').collect()).collect();
     assert_eq!(requests.len(), 3000);
 
-    let sum = |key: &dyn Fn(&[&str]) -> Option<(String, u64)>| {
+    let sum = |key: Key| {
         let mut sums: BTreeMap<String, u64> = BTreeMap::new();
         for (key, count) in requests.iter().filter_map(|request| key(request)) {
             *sums.entry(key).or_default() += count;
@@ -307,6 +307,9 @@ fn log_report() {
     let output = project.run("log-report", &["--set", "requests=3000", "--set", "top=4"]);
     check(&output, 0, &expected);
 }
+
+/// What a statistic makes of a request: what it counts, and how much.
+type Key<'a> = &'a dyn Fn(&[&str]) -> Option<(String, u64)>;
 
 fn list(counts: impl IntoIterator<Item = (String, u64)>) -> String {
     let line = |(key, count)| format!("{count:8}  {key}\n");
