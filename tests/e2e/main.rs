@@ -18,6 +18,7 @@ mod hostile;
 mod kill;
 mod memory;
 mod pipelines;
+mod pools;
 mod signals;
 mod stall;
 mod streams;
