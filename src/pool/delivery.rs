@@ -67,9 +67,14 @@ impl Delivery {
             self.outlets[0].put(data, missing, &mut self.shelf)?;
             return self.follow();
         }
-        if let Some(parts) = order.extend(first, count)
-            && let [part] = &mut parts[..]
-        {
+        if let Some(parts) = order.extend(first, count) {
+            // Of a dead record before it there is none. It counts as held with this one now, so this must go in there.
+            if parts.is_empty() {
+                parts.push(Part::default());
+            }
+            let [part] = &mut parts[..] else {
+                panic!("BUG: {} parts for one output", parts.len());
+            };
             let before = std::mem::take(&mut part.missing);
             part.data.push(&before, &mut self.shelf)?;
             part.data.push(data, &mut self.shelf)?;
@@ -123,5 +128,44 @@ impl Delivery {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+    use std::io::Read;
+
+    use crate::pool::PoolOutput;
+    use crate::pool::delivery::Delivery;
+    use crate::pool::outlet::Outlet;
+    use crate::pool::shelf::Shelf;
+    use crate::spec::Records;
+
+    /// Where a result is held behind a dead record, and both wait for the one before them.
+    #[test]
+    fn a_dead_record_takes_no_result_along() {
+        let (mut read, write) = std::io::pipe().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let outlet = Outlet::new(PoolOutput {
+            fd: write.into(),
+            records: Records::Lines,
+            always_terminated: false,
+        });
+        let shelf = Shelf::new(dir.path().to_owned(), 1000);
+        let mut delivery = Delivery::new(vec![outlet.unwrap()], shelf, true);
+        delivery.pass_held(1, 1, Vec::new()).unwrap();
+        delivery.pass(2, 1, b"c\n", Vec::new()).unwrap();
+        delivery.pass_held(3, 1, Vec::new()).unwrap();
+        delivery.pass_held(4, 1, Vec::new()).unwrap();
+        delivery.pass(5, 2, b"f\ng\n", Vec::new()).unwrap();
+        delivery.pass(0, 1, b"a\n", Vec::new()).unwrap();
+        delivery.pass(7, 1, b"h\n", Vec::new()).unwrap();
+        assert!(delivery.is_empty());
+        drop(delivery);
+        let mut found = String::new();
+        read.read_to_string(&mut found).unwrap();
+        assert_eq!(found, "a\nc\nf\ng\nh\n");
     }
 }
