@@ -19,6 +19,7 @@ mod kill;
 mod memory;
 mod pipelines;
 mod pools;
+mod queues;
 mod signals;
 mod stall;
 mod streams;
