@@ -71,7 +71,11 @@ impl Runner<'_> {
             usage,
             leaked,
         });
-        live.fault = live.share.take().and_then(left_unread);
+        // One that ended ill has a reason of its own: a broken queue, too, whose reader may have had enough.
+        let settings = &self.plan.unit(unit).settings;
+        let is_well = matches!(exit, Exit::Code(code) if settings.success_codes.contains(&code));
+        let share = live.share.take();
+        live.fault = share.filter(|_| is_well).and_then(left_unread);
         self.leave_terminal(unit, Some(exit));
         self.settle_outputs(unit);
     }
@@ -453,7 +457,7 @@ impl Runner<'_> {
     }
 }
 
-/// What is wrong with a worker that has ended: records handed to it lie unread in its pipe, and nobody will do them.
+/// What is wrong with a worker that has ended well: records handed to it lie unread in its pipe, and nobody will do them.
 fn left_unread(share: OwnedFd) -> Option<String> {
     match unread(&share) {
         None | Some(0) => None,

@@ -163,9 +163,9 @@ fn killed_at_random(definition: &str, records: u64, kills: u64, result: &str) ->
         }
     }
     let kills_done = killed.len() as u64;
-    // The last results come together, and there is nobody left to kill.
+    // The last results come together, and there is nobody left to kill. (Where answers are held back, they all do.)
     assert!(
-        kills_done * 10 >= kills,
+        kills_done >= 1 && (kills_done >= kills / 4 || kills < 20),
         "the run has ended after {kills_done} kills of {kills}"
     );
     let ran = live.finish();
@@ -222,8 +222,8 @@ fn request_workers_killed_at_random_lose_nothing_as_results_come() {
 /// They have a block in their own buffer, which is lost with them: what they had read has had a try, answered or not.
 #[test]
 fn request_workers_that_read_ahead_and_are_killed_at_random_lose_nothing() {
-    let records = number("PROCFLOW_POOL_RECORDS", 20_000);
-    let kills = number("PROCFLOW_POOL_KILLS", 200) / 20;
+    let records = number("PROCFLOW_POOL_RECORDS", 50_000);
+    let kills = number("PROCFLOW_POOL_KILLS", 200) / 25;
     let definition = r#"
         feed = "request"
         order = "input"
@@ -917,7 +917,7 @@ fn a_record_that_takes_too_long_is_to_blame_alone() {
         .stdout("0\n1\n3\n4\n5\n")
         .file("dead", "2\n");
         assert_eq!(count(&ran, "p", "dead"), 1, "{feed}");
-        assert!(count(&ran, "p", "workers_started") >= 3, "{feed}");
+        assert!(count(&ran, "p", "workers_started") >= 2, "{feed}");
     }
 }
 
@@ -1415,4 +1415,207 @@ fn to_wait_for_a_pool_is_to_wait_for_all_of_it() {
     )
     .run()
     .stdout("9\n");
+}
+
+// --- Among other nodes ---
+
+/// Its command for each way to be fed, so that it passes on what it gets.
+fn passing(feed: &str) -> &str {
+    match feed {
+        "task" => r#"command = ["echo", "${{ task }}"]"#,
+        _ => r#"command = ["sed", "-u", ""]"#,
+    }
+}
+
+const FEEDS: [&str; 3] = ["stream", "request", "task"];
+
+#[test]
+fn a_pool_whose_reader_has_enough_has_succeeded() {
+    for feed in FEEDS {
+        Pipeline::new(&format!(
+            r#"
+            [process.w]
+            command = ["yes", "1"]
+            stdout = "q"
+            [pool.p]
+            workers = 2
+            feed = "{feed}"
+            stdin = "q"
+            {}
+            stdout = "r"
+            [process.r]
+            command = ["head", "-n", "5"]
+            stdin = "r"
+            stdout = "inherit"
+            "#,
+            passing(feed)
+        ))
+        .run()
+        .stdout("1\n1\n1\n1\n1\n");
+    }
+}
+
+#[test]
+fn a_pool_whose_reader_fails_is_cancelled() {
+    for feed in FEEDS {
+        Pipeline::new(&format!(
+            r#"
+            [process.w]
+            command = ["yes", "1"]
+            stdout = "q"
+            [pool.p]
+            workers = 2
+            feed = "{feed}"
+            stdin = "q"
+            {}
+            stdout = "r"
+            [process.r]
+            script = 'read -r n; exit 3'
+            stdin = "r"
+            "#,
+            passing(feed)
+        ))
+        .run()
+        .exit(1)
+        .node("r", "failed: exit 3")
+        .node("p", "cancelled: reader r failed");
+    }
+}
+
+#[test]
+fn a_pool_whose_writer_fails_is_cancelled_unless_its_queue_closes() {
+    for feed in FEEDS {
+        for closes in [false, true] {
+            let policy = if closes { "close" } else { "cancel" };
+            let ran = Pipeline::new(&format!(
+                r#"
+                [queue.q]
+                on_writer_failure = "{policy}"
+                [process.w]
+                script = 'seq 20; exit 3'
+                stdout = "q"
+                [pool.p]
+                workers = 2
+                feed = "{feed}"
+                stdin = "q"
+                {}
+                stdout = "r"
+                [process.r]
+                command = ["sort", "-n"]
+                stdin = "r"
+                stdout = {{ file = "out" }}
+                "#,
+                passing(feed)
+            ))
+            .with_file("out", "old")
+            .run()
+            .exit(1)
+            .node("w", "failed: exit 3");
+            if closes {
+                ran.node("p", "succeeded")
+                    .node("r", "succeeded")
+                    .file("out", lines(1..21, ""));
+            } else {
+                ran.node("p", "cancelled: writer w failed")
+                    .file("out", "old");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_fails_stops_who_reads_it_and_who_writes_to_it() {
+    for feed in FEEDS {
+        let script = match feed {
+            "task" => "test $TASK -lt 50 || exit 6; echo $TASK",
+            _ => "while read -r n; do test $n -lt 50 || exit 6; echo $n; done",
+        };
+        let ran = Pipeline::new(&format!(
+            r#"
+            [process.w]
+            script = 'n=0; while :; do n=$((n + 1)); echo $n; done'
+            stdout = "q"
+            [pool.p]
+            workers = 2
+            feed = "{feed}"
+            stdin = "q"
+            script = '{script}'
+            stdout = "r"
+            [process.r]
+            command = ["cat"]
+            stdin = "r"
+            stdout = {{ file = "out" }}
+            "#
+        ))
+        .with_file("out", "old")
+        .run()
+        .exit(1)
+        .node("w", "cancelled: reader p failed")
+        .node("r", "cancelled: writer p failed")
+        .file("out", "old");
+        assert_eq!(ran.field("p", "state"), "failed");
+    }
+}
+
+#[test]
+fn what_a_pool_writes_can_go_to_several() {
+    for feed in FEEDS {
+        Pipeline::new(&format!(
+            r#"
+            [process.w]
+            command = ["seq", "300"]
+            stdout = "q"
+            [pool.p]
+            workers = 2
+            feed = "{feed}"
+            stdin = "q"
+            {}
+            stdout = ["r", {{ file = "copy" }}]
+            [process.r]
+            command = ["sort", "-n"]
+            stdin = "r"
+            stdout = {{ file = "out" }}
+            [process.again]
+            after = ["p"]
+            command = ["sort", "-n", "copy"]
+            stdout = {{ file = "out2" }}
+            "#,
+            passing(feed)
+        ))
+        .run()
+        .file("out", lines(1..301, ""))
+        .file("out2", lines(1..301, ""));
+    }
+}
+
+/// Suspects are halved among workers that are asked, too: in order, the dead one left out.
+#[test]
+fn one_bad_record_in_a_full_hand_costs_no_other() {
+    let ran = Pipeline::new(
+        r#"
+        [pool.p]
+        workers = 2
+        feed = "request"
+        order = "input"
+        batch = 64
+        tasks = { range = [0, 3000] }
+        script = 'while read -r n; do case $n in 1234|2999) kill -SEGV $$;; esac; echo $n; done'
+        stdout = "inherit"
+        stderr = "null"
+        dead_letter = "dead"
+        [process.bury]
+        command = ["sort", "-n"]
+        stdin = "dead"
+        stdout = { file = "dead" }
+        "#,
+    )
+    .run()
+    .stdout(lines((0..3000).filter(|n| ![1234, 2999].contains(n)), ""))
+    .file("dead", "1234\n2999\n");
+    let dead: Vec<_> = journal(&ran, "p", 3000)
+        .iter()
+        .filter(|line| line["state"] == "dead")
+        .map(|line| (line["task"].as_u64(), line["signal"].as_u64()))
+        .collect();
+    assert_eq!(dead, [(Some(1234), Some(11)), (Some(2999), Some(11))]);
 }
