@@ -58,11 +58,13 @@ impl Runner<'_> {
         // It may be for days.
         self.flush();
         self.signal_all(libc::SIGSTOP);
+        self.pools.suspend();
         self.hand_over_terminal();
         let since = Instant::now();
         stop_self();
         let stopped = since.elapsed();
         self.clock.skip(stopped);
+        self.pools.resume();
         self.get_terminal_back(stopped);
         self.signal_all(libc::SIGCONT);
     }

@@ -214,7 +214,9 @@ impl Runner<'_> {
             Some(wiring) => wiring.broken(self.plan, unit),
             None => Vec::new(),
         };
-        let fault = live.fault.or_else(|| self.take_value(unit));
+        // Taken in any case: a try that failed leaves nothing for the next one.
+        let value_fault = self.take_value(unit);
+        let fault = live.fault.or(value_fault);
         self.inbox.push_back(Event::Exited {
             unit,
             exit: reaped.exit,
@@ -360,7 +362,10 @@ impl Runner<'_> {
                     if !writers.is_empty() && self.is_well_stored(group, *queue) =>
                 {
                     // Its readers, which may start at once, find all of it in its file.
-                    self.relays.wait_for(number);
+                    // Where they don't, at once: the readers are not even to be started.
+                    if let Err(Some(why)) = self.relays.wait_for(number) {
+                        self.fail(Error::new("carry a queue", io::Error::other(why)));
+                    }
                     self.end_relay(number);
                 }
                 _ => self.end_relay(number),

@@ -43,6 +43,15 @@ pub(super) struct Running {
     leaked: bool,
 }
 
+impl Running {
+    /// A worker that was asked for is not started. The pool waits for an answer all the same.
+    fn refuse(&self, ticket: Ticket) {
+        let why = "the pool is being stopped".to_owned();
+        let failure = Failure::CannotStart { code: 126, why };
+        self.handle.call(PoolCall::CannotStart(ticket, failure));
+    }
+}
+
 /// A worker that runs.
 #[derive(Debug)]
 struct Worker {
@@ -132,6 +141,29 @@ impl Pools {
         running.map(|pool| (pool.unit, pool.handle.counts()))
     }
 
+    /// The run is about to stand still.
+    pub fn suspend(&self) {
+        self.running.values().for_each(|pool| pool.handle.suspend());
+    }
+
+    /// It goes on.
+    pub fn resume(&self) {
+        self.running.values().for_each(|pool| pool.handle.resume());
+    }
+
+    /// Forgets a worker that was asked for and is not wanted any more; whether there was one.
+    fn is_not_wanted(&mut self, pool: u64, ticket: Ticket) -> bool {
+        let is_it = |asked: &(u64, Start)| asked.0 == pool && asked.1.ticket == ticket;
+        let Some(at) = self.asked.iter().position(is_it) else {
+            return false;
+        };
+        self.asked.swap_remove(at);
+        if let Some(running) = self.running.get(&pool) {
+            running.refuse(ticket);
+        }
+        true
+    }
+
     fn next_event(&mut self) -> Option<(u64, PoolEvent)> {
         match self.inbox.try_recv() {
             Ok(event) => Some(event),
@@ -148,13 +180,24 @@ impl Pools {
 /// Starting: a pool, and its workers.
 impl Runner<'_> {
     /// Starts the thread of a pool whose ends are wired.
-    pub(super) fn start_pool(&mut self, unit: UnitId, attempt: u32, mut wiring: UnitWiring) {
+    ///
+    /// # Errors
+    /// No thread, no `tasks.jsonl`: procflow can't go on.
+    pub(super) fn start_pool(
+        &mut self,
+        unit: UnitId,
+        attempt: u32,
+        mut wiring: UnitWiring,
+    ) -> Result<(), Error> {
         let Some(ends) = wiring.pool.take() else {
             panic!("BUG: {unit:?} is a pool, and not wired as one");
         };
         match self.pool_thread(unit, *ends) {
-            Ok(number) => self.pool_started(unit, attempt, wiring, number),
-            Err(e) => self.spawn_broken(unit, attempt, Error::new("start a pool", e)),
+            Ok(number) => {
+                self.pool_started(unit, attempt, wiring, number);
+                Ok(())
+            }
+            Err(e) => Err(Error::new("start a pool", e)),
         }
     }
 
@@ -223,9 +266,7 @@ impl Runner<'_> {
         let running = self.pools.running.get(&pool)?;
         let ticket = start.ticket;
         if running.stopping {
-            let why = "the pool is being stopped".to_owned();
-            let failure = Failure::CannotStart { code: 126, why };
-            running.handle.call(PoolCall::CannotStart(ticket, failure));
+            running.refuse(ticket);
             return None;
         }
         let mut fds: Vec<(Descriptor, u32)> = start
@@ -387,6 +428,9 @@ impl Runner<'_> {
         while let Some((pool, event)) = self.pools.next_event() {
             match event {
                 PoolEvent::Start(start) => self.pools.asked.push((pool, start)),
+                // A pool that ends may have asked for it in the same breath, and nobody would end it later.
+                PoolEvent::Stop(ticket) | PoolEvent::Kill(ticket)
+                    if self.pools.is_not_wanted(pool, ticket) => {}
                 PoolEvent::Stop(ticket) => self.stop_worker(pool, ticket),
                 PoolEvent::Kill(ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
                 PoolEvent::Idle(idle) => {

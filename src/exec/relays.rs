@@ -26,6 +26,8 @@ struct Running {
     handle: RelayHandle,
     group: GroupId,
     carries: Carries,
+    /// It has said that it cannot go on. It says nothing more.
+    is_broken: bool,
 }
 
 /// All relays that run.
@@ -82,6 +84,7 @@ impl Relays {
                 handle,
                 group,
                 carries,
+                is_broken: false,
             },
         );
         Ok(())
@@ -89,35 +92,48 @@ impl Relays {
 
     /// The next thing that one says. Call it until there is nothing more.
     pub fn next_event(&mut self) -> Option<(u64, RelayEvent)> {
-        if let Some(event) = self.heard.pop_front() {
-            return Some(event);
+        let heard = self.heard.pop_front();
+        let event = heard.or_else(|| self.inbox.try_recv().ok()).or_else(|| {
+            // Read first and asked again after, so that a word said in between is not slept over.
+            let mut count = [0; 8];
+            let _ = nix::unistd::read(&*self.wake, &mut count);
+            self.inbox.try_recv().ok()
+        });
+        if let Some((number, RelayEvent::Broken(_))) = &event
+            && let Some(relay) = self.running.get_mut(number)
+        {
+            relay.is_broken = true;
         }
-        match self.inbox.try_recv() {
-            Ok(event) => Some(event),
-            Err(_) => {
-                // Read first and asked again after, so that a word said in between is not slept over.
-                let mut count = [0; 8];
-                let _ = nix::unistd::read(&*self.wake, &mut count);
-                self.inbox.try_recv().ok()
-            }
-        }
+        event
     }
 
-    /// Waits until this one has handed on everything, or says that it cannot. To be asked of one that writes to a file and whose
-    /// writers have all ended: it waits for nobody but the disk.
-    pub fn wait_for(&mut self, number: u64) {
-        let is_end = |(of, event): &(u64, RelayEvent)| {
-            *of == number && matches!(event, RelayEvent::Ended | RelayEvent::Broken(_))
-        };
-        if self.heard.iter().any(is_end) {
-            return;
+    /// Waits until this one has handed on everything. To be asked of one that writes to a file and whose writers have all ended: it
+    /// waits for nobody but the disk.
+    ///
+    /// # Errors
+    /// Why it cannot, in words for people; nothing where it has said so before.
+    pub fn wait_for(&mut self, number: u64) -> Result<(), Option<String>> {
+        if self
+            .running
+            .get(&number)
+            .is_some_and(|relay| relay.is_broken)
+        {
+            return Err(None);
         }
-        // The sender is ours as well, so it does not end.
-        while let Ok(event) = self.inbox.recv() {
-            let over = is_end(&event);
-            self.heard.push_back(event);
-            if over {
-                return;
+        let mut at = 0;
+        loop {
+            // The sender is ours as well, so there always is another.
+            if at == self.heard.len()
+                && let Ok(event) = self.inbox.recv()
+            {
+                self.heard.push_back(event);
+            }
+            match self.heard.get(at) {
+                Some((of, RelayEvent::Ended)) if *of == number => return Ok(()),
+                Some((of, RelayEvent::Broken(why))) if *of == number => {
+                    return Err(Some(why.clone()));
+                }
+                _ => at += 1,
             }
         }
     }

@@ -25,7 +25,9 @@ impl Runner<'_> {
         let mut jobs = Vec::with_capacity(self.to_spawn.len());
         let mut wirings = Vec::with_capacity(self.to_spawn.len());
         for (group, attempt) in std::mem::take(&mut self.to_spawn) {
-            if let Some(units) = self.prepare(group, attempt) {
+            if self.broken.is_some() {
+                self.refuse(group, attempt);
+            } else if let Some(units) = self.prepare(group, attempt) {
                 let processes = units.iter().filter(|(unit, _)| self.is_process(*unit));
                 let job = processes.map(|(unit, wiring)| (*unit, wiring.numbers()));
                 jobs.push(Job {
@@ -54,10 +56,17 @@ impl Runner<'_> {
     fn group_started(&mut self, attempt: u32, units: Vec<(UnitId, UnitWiring)>, done: Done) {
         let mut done = done.into_iter();
         let mut failed = false;
+        let mut broken = None;
         for (unit, wiring) in units {
             match self.plan.unit(unit).role {
                 _ if failed => self.leave_terminal(unit, None),
-                Role::Pool => self.start_pool(unit, attempt, wiring),
+                Role::Pool if broken.is_some() => self.leave_terminal(unit, None),
+                Role::Pool => {
+                    broken = self
+                        .start_pool(unit, attempt, wiring)
+                        .err()
+                        .map(|error| (unit, error));
+                }
                 Role::Gather => self.start_gather(unit, attempt, wiring),
                 Role::Process | Role::Worker(_) => match done.next() {
                     Some(started) => {
@@ -66,6 +75,14 @@ impl Runner<'_> {
                     }
                     None => panic!("BUG: nothing came of {unit:?}"),
                 },
+            }
+        }
+        // Not before it is known what else of the group runs, and so is to be killed for it.
+        if let Some((unit, error)) = broken {
+            if failed {
+                self.fail(error);
+            } else {
+                self.spawn_broken(unit, attempt, error);
             }
         }
     }
@@ -86,6 +103,17 @@ impl Runner<'_> {
             pid: None,
         });
         self.inbox.push_back(Event::Spawned(unit));
+    }
+
+    /// procflow can't go on, and has not come to tell the scheduler yet. What a group would read may not be whole.
+    fn refuse(&mut self, group: GroupId, attempt: u32) {
+        let first = starts(self.plan, &self.plan.group(group).units)
+            .first()
+            .copied();
+        if let (Some(first), Some(error)) = (first, &self.broken) {
+            let why = error.to_string();
+            self.spawn_failed(first, attempt, Failure::CannotStart { code: 126, why });
+        }
     }
 
     /// Makes the queues of a group and its units' descriptors, or answers why that cannot be.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,7 +105,6 @@ pub(crate) struct Desk {
     journal: Journal,
     inbox: Inbox,
     counters: Arc<Counters>,
-    begin: Instant,
     /// How it will end, once that is certain before everything is done.
     verdict: Option<Ended>,
     /// The crew has been told of that.
@@ -178,7 +177,6 @@ impl Desk {
             journal: Journal::new(spec.log),
             inbox,
             counters,
-            begin: Instant::now(),
             verdict: None,
             is_ending: false,
             culprit: String::new(),
@@ -189,9 +187,9 @@ impl Desk {
         })
     }
 
-    /// Since the pool's start.
+    /// Since the pool's start, without the time that the run stood still.
     pub fn now(&self) -> Duration {
-        self.begin.elapsed()
+        self.inbox.now()
     }
 
     /// Asks the loop for something.
@@ -290,6 +288,8 @@ impl Desk {
                         self.is_ending = true;
                         workers.end_all(self, Ending::Kill);
                     }
+                    // The step has not come to it.
+                    self.wake();
                     // What can't be written is not tried again and again.
                     if workers.are_gone() {
                         break;
@@ -422,6 +422,11 @@ impl Desk {
             self.say(PoolEvent::Idle(self.idle()));
         }
         self.was_idle = is_idle;
+        self.wake();
+    }
+
+    /// Lets the loop hear what was said.
+    fn wake(&mut self) {
         if self.has_said {
             self.has_said = false;
             self.count();

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -67,6 +68,16 @@ impl PoolHandle {
         self.counters.snapshot()
     }
 
+    /// The run is about to be stopped (Ctrl-Z): the pool's clock stands still, so that no `task_timeout` counts the time between.
+    pub fn suspend(&self) {
+        self.control.clock.suspend();
+    }
+
+    /// It goes on.
+    pub fn resume(&self) {
+        self.control.clock.resume();
+    }
+
     /// Lets the thread end at once, whatever it waits for, and without a word. Its ends are closed, and what it holds is lost: its
     /// workers, and readers that are not to take that for the end of data, must have ended before.
     pub fn stop(&self) {
@@ -100,6 +111,59 @@ struct Control {
     /// Readable when there is something to look at.
     wake: EventFd,
     stop: AtomicBool,
+    clock: Clock,
+}
+
+/// Time since the pool's start, without the time that the run stood still.
+///
+/// The pool's thread looks at it whenever it likes, so it is stopped before the process is and goes on after: what is set right
+/// afterwards may be seen too late by a thread that the same SIGCONT has woken.
+#[derive(Debug)]
+struct Clock {
+    begin: Instant,
+    /// Nanoseconds that it stood still, all in all.
+    skipped: AtomicU64,
+    /// It stands still, at this time in nanoseconds; [`RUNS`] where it doesn't.
+    stands_at: AtomicU64,
+}
+
+const RUNS: u64 = u64::MAX;
+
+impl Clock {
+    fn start() -> Self {
+        Clock {
+            begin: Instant::now(),
+            skipped: AtomicU64::new(0),
+            stands_at: AtomicU64::new(RUNS),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        // First, since the process may be stopped after it: a time too short only lets the caller look once more.
+        let elapsed = self.elapsed();
+        Duration::from_nanos(match self.stands_at.load(Ordering::Acquire) {
+            RUNS => elapsed.saturating_sub(self.skipped.load(Ordering::Relaxed)),
+            stands_at => stands_at,
+        })
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(RUNS - 1)
+    }
+
+    fn suspend(&self) {
+        let now = u64::try_from(self.now().as_nanos()).unwrap_or(RUNS - 1);
+        self.stands_at.store(now, Ordering::Release);
+    }
+
+    fn resume(&self) {
+        let stands_at = self.stands_at.load(Ordering::Relaxed);
+        if stands_at != RUNS {
+            let skipped = self.elapsed().saturating_sub(stands_at);
+            self.skipped.store(skipped, Ordering::Relaxed);
+            self.stands_at.store(RUNS, Ordering::Release);
+        }
+    }
 }
 
 impl Control {
@@ -120,6 +184,11 @@ impl Inbox {
     /// The end to wait on.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.control.wake.as_fd()
+    }
+
+    /// Since the pool's start, without the time that the run stood still.
+    pub fn now(&self) -> Duration {
+        self.control.clock.now()
     }
 
     /// Takes the wake-up; whether it says to stop at once.
@@ -178,6 +247,7 @@ pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
     let control = Arc::new(Control {
         wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         stop: AtomicBool::new(false),
+        clock: Clock::start(),
     });
     let (calls, receiver) = mpsc::channel();
     let inbox = Inbox {
@@ -219,4 +289,26 @@ pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
         thread: Some(thread),
         is_patient,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool that was stopped for longer than a `task_timeout` would otherwise kill whatever works, at `fg`.
+    #[test]
+    fn time_that_the_run_stood_still_is_not_counted() {
+        let clock = Clock::start();
+        clock.suspend();
+        let before = clock.now();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(clock.now(), before, "it stands still");
+        clock.resume();
+        assert!(clock.now() >= before);
+        assert!(clock.now() + Duration::from_millis(50) <= clock.begin.elapsed());
+        clock.suspend();
+        std::thread::sleep(Duration::from_millis(50));
+        clock.resume();
+        assert!(clock.now() + Duration::from_millis(100) <= clock.begin.elapsed());
+    }
 }

@@ -16,6 +16,7 @@ mod definition;
 mod failure;
 mod hostile;
 mod kill;
+mod lifecycle;
 mod memory;
 mod pipelines;
 mod pools;

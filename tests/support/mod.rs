@@ -314,6 +314,12 @@ impl Live {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    /// Does this with it on the way.
+    pub fn tap(self, look: impl FnOnce(&Self)) -> Self {
+        look(&self);
+        self
+    }
+
     /// Waits for so many lines in a fifo of the pipeline's directory.
     pub fn lines(&self, fifo: &str, count: usize) -> Vec<String> {
         read_fifo(&self.pipeline.path(fifo), count)
