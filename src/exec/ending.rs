@@ -216,7 +216,9 @@ impl Runner<'_> {
         };
         // Taken in any case: a try that failed leaves nothing for the next one.
         let value_fault = self.take_value(unit);
-        let fault = live.fault.or(value_fault);
+        let success = &self.plan.unit(unit).settings.success_codes;
+        let is_success = matches!(reaped.exit, Exit::Code(code) if success.contains(&code));
+        let fault = live.fault.or(value_fault.filter(|_| is_success));
         self.inbox.push_back(Event::Exited {
             unit,
             exit: reaped.exit,

@@ -561,7 +561,9 @@ impl Runner<'_> {
             // As a process that writes to a pipe which nobody reads.
             Ended::Broken => (killed(libc::SIGPIPE), None),
             Ended::Stopped => (killed(settings.stop_signal), None),
-            Ended::Failed(why) => (well, Some(why)),
+            // As a process that ends ill: who asks for its exit code is not told that all is well.
+            Ended::Failed(why) => (Exit::Code(1), Some(why)),
+            Ended::CannotStart(why, code) => (Exit::Code(code), Some(why)),
             Ended::Unable(why) => {
                 self.fail(Error::new("feed a pool", io::Error::other(why.clone())));
                 (well, Some(why))

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use crate::diagnostic::reason;
 use crate::event::Exit;
 use crate::plan::{self, Feed, Order};
 use crate::pool::delivery::Delivery;
@@ -216,9 +217,12 @@ impl Desk {
 
     /// Adds a line to `tasks.jsonl`.
     pub fn note(&mut self, line: &Line) -> Result<(), Unable> {
-        self.journal
-            .add(line)
-            .map_err(|error| Unable(format!("can't write tasks.jsonl: {error}")))
+        self.journal.add(line).map_err(|error| {
+            Unable(format!(
+                "can't write tasks.jsonl: {}",
+                reason(&error.into())
+            ))
+        })
     }
 
     /// Records that have failed every try: to the dead letters, and into the log. `why`: of the last try.
@@ -290,11 +294,12 @@ impl Desk {
                     }
                     // The step has not come to it.
                     self.wake();
-                    // What can't be written is not tried again and again.
-                    if workers.are_gone() {
-                        break;
-                    }
                 }
+            }
+            // Nothing is waited for but the workers: what can't be written is not tried again and again, and what was on its way
+            // to a worker that could not be asked for is nobody's.
+            if matches!(self.verdict, Some(Ended::Unable(_))) && workers.are_gone() {
+                break;
             }
         }
         let flushed = self.journal.flush();
@@ -302,7 +307,10 @@ impl Desk {
         if let Err(error) = flushed
             && !self.is_failing()
         {
-            self.fail(Ended::Unable(format!("can't write tasks.jsonl: {error}")));
+            self.fail(Ended::Unable(format!(
+                "can't write tasks.jsonl: {}",
+                reason(&error.into())
+            )));
         }
         Some(self.verdict.take().unwrap_or_else(|| self.result()))
     }
@@ -338,6 +346,8 @@ impl Desk {
             if self.inbox.is_stop() {
                 return Ok(Some(Step::Stopped));
             }
+            // All of it, whatever comes of the first: nobody says it again.
+            let mut heard = Ok(());
             while let Some(call) = self.inbox.next() {
                 match call {
                     PoolCall::Stop => {
@@ -345,9 +355,10 @@ impl Desk {
                         self.is_ending = true;
                         workers.end_all(self, Ending::Loop);
                     }
-                    other => workers.hear(self, other)?,
+                    other => heard = heard.and(workers.hear(self, other)),
                 }
             }
+            heard?;
         }
         for (what, events) in polled {
             match what {
@@ -488,7 +499,10 @@ impl Desk {
             Ok(records) => self.ledger.arrive(records),
             Err(IntakeError::Rule(why)) => self.fail(Ended::Failed(why)),
             Err(IntakeError::Read(error)) => {
-                return Err(Unable(format!("can't read its input: {error}")));
+                return Err(Unable(format!(
+                    "can't read its input: {}",
+                    reason(&error.into())
+                )));
             }
         }
         if self.intake.is_ended() {
@@ -531,7 +545,10 @@ impl Desk {
         };
         while let Err(error) = poll(&mut fds, timeout) {
             if error != Errno::EINTR {
-                return Err(Unable(format!("can't wait for its workers: {error}")));
+                return Err(Unable(format!(
+                    "can't wait for its workers: {}",
+                    reason(&error.into())
+                )));
             }
         }
         let said = fds
@@ -580,7 +597,10 @@ enum Step {
 
 /// A failed write, in words for people.
 pub(crate) fn unwritable(error: io::Error) -> Unable {
-    Unable(format!("can't write its results: {error}"))
+    Unable(format!(
+        "can't write its results: {}",
+        reason(&error.into())
+    ))
 }
 
 /// How a process ended, in words for people.

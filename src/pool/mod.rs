@@ -164,6 +164,8 @@ pub enum Ended {
     Broken,
     /// In words for people: a record failed every try, a worker broke a rule, the workers end without answers.
     Failed(String),
+    /// A worker could not be started, in words for people, and what a shell would exit with then.
+    CannotStart(String, u8),
     /// It was told to stop.
     Stopped,
     /// procflow can't go on, in words for people: no disk, no descriptors.

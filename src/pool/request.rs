@@ -21,6 +21,7 @@ use nix::poll::PollFlags;
 use nix::sys::uio::writev;
 use nix::unistd::read;
 
+use crate::diagnostic::reason;
 use crate::event::Exit;
 use crate::pool::desk::{Desk, End, Ending, Unable, Workers, unwritable, words};
 use crate::pool::journal::Line;
@@ -175,8 +176,12 @@ impl Crew {
     /// Asks for a worker.
     fn ask(&mut self, desk: &mut Desk, number: u32) -> Result<(), Unable> {
         let worker = Worker::new(Ticket(self.next_ticket), desk.now());
-        let (worker, fds) =
-            worker.map_err(|error| Unable(format!("can't make a pipe for a worker: {error}")))?;
+        let (worker, fds) = worker.map_err(|error| {
+            Unable(format!(
+                "can't make a pipe for a worker: {}",
+                reason(&error.into())
+            ))
+        })?;
         self.next_ticket += 1;
         self.live += 1;
         desk.started += 1;
@@ -205,7 +210,12 @@ impl Crew {
                 Err(Errno::EAGAIN) => return Ok(()),
                 Ok(count) => count,
                 Err(Errno::EINTR) => continue,
-                Err(error) => return Err(Unable(format!("can't read from a worker: {error}"))),
+                Err(error) => {
+                    return Err(Unable(format!(
+                        "can't read from a worker: {}",
+                        reason(&error.into())
+                    )));
+                }
             };
             self.take_in(desk, number, count)?;
             // One read a turn, so that all are served; of one that has ended there is no other turn.
@@ -324,24 +334,33 @@ impl Crew {
         let Some(worker) = &mut self.workers[number as usize] else {
             return Ok(());
         };
-        worker
-            .write(desk)
-            .map_err(|error| Unable(format!("can't write to a worker: {error}")))
+        worker.write(desk).map_err(|error| {
+            Unable(format!(
+                "can't write to a worker: {}",
+                reason(&error.into())
+            ))
+        })
     }
 
     /// A worker has been reaped.
     fn exited(&mut self, desk: &mut Desk, ticket: Ticket, exit: Exit) -> Result<(), Unable> {
         let number = self.find(ticket) as u32;
-        self.read(desk, number, true)?;
-        self.take_rest(desk, number, exit)?;
+        let read = self
+            .read(desk, number, true)
+            .and_then(|()| self.take_rest(desk, number, exit));
         let Some(mut worker) = self.workers[number as usize].take() else {
             panic!("BUG: {ticket:?} has ended twice");
         };
         self.live -= 1;
+        // It has gone, whatever became of its answers.
+        read?;
         let now = desk.now();
-        let unread = worker
-            .drain()
-            .map_err(|error| Unable(format!("can't read a worker's pipe: {error}")))?;
+        let unread = worker.drain().map_err(|error| {
+            Unable(format!(
+                "can't read a worker's pipe: {}",
+                reason(&error.into())
+            ))
+        })?;
         let (touched, _) = worker.touched(desk, unread);
         let held = desk.ledger.held(number);
         let start = worker.given.front().map_or(now, |front| front.start);
@@ -608,9 +627,12 @@ impl Crew {
         let Some(worker) = &mut self.workers[number as usize] else {
             return Ok(());
         };
-        let unread = worker
-            .drain()
-            .map_err(|error| Unable(format!("can't read a worker's pipe: {error}")))?;
+        let unread = worker.drain().map_err(|error| {
+            Unable(format!(
+                "can't read a worker's pipe: {}",
+                reason(&error.into())
+            ))
+        })?;
         let (keep, runs) = worker.touched(desk, unread);
         // At least what it works on.
         worker.keep(desk, keep.max(1), runs);
@@ -950,7 +972,7 @@ impl Workers for Crew {
                 let number = self.find(ticket);
                 self.workers[number] = None;
                 self.live -= 1;
-                desk.fail(Ended::Failed(cannot_start(failure)));
+                desk.fail(cannot_start(failure));
                 Ok(())
             }
             PoolCall::Exited(ticket, exit, _) => self.exited(desk, ticket, exit),

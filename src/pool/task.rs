@@ -12,6 +12,7 @@ use nix::poll::PollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{pipe2, read};
 
+use crate::diagnostic::reason;
 use crate::event::{Exit, Failure};
 use crate::pool::delivery::Part;
 use crate::pool::desk::{Desk, End, Ending, Unable, Workers, unwritable, words};
@@ -96,7 +97,12 @@ impl Crew {
 
     /// Asks for a process for these records.
     fn ask(&mut self, desk: &mut Desk, worker: u32, run: Run) -> Result<(), Unable> {
-        let unable = |error: io::Error| Unable(format!("can't make a pipe for a task: {error}"));
+        let unable = |error: io::Error| {
+            Unable(format!(
+                "can't make a pipe for a task: {}",
+                reason(&error.into())
+            ))
+        };
         let mut stdin = Vec::new();
         let takes_records = desk.settings.record_on_stdin;
         let mut records = Vec::with_capacity(usize::try_from(run.count).unwrap_or(0));
@@ -153,13 +159,13 @@ impl Crew {
     /// A process has been reaped.
     fn exited(&mut self, desk: &mut Desk, ticket: Ticket, exit: Exit) -> Result<(), Unable> {
         let worker = self.find(ticket);
-        for at in 0..desk.outputs.len() {
-            self.read_all(desk, worker, at)?;
-        }
+        let read = (0..desk.outputs.len()).try_for_each(|at| self.read_all(desk, worker, at));
         let Some(job) = self.jobs[worker].take() else {
             panic!("BUG: {ticket:?} has ended twice");
         };
         self.live -= 1;
+        // It has gone, whatever became of what it wrote.
+        read?;
         let worker = worker as u32;
         let (run, start) = (job.run, job.start);
         let mut parts = Vec::with_capacity(job.outputs.len());
@@ -239,12 +245,20 @@ impl Crew {
                         .held
                         .push(data, &mut desk.delivery.shelf)
                         .map_err(|error| {
-                            Unable(format!("can't hold back what a task wrote: {error}"))
+                            Unable(format!(
+                                "can't hold back what a task wrote: {}",
+                                reason(&error.into())
+                            ))
                         })?;
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => break,
-                Err(error) => return Err(Unable(format!("can't read from a task: {error}"))),
+                Err(error) => {
+                    return Err(Unable(format!(
+                        "can't read from a task: {}",
+                        reason(&error.into())
+                    )));
+                }
             }
         }
         Ok(())
@@ -302,7 +316,7 @@ impl Workers for Crew {
                 self.jobs[worker] = None;
                 self.live -= 1;
                 desk.ledger.give_back(worker as u32, 0);
-                desk.fail(Ended::Failed(cannot_start(failure)));
+                desk.fail(cannot_start(failure));
                 Ok(())
             }
             PoolCall::Exited(ticket, exit, _) => self.exited(desk, ticket, exit),
@@ -372,17 +386,21 @@ fn input_of(data: &[u8]) -> io::Result<OwnedFd> {
 /// A failed try leaves no trace.
 fn forget(desk: &mut Desk, parts: Vec<Part>) -> Result<(), Unable> {
     for part in parts {
-        part.data
-            .drop(&mut desk.delivery.shelf)
-            .map_err(|error| Unable(format!("can't drop what a task wrote: {error}")))?;
+        part.data.drop(&mut desk.delivery.shelf).map_err(|error| {
+            Unable(format!(
+                "can't drop what a task wrote: {}",
+                reason(&error.into())
+            ))
+        })?;
     }
     Ok(())
 }
 
-/// In words for people.
-pub(crate) fn cannot_start(failure: Failure) -> String {
-    match failure {
-        Failure::CannotStart { why, .. } => format!("cannot start: {why}"),
-        other => format!("cannot start: {other:?}"),
-    }
+/// How a pool ends that can't start a worker.
+pub(crate) fn cannot_start(failure: Failure) -> Ended {
+    let (why, code) = match failure {
+        Failure::CannotStart { why, code } => (why, code),
+        other => (format!("{other:?}"), 126),
+    };
+    Ended::CannotStart(format!("cannot start: {why}"), code)
 }

@@ -447,7 +447,10 @@ impl<'p> Scheduler<'p> {
                     }
                 }
             }
-            (None, exit) => ill(Failure::Exit(exit)),
+            (None, exit) => ill(match fault {
+                Some(fault) => Failure::Result(fault),
+                None => Failure::Exit(exit),
+            }),
         };
         self.decide(unit, own);
     }

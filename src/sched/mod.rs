@@ -97,8 +97,8 @@ pub enum Event {
         exit: Exit,
         /// Those of its output queues that nobody can read from any more (their pipe's write end polls POLLERR).
         broken: Vec<QueueId>,
-        /// Something procflow found wrong with its result although the process may have ended well. A process that ended
-        /// badly has failed of that; one that died of a broken queue has failed of this.
+        /// Something procflow found wrong with its result, and not with the process: it may have ended well, or died of a broken
+        /// queue, and has failed of this. Of a pool, why it failed.
         fault: Option<String>,
     },
     /// Answer to [`Action::Commit`].
