@@ -476,9 +476,20 @@ impl Table<'_> {
                     &input.name,
                     input.name.as_ref() == "stdin" && process.stdin.is_some(),
                 );
+                let from = match &plan.node(unit.node).pool {
+                    Some(pool) if pool.tasks.is_some() && &*input.name == "stdin" => {
+                        if pool.record_on_stdin || pool.feed == Feed::Request {
+                            "the task"
+                        } else {
+                            "nothing (/dev/null): the task is an argument"
+                        }
+                        .to_owned()
+                    }
+                    _ => self::source(plan, from),
+                };
                 rows.push((
                     end_name(*fd, &input.name, "inputs"),
-                    format!("← {}", self::source(plan, from)),
+                    format!("← {from}"),
                     source,
                 ));
             }
@@ -968,7 +979,7 @@ task_timeout   10s                                             line 33
 record         argument                                        by its command
 timeout        none                                            default
 retries        2, the first after 1s, each 2 times as long, up to 1m, with jitter, for each record  line 32
-0 stdin        ← nothing (/dev/null)                           default
+0 stdin        ← nothing (/dev/null): the task is an argument  default
 3 inputs.all   ← queue all (stored on disk), written by total  line 36
 1 stdout       → queue pages (merged, leads back, spills to disk when full), read by walk  line 34
 2 stderr       → log                                           default

@@ -14,25 +14,72 @@ use crate::exit::ExitCode;
 /// What `init` writes.
 pub const START: &str = include_str!("init.toml");
 
-/// The pipelines that come with procflow: name and text.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("hello", include_str!("../../pipelines/hello.toml")),
-    ("fork", include_str!("../../pipelines/fork.toml")),
-    ("process", include_str!("../../pipelines/process.toml")),
-    (
+/// A pipeline that comes with procflow.
+struct Example {
+    name: &'static str,
+    text: &'static str,
+    /// What must be done before it can run in any directory: it reads procflow's own files.
+    first: Option<&'static str>,
+}
+
+/// Runs anywhere.
+const fn anywhere(name: &'static str, text: &'static str) -> Example {
+    Example {
+        name,
+        text,
+        first: None,
+    }
+}
+
+/// Reads procflow's own sources and documents, by names that are nowhere else.
+const fn at_home(name: &'static str, text: &'static str) -> Example {
+    Example {
+        name,
+        text,
+        first: Some(
+            "it reads procflow's own sources: put files of yours in place of `../README.md`, `../docs` and `../src`",
+        ),
+    }
+}
+
+/// From the simple to the large, as they are listed where a name is wrong.
+const EXAMPLES: &[Example] = &[
+    anywhere("hello", include_str!("../../pipelines/hello.toml")),
+    anywhere("fork", include_str!("../../pipelines/fork.toml")),
+    anywhere("process", include_str!("../../pipelines/process.toml")),
+    anywhere(
         "subprocess",
         include_str!("../../pipelines/subprocess.toml"),
     ),
-    ("queue", include_str!("../../pipelines/queue.toml")),
-    (
+    anywhere("queue", include_str!("../../pipelines/queue.toml")),
+    anywhere("pool", include_str!("../../pipelines/pool.toml")),
+    anywhere("poison", include_str!("../../pipelines/poison.toml")),
+    anywhere(
+        "log-report",
+        include_str!("../../pipelines/log-report.toml"),
+    ),
+    Example {
+        name: "crawl",
+        text: include_str!("../../pipelines/crawl.toml"),
+        first: Some("it walks procflow's own sources: say `--set root=DIRECTORY` for another one"),
+    },
+    at_home(
         "word-count",
         include_str!("../../pipelines/word-count.toml"),
+    ),
+    at_home(
+        "parallel-sort",
+        include_str!("../../pipelines/parallel-sort.toml"),
+    ),
+    at_home(
+        "map-reduce",
+        include_str!("../../pipelines/map-reduce.toml"),
     ),
 ];
 
 /// What `--example` takes.
 pub(crate) fn example_names() -> PossibleValuesParser {
-    PossibleValuesParser::new(EXAMPLES.iter().map(|(name, _)| *name))
+    PossibleValuesParser::new(EXAMPLES.iter().map(|example| example.name))
 }
 
 /// Writes the pipeline to the file that `args` names, or prints it where that is `-`.
@@ -43,8 +90,8 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let example = args
         .example
         .as_deref()
-        .and_then(|name| EXAMPLES.iter().find(|(known, _)| *known == name));
-    let (name, text) = example.copied().unwrap_or(("pipeline", START));
+        .and_then(|name| EXAMPLES.iter().find(|example| example.name == name));
+    let (name, text) = example.map_or(("pipeline", START), |example| (example.name, example.text));
     let path = args
         .file
         .clone()
@@ -66,7 +113,10 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
         .and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
         Ok(()) => {
-            writeln!(out, "wrote {shown}; next: procflow run {shown}")?;
+            match example.and_then(|example| example.first) {
+                None => writeln!(out, "wrote {shown}; next: procflow run {shown}")?,
+                Some(first) => writeln!(out, "wrote {shown}; {first}")?,
+            }
             Ok(ExitCode::Success)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::Usage(format!(

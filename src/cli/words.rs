@@ -138,6 +138,9 @@ fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains('\n') {
         return Cow::Borrowed(text);
     }
+    if text.trim().is_empty() {
+        return Cow::Owned(text.replace('\n', "⏎"));
+    }
     Cow::Owned(
         text.trim()
             .split('\n')

@@ -133,6 +133,7 @@ pub(super) fn decide(
     check_feed(said, feed, node, found.problems);
     check_work(said, process, feed, node, found.problems);
     check_ends(process, feed, node, found.problems);
+    check_habits(process, feed, node, found.problems);
     let retries = process.retries.as_deref().or(all.defaults.retries.as_ref());
     Some(Pool {
         workers,
@@ -348,6 +349,39 @@ fn check_ends(process: &Process, feed: Feed, node: &Site<'_>, problems: &mut Pro
             _ => continue,
         };
         problems.push(Diagnostic::error(node.key("stderr").mark_value(), what).help(help));
+    }
+}
+
+/// What those write who come from xargs, GNU parallel or a shell: no shell looks at a command, so they stay as they are, and the
+/// task goes to the standard input instead, where most programs don't look.
+fn check_habits(process: &Process, feed: Feed, node: &Site<'_>, problems: &mut Problems) {
+    let Some(command) = process.command.as_deref() else {
+        return;
+    };
+    if feed != Feed::Task || command.iter().any(|said| said.contains("${{ task")) {
+        return;
+    }
+    // These have a meaning of their own for it, or hand it to who has.
+    const MEANT: [&str; 12] = [
+        "sh", "bash", "dash", "zsh", "ksh", "find", "fd", "xargs", "parallel", "env", "perl", "awk",
+    ];
+    let program = command.first().and_then(|said| said.rsplit('/').next());
+    if program.is_some_and(|program| MEANT.contains(&program)) {
+        return;
+    }
+    for (i, said) in command.iter().enumerate() {
+        let habit = ["$TASK", "${TASK}", "{}"]
+            .into_iter()
+            .find(|habit| said == habit || (*habit != "{}" && said.contains(habit)));
+        if let Some(habit) = habit {
+            problems.push(
+                Diagnostic::warning(
+                    node.key("command").index(i).mark_value(),
+                    format!("`{habit}` stays as it is in a command, which no shell looks at"),
+                )
+                .help("say `${{ task }}`; or write a `script`, where `$TASK` is a variable"),
+            );
+        }
     }
 }
 

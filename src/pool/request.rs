@@ -288,7 +288,7 @@ impl Crew {
         };
         if count > worker.answerable(desk) {
             desk.fail(Ended::Failed(format!(
-                "worker {number} answered more records than it was given"
+                "worker {number} answered more records than it was given: a worker answers each with exactly one"
             )));
             return Ok(());
         }
@@ -391,7 +391,7 @@ impl Crew {
             Leaving::Closed | Leaving::Flushing(_) if is_well && touched > 0 && touched == held => {
                 desk.ledger.give_back(number, 0);
                 desk.fail(Ended::Failed(format!(
-                    "worker {number} ended well, but left {held} of its records without an answer"
+                    "worker {number} ended well, but left {held} of its records without an answer: a worker answers each with exactly one"
                 )));
             }
             Leaving::Closed | Leaving::Flushing(_) if held == 0 => {

@@ -662,11 +662,11 @@ fn rules_of_an_answer() {
         };
     assert_eq!(
         failed("while read -r l; do echo $l; echo $l; done", "a\n"),
-        "worker 0 answered more records than it was given"
+        "worker 0 answered more records than it was given: a worker answers each with exactly one"
     );
     assert_eq!(
         failed("exec grep -v b", "a\nb\nc\n"),
-        "worker 0 ended well, but left 1 of its records without an answer"
+        "worker 0 ended well, but left 1 of its records without an answer: a worker answers each with exactly one"
     );
     assert_eq!(
         failed("cat; exit 3", "a\n"),

@@ -107,7 +107,9 @@ fn remarks(view: &View<'_>, node: NodeId, end: &NodeEnd<'_>) -> Vec<String> {
         remarks.push(format!("{} tries", end.attempts));
     }
     if let Some(fed) = view.tally.fed(view.plan, node) {
-        remarks.push(words::records(&fed.counts));
+        let pool = view.plan.node(node).pool.as_ref();
+        let keeps_dead_letters = pool.is_some_and(|pool| pool.dead_letter);
+        remarks.push(words::records(&fed.counts, keeps_dead_letters));
     }
     if end.leaked {
         remarks.push("left processes behind, which were killed".to_owned());

@@ -517,10 +517,12 @@ impl Tally {
             at: ends().map(|(_, end)| end.at).max()?,
             outcome: &end.outcome,
             ran: ends().any(|(unit, _)| self.unit(unit).first_started.is_some()),
-            exit: end.exit.or_else(|| match end.outcome {
-                Outcome::Failed(_) => fed?.failed_last,
-                _ => None,
-            }),
+            // A pool that procflow feeds is no process: where it failed, the worker that failed last has a status to show, if any
+            // did, and "0" would say the opposite of what happened.
+            exit: match (fed, &end.outcome) {
+                (Some(fed), Outcome::Failed(_)) => fed.failed_last,
+                _ => end.exit,
+            },
             attempts: ends().map(|(_, end)| end.attempts).max()?,
             usage: self.node_usage(ends())?,
             leaked: ends().any(|(_, end)| end.leaked),

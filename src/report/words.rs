@@ -63,16 +63,22 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
     }
 }
 
-/// What became of the records of a pool: `12,400 records, 3 tried again, 2 dead letters`.
-pub fn records(counts: &PoolCounts) -> String {
+/// What became of the records of a pool: `12,400 records, 3 tried again, 2 dead letters`. Without a queue that keeps dead
+/// letters there are none: these records have failed, and no more.
+pub fn records(counts: &PoolCounts, keeps_dead_letters: bool) -> String {
     let mut text = plural(counts.taken, "record");
     let left = counts.taken.saturating_sub(counts.answered + counts.dead);
-    for (many, what) in [(left, "not done"), (counts.retried, "tried again")] {
+    let failed = if keeps_dead_letters { 0 } else { counts.dead };
+    for (many, what) in [
+        (left, "not done"),
+        (counts.retried, "tried again"),
+        (failed, "failed"),
+    ] {
         if many > 0 {
             text += &format!(", {} {what}", units::count(many));
         }
     }
-    if counts.dead > 0 {
+    if keeps_dead_letters && counts.dead > 0 {
         text += &format!(", {}", plural(counts.dead, "dead letter"));
     }
     text

@@ -339,12 +339,53 @@ fn the_commands_that_print_do() {
     }
 }
 
+/// All that is in `pipelines/` is an example. One that reads what is only there says so, instead of failing when it is run.
+#[test]
+fn each_pipeline_is_an_example() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut at_home = Vec::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let output = Command::new(PROCFLOW)
+            .args(["init", "--example", &name])
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let written = directory.path().join(format!("{name}.toml"));
+        assert_eq!(
+            std::fs::read(written).unwrap(),
+            std::fs::read(&path).unwrap()
+        );
+        let next = format!("wrote {name}.toml; next: procflow run {name}.toml\n");
+        if said != next {
+            assert!(said.contains("procflow's own sources"), "{said}");
+            at_home.push(name);
+        }
+    }
+    at_home.sort();
+    assert_eq!(
+        at_home,
+        ["crawl", "map-reduce", "parallel-sort", "word-count"]
+    );
+}
+
 #[test]
 fn what_init_writes_runs_and_is_never_overwritten() {
     for (arguments, name) in [
         (vec![], "pipeline.toml"),
         (vec!["mine.toml"], "mine.toml"),
+        (vec!["--example", "hello"], "hello.toml"),
+        (vec!["--example", "fork"], "fork.toml"),
+        (vec!["--example", "process"], "process.toml"),
         (vec!["--example", "queue"], "queue.toml"),
+        (vec!["--example", "pool"], "pool.toml"),
+        (vec!["--example", "poison"], "poison.toml"),
+        (vec!["--example", "log-report"], "log-report.toml"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let procflow = |first: &str, rest: &[&str]| {
