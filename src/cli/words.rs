@@ -263,13 +263,15 @@ fn planned(text: &str) -> (crate::spec::Spec, Plan) {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::words::{bytes, shell_word, shortened};
+    use crate::cli::words::{bytes, one_line, shell_word, shortened};
 
     #[test]
     fn words_and_amounts() {
         assert_eq!(shell_word("a-b.c"), "a-b.c");
         assert_eq!(shell_word(""), "''");
         assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(one_line("\n"), "⏎");
+        assert_eq!(one_line("\n  a\n  b\n"), "a ⏎ b");
         assert_eq!(shortened("abcdef", 6), "abcdef");
         assert_eq!(shortened("abcdefg", 6), "abcde…");
         assert_eq!(bytes(256 << 10), "256 KiB");

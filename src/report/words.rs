@@ -221,6 +221,20 @@ mod tests {
     use crate::report::tests::plan;
 
     #[test]
+    fn records_that_failed_are_dead_letters_only_where_something_keeps_them() {
+        let counts = PoolCounts {
+            taken: 10,
+            answered: 5,
+            dead: 1,
+            retried: 2,
+            ..PoolCounts::default()
+        };
+        let text = "10 records, 4 not done, 2 tried again, 1";
+        assert_eq!(records(&counts, true), format!("{text} dead letter"));
+        assert_eq!(records(&counts, false), format!("{text} failed"));
+    }
+
+    #[test]
     fn failures() {
         let mut plan = plan(&["a"], &[]);
         let unit = UnitId(0);

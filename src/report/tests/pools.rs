@@ -97,8 +97,9 @@ impl Story<'_> {
         };
         self.event(What::Ended {
             unit: UnitId(unit),
+            // As a run says it of a pool that procflow feeds: it is no process, so no status is its own.
+            exit: (unit == FETCH).then_some(Exit::Code(0)),
             outcome,
-            exit: None,
             attempts: 1,
             usage,
             leaked: false,
