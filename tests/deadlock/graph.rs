@@ -29,11 +29,9 @@ pub struct Queue {
 }
 
 /// As the file says it. The first is the one that copies.
-///
-/// BUG: `"share"` is missing. Such a queue, where it is marked to spill, blocks its writer all the same once no reader is free: a
-/// graph with `a` → `b` and `a` → shared by `b` and `c`, where `b` reads the first to its end before the second, hangs.
-const DELIVER: [&str; 3] = [
+const DELIVER: [&str; 4] = [
     "\"copy\"",
+    "\"share\"",
     "\"round_robin\"",
     "{ by_field = 2, separator = \" \" }",
 ];
@@ -274,7 +272,7 @@ fn queues(rng: &mut Rng, edges: &[Edge]) -> Vec<Queue> {
         readers,
         capacity: 4096 << rng.u8(..5),
         in_sequence: rng.bool(),
-        deliver: DELIVER[[0, 0, 1, 2][rng.usize(..4)]],
+        deliver: DELIVER[[0, 0, 1, 2, 3][rng.usize(..5)]],
     };
     let mut queues: Vec<Queue> = edges
         .iter()
