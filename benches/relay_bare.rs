@@ -4,8 +4,8 @@
 //! `cargo bench --bench relay_bare -- [GIB [ROUNDS]]`. The ways take turns, so that a machine's mood meets all of them; printed are the
 //! medians. Writers and readers are threads that do as little as they can: write a block of lines, read and forget.
 //!
-//! With the name of a way to carry instead, it carries its standard input to as many `cat > /dev/null` as are said: what
-//! `benches/run.py` puts beside other programs.
+//! With the name of a way to carry instead, how many processes, and a command, it starts that command so often and carries its
+//! standard input to them, or merges what they write: what `benches/run.py` puts beside other programs.
 
 #![allow(
     clippy::unwrap_used,
@@ -115,46 +115,62 @@ fn main() {
     }
 }
 
-/// Carries standard input to processes, for `benches/run.py`: `share`, `round_robin`, `copy`, `by_field` or `bare_share`, and then
-/// how many `cat > /dev/null`.
-fn stand_alone(kind: &str, outputs: &[String]) {
-    let outputs: usize = outputs.first().map_or(4, |count| count.parse().unwrap());
+/// `share`, `round_robin`, `copy`, `by_field`, `bare_share`, `bare_copy` or `bare_merge`, how many processes, and their command.
+fn stand_alone(kind: &str, arguments: &[String]) {
+    let [count, program, more @ ..] = arguments else {
+        panic!("usage: relay_bare KIND COUNT COMMAND..");
+    };
+    let count: usize = count.parse().unwrap();
     let deliver = match kind {
         "share" | "bare_share" => Deliver::Share,
         "round_robin" => Deliver::RoundRobin,
-        "copy" | "bare_copy" => Deliver::Copy,
+        "copy" | "bare_copy" | "bare_merge" => Deliver::Copy,
         "by_field" => Deliver::ByField {
             field: 1,
             separator: None,
         },
         other => panic!("no such way to carry: {other}"),
     };
-    let job = Job {
-        bytes: 0,
-        inputs: 1,
-        outputs,
-        line: 0,
-        deliver,
-    };
+    let is_merge = kind == "bare_merge";
     let (mut children, mut ends) = (Vec::new(), Vec::new());
-    for _ in 0..outputs {
+    for _ in 0..count {
         let (read, write) = pipe();
-        let child = Command::new("cat")
-            .stdin(read)
-            .stdout(Stdio::null())
-            .spawn();
-        children.push(child.unwrap());
-        ends.push(write);
+        let mut command = Command::new(program);
+        command.args(more);
+        let (theirs, ours) = if is_merge {
+            (command.stdin(Stdio::null()).stdout(write), read)
+        } else {
+            (command.stdin(read).stdout(Stdio::null()), write)
+        };
+        children.push(theirs.spawn().unwrap());
+        ends.push(ours);
     }
-    let input = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    // As a queue's writer has it.
-    let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let here = if is_merge {
+        std::io::stdout().as_fd().try_clone_to_owned().unwrap()
+    } else {
+        std::io::stdin().as_fd().try_clone_to_owned().unwrap()
+    };
+    // As a queue has it.
+    let _ = fcntl(&here, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let (inputs, outputs) = if is_merge {
+        (ends, vec![here])
+    } else {
+        (vec![here], ends)
+    };
     let way: Way = match kind {
         "bare_share" => bare_share,
         "bare_copy" => bare_copy,
+        "bare_merge" => bare_merge,
         _ => relay,
     };
-    way(vec![input], ends, &job);
+    let job = Job {
+        bytes: 0,
+        inputs: inputs.len(),
+        outputs: outputs.len(),
+        line: 0,
+        deliver,
+    };
+    way(inputs, outputs, &job);
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }

@@ -34,13 +34,18 @@ PEERS = {
 
 
 class Contender:
-    """A command line to be timed; `floor` is what the others are compared with."""
+    """A command line to be timed; `floor` is what the others are compared with.
 
-    def __init__(self, name, argv, stdin=None):
+    `amount`: how much of the work it does, for what would take too long otherwise. What it takes is told for the whole.
+    """
+
+    def __init__(self, name, argv, stdin=None, amount=1):
         self.name = name
         self.argv = [str(argument) for argument in argv]
         self.stdin = stdin
+        self.amount = amount
         self.seconds = []
+        self.cpu = []
         self.peak = 0
 
     def run(self):
@@ -56,7 +61,8 @@ class Contender:
         start = time.perf_counter()
         child = os.posix_spawn(program, self.argv, os.environ, file_actions=actions)
         _, status, usage = os.wait4(child, 0)
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds.append((time.perf_counter() - start) / self.amount)
+        self.cpu.append((usage.ru_utime + usage.ru_stime) / self.amount)
         self.peak = max(self.peak, usage.ru_maxrss * 1024)
         os.close(null)
         if stdin != null:
@@ -89,19 +95,19 @@ def compete(contenders, rounds):
             contender.run()
     for contender in contenders:
         contender.seconds = contender.seconds[1:]
+        contender.cpu = contender.cpu[1:]
 
 
-def table(contenders, floor, unit=None, memory=False):
-    """Seconds, the ratio to the floor, and, for each peer, how many times procflow's time it takes."""
-    factor, name = unit or (1000, "ms")
+def table(contenders, floor, memory=False):
+    """Seconds, the ratio to the floor, how many times procflow's time each takes, and the processors' time of all its processes."""
     procflow = next(contender for contender in contenders if contender.name.startswith("procflow"))
-    head = f"  {'':34} {name:>9} {'/ floor' if floor else '':>9} {'/ procflow':>11}"
+    head = f"  {'':34} {'ms':>9} {'/ floor' if floor else '':>9} {'/ procflow':>11} {'cpu ms':>9}"
     print(head + (f" {'peak MiB':>9}" if memory else ""))
     for contender in contenders:
         median = contender.median()
-        line = f"  {contender.name:34} {median * factor:9.2f} "
+        line = f"  {contender.name:34} {median * 1000:9.2f} "
         line += f"{median / floor.median():9.2f} " if floor else " " * 10
-        line += f"{median / procflow.median():11.2f}"
+        line += f"{median / procflow.median():11.2f} {statistics.median(contender.cpu) * 1000:9.2f}"
         print(line + (f" {contender.peak / 2**20:9.0f}" if memory else ""))
 
 
@@ -247,20 +253,8 @@ def stream(options):
         print(f"  {contender.name:34} {options.gib / contender.median():9.2f} GiB/s")
 
 
-def lines_file(name, length, mib):
-    """Lines of this length, newline included, whose first word is one of 1,000 keys (as long as that fits)."""
-    numbers = random.Random(length)
-    with open(name, "w") as file:
-        for _ in range(64):
-            block = []
-            for _ in range(mib * 2**20 // 64 // length):
-                key = f"k{numbers.randrange(1000)} "
-                block.append(key.ljust(length - 1, "x"))
-            file.write("\n".join(block) + "\n")
-
-
 def relay_program():
-    """The program that carries standard input by one relay: benches/relay_bare.rs."""
+    """The bare loops, and procflow's relay without the rest: benches/relay_bare.rs."""
     built = subprocess.run(
         ["cargo", "build", "--release", "--bench", "relay_bare", "--message-format", "json"],
         check=True,
@@ -271,64 +265,152 @@ def relay_program():
     return next(artifact["executable"] for artifact in artifacts if artifact.get("executable"))
 
 
-def through_pipe(argv, file):
-    """`cat FILE | ARGV`, so that each contender reads a pipe, as from a writer."""
-    return ["sh", "-c", f"cat {file} | {argv}"]
+def command(*argv):
+    """A line of a pipeline file."""
+    return f"command = [{', '.join(json.dumps(str(argument)) for argument in argv)}]"
+
+
+def sh(line, shell="sh"):
+    return [shell, "-c", line]
 
 
 def share(options):
-    """Lines of 16, 100 and 1,000 bytes shared by four `cat > /dev/null`."""
+    """Lines of 16, 100 and 1,000 bytes shared by four workers that read and forget."""
     relay = relay_program()
+    mib = max(int(options.gib * 128), 16)
     for length in (16, 100, 1000):
-        mib = max(int(options.gib * 32), 16)
-        name = f"lines-{length}"
-        lines_file(name, length, mib)
+        name = f"share-{length}"
+        write(
+            f"{name}.toml",
+            ["[process.write]", command("./lines", length, mib), 'stdout = "q"']
+            + ["[pool.work]", "workers = 4", command("./sink"), 'stdin = "q"'],
+        )
+        lines = f"./lines {length} {mib}"
+        few = f"./lines {length} {mib // 8}"
         contenders = [
-            Contender("bare splice and last page", through_pipe(f"{relay} bare_share 4", name)),
-            Contender("procflow's relay, share", through_pipe(f"{relay} share 4", name)),
-            Contender("procflow's relay, round_robin", through_pipe(f"{relay} round_robin 4", name)),
-            Contender("split -n r/4 --filter", through_pipe("split -n r/4 --filter 'cat > /dev/null'", name)),
+            Contender("bare splice and last page", sh(f"{lines} | {relay} bare_share 4 ./sink")),
+            Contender("procflow", procflow_run(options.procflow, f"{name}.toml")),
+            Contender("its relay alone", sh(f"{lines} | {relay} share 4 ./sink")),
+            Contender("its relay alone, round_robin", sh(f"{lines} | {relay} round_robin 4 ./sink")),
+            Contender("split -n r/4 --filter", sh(f"{few} | split -n r/4 --filter ./sink"), amount=1 / 8),
         ]
         if have("parallel"):
-            command = "parallel --pipe --round-robin -j4 'cat > /dev/null'"
-            contenders.append(Contender("parallel --pipe --round-robin", through_pipe(command, name)))
+            line = f"{few} | parallel --pipe --round-robin -j4 ./sink"
+            contenders.append(Contender("parallel --pipe --round-robin", sh(line), amount=1 / 8))
         compete(contenders, options.rounds)
         print(f"  {mib} MiB of lines of {length} bytes")
         table(contenders, contenders[0])
 
 
 def by_field(options):
-    """Lines of 100 bytes to four `cat > /dev/null` by their first word."""
+    """Lines of 100 bytes to four workers by their first word."""
     relay = relay_program()
-    mib = max(int(options.gib * 4), 8)
-    lines_file("keys", 100, mib)
-    contenders = [Contender("procflow's relay, by_field", through_pipe(f"{relay} by_field 4", "keys"))]
+    mib = max(int(options.gib * 128), 32)
+    write(
+        "by-field.toml",
+        ["[process.write]", command("./lines", 100, mib), 'stdout = "q"', "[queue.q]", "deliver = { by_field = 1 }"]
+        + ["[pool.work]", "workers = 4", command("./sink"), 'stdin = "q"'],
+    )
+    contenders = [
+        Contender("procflow", procflow_run(options.procflow, "by-field.toml")),
+        Contender("its relay alone", sh(f"./lines 100 {mib} | {relay} by_field 4 ./sink")),
+    ]
     if have("parallel"):
-        command = "parallel --pipe --colsep ' ' --shard 1 -j4 'cat > /dev/null'"
-        contenders.append(Contender("parallel --shard", through_pipe(command, "keys")))
+        line = f"./lines 100 {mib // 32} | parallel --pipe --colsep ' ' --shard 1 -j4 ./sink"
+        contenders.append(Contender("parallel --shard", sh(line), amount=1 / 32))
     compete(contenders, options.rounds)
     print(f"  {mib} MiB")
     table(contenders, None)
 
 
 def copies(options):
-    """Lines of 100 bytes copied to three `cat > /dev/null`."""
+    """Lines of 100 bytes copied to three processes that read and forget."""
     relay = relay_program()
-    mib = max(int(options.gib * 64), 16)
-    lines_file("copied", 100, mib)
-    tee = "tee >(cat > /dev/null) >(cat > /dev/null) | cat > /dev/null"
+    mib = max(int(options.gib * 256), 16)
+    readers = [line for name in "abc" for line in (f"[process.{name}]", command("./sink"), 'stdin = "q"')]
+    write(
+        "copies.toml",
+        ["[process.write]", command("./lines", 100, mib), 'stdout = "q"', "[queue.q]", 'deliver = "copy"', *readers],
+    )
+    lines = f"./lines 100 {mib}"
     contenders = [
-        Contender("bare tee and splice", through_pipe(f"{relay} bare_copy 3", "copied")),
-        Contender("procflow's relay, copy", through_pipe(f"{relay} copy 3", "copied")),
-        Contender("tee >(..) >(..) | ..", ["bash", "-c", f"cat copied | {tee}"]),
+        Contender("bare tee and splice", sh(f"{lines} | {relay} bare_copy 3 ./sink")),
+        Contender("procflow", procflow_run(options.procflow, "copies.toml")),
+        Contender("its relay alone", sh(f"{lines} | {relay} copy 3 ./sink")),
+        Contender("tee >(..) >(..) | ..", sh(f"{lines} | tee >(./sink) >(./sink) | ./sink", "bash")),
     ]
     compete(contenders, options.rounds)
     print(f"  {mib} MiB")
     table(contenders, contenders[0])
 
 
+def fan_in(options):
+    """Whole lines of 100 bytes of four writers to one process."""
+    relay = relay_program()
+    mib = max(int(options.gib * 128), 16)
+    writers = [line for name in "abcd" for line in (f"[process.{name}]", command("./lines", 100, mib // 4), 'stdout = "q"')]
+    write("fan-in.toml", [*writers, "[process.read]", command("./sink"), 'stdin = "q"'])
+    lines = f"./lines 100 {mib // 4}"
+    contenders = [
+        Contender("bare loop of whole lines", sh(f"{relay} bare_merge 4 {lines} | ./sink")),
+        Contender("procflow", procflow_run(options.procflow, "fan-in.toml")),
+        Contender("cat <(..) <(..) <(..) <(..) | ..", sh(f"cat {f'<({lines}) ' * 4} | ./sink", "bash")),
+    ]
+    compete(contenders, options.rounds)
+    print(f"  {mib} MiB")
+    table(contenders, contenders[0])
+
+
+def request(options):
+    """Lines of 16 bytes answered by four workers that live on, the answers in order."""
+    mib = max(int(options.gib * 8), 16)
+    for worker in ("./echo", "cat"):
+        name = f"request-{pathlib.Path(worker).name}"
+        write(
+            f"{name}.toml",
+            ["[process.write]", command("./lines", 16, mib), 'stdout = "tasks"', "[process.read]", command("./sink")]
+            + ['stdin = "results"', "[pool.work]", "workers = 4", 'feed = "request"', 'order = "input"', command(worker)]
+            + ['stdin = "tasks"', 'stdout = "results"'],
+        )
+        python = [sys.executable, HERE / "floor/imap.py"]
+        contenders = [
+            Contender("bare epoll loop, 1,024 in flight", sh(f"./lines 16 {mib} | ./feed 4 1024 {worker} | ./sink")),
+            Contender("procflow", procflow_run(options.procflow, f"{name}.toml")),
+        ]
+        if worker == "./echo":
+            # The first 65,536 and 1,048,576 of the same lines. What Python takes to start is a small part of that.
+            for chunk, few in ((1, 1), (100, 16)):
+                line = f"./lines 16 {few} | {python[0]} {python[1]} {chunk} | ./sink"
+                contenders.append(Contender(f"Pool.imap(chunksize={chunk})", sh(line), amount=few / mib))
+        compete(contenders, options.rounds)
+        print(f"  {mib * 2**16:,} lines, answered by {worker}")
+        table(contenders, contenders[0])
+
+
+def task(options):
+    """2,000 times a static no-op, 8 at a time: a pool that makes a process for each task, and as many nodes."""
+    count = 2000
+    write("nodes.toml", (f'[process.n{i}]\ncommand = ["./noop"]' for i in range(count)))
+    write(
+        "task.toml",
+        ["[pool.work]", "workers = 8", 'feed = "task"', f"tasks = {{ range = [0, {count}] }}", command("./noop")],
+    )
+    write("numbers", range_words(count))
+    contenders = [
+        Contender("procflow: a node for each", procflow_run(options.procflow, "nodes.toml", "-j", "8")),
+        Contender("procflow: a task for each", procflow_run(options.procflow, "task.toml", "-j", "8")),
+    ]
+    if have("xargs"):
+        contenders.append(Contender("xargs -P8 -n1", ["xargs", "-P8", "-n1", "./noop"], stdin="numbers"))
+    if have("parallel"):
+        contenders.append(Contender("parallel -j8", ["parallel", "-j8", "./noop"], stdin="numbers"))
+    compete(contenders, options.rounds)
+    # The ratio to procflow is that to the tasks.
+    table([*contenders[1:], contenders[0]], contenders[0])
+
+
 BENCHMARKS = {"no-ops": no_ops, "chain": chain, "once": once, "graph": graph, "stream": stream}
-BENCHMARKS |= {"share": share, "by-field": by_field, "copies": copies}
+BENCHMARKS |= {"share": share, "by-field": by_field, "copies": copies, "fan-in": fan_in, "request": request, "task": task}
 
 
 def main():
@@ -354,7 +436,8 @@ def main():
         os.environ.pop(name, None)
     floor = HERE / "floor"
     subprocess.run(["cc", "-Os", "-static", "-nostdlib", "-o", "noop", floor / "noop.c"], check=True)
-    subprocess.run(["cc", "-O2", "-o", "floor", floor / "floor.c"], check=True)
+    for name in ("floor", "lines", "sink", "echo", "feed"):
+        subprocess.run(["cc", "-O2", "-o", name, floor / f"{name}.c"], check=True)
 
     print(f"{platform.platform()}, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}")
     for name in options.benchmark or BENCHMARKS:
