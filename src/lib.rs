@@ -5,11 +5,11 @@
 //!              what was said     what it means    what happens              who watches
 //! ```
 //!
-//! Imports point one way. `cli` uses everything below it. `exec` uses `sched`, `plan`, `queue`, `store`, `sys`, `event`,
-//! `pool`, `report`, and as `store` and `report` do, the words of `diagnostic` for what the system says. `sched` uses only `plan` and
-//! `event`, `queue` only the settings of a queue, `pool` those of a pool, `queue`'s records and the words of `event`, `plan` only `spec` and `diagnostic`, and `sys` nothing of ours; words of the
-//! file, such as what `on_failure` may be, are `spec`'s in all of them. `tests/layers.rs` has the table, and holds the
-//! `use crate::` lines to it.
+//! Imports point one way. `cli` uses everything below it. `exec` uses `sched`, `plan`, `queue`, `pool`, `store`, `sys`, `event`,
+//! `report`, and as `store`, `pool` and `report` do, the words of `diagnostic` for what the system says. `sched` uses only `plan`
+//! and `event`; `queue` only the settings of a queue; `pool` those of a pool, `queue`'s records and the words of `event`; `plan`
+//! only `spec` and `diagnostic`; and `sys` nothing of ours. Words of the file, such as what `on_failure` may be, are `spec`'s in
+//! all of them. `tests/layers.rs` has the table, and holds the `use crate::` lines to it.
 
 pub mod cli;
 pub mod diagnostic;

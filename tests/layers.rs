@@ -53,7 +53,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "store",
         &["event", "plan", "spec", "exit", "sys", "diagnostic"],
     ),
-    ("pool", &["plan", "spec", "event", "queue", "sys"]),
+    (
+        "pool",
+        &["plan", "spec", "event", "queue", "sys", "diagnostic"],
+    ),
     ("queue", &["plan", "spec", "sys"]),
     ("sched", &["plan", "spec", "event"]),
     ("event", &["plan", "exit"]),

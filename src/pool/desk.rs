@@ -217,12 +217,9 @@ impl Desk {
 
     /// Adds a line to `tasks.jsonl`.
     pub fn note(&mut self, line: &Line) -> Result<(), Unable> {
-        self.journal.add(line).map_err(|error| {
-            Unable(format!(
-                "can't write tasks.jsonl: {}",
-                reason(&error.into())
-            ))
-        })
+        self.journal
+            .add(line)
+            .map_err(|error| Unable(format!("can't write tasks.jsonl: {}", reason(&error))))
     }
 
     /// Records that have failed every try: to the dead letters, and into the log. `why`: of the last try.
@@ -309,7 +306,7 @@ impl Desk {
         {
             self.fail(Ended::Unable(format!(
                 "can't write tasks.jsonl: {}",
-                reason(&error.into())
+                reason(&error)
             )));
         }
         Some(self.verdict.take().unwrap_or_else(|| self.result()))
@@ -499,10 +496,7 @@ impl Desk {
             Ok(records) => self.ledger.arrive(records),
             Err(IntakeError::Rule(why)) => self.fail(Ended::Failed(why)),
             Err(IntakeError::Read(error)) => {
-                return Err(Unable(format!(
-                    "can't read its input: {}",
-                    reason(&error.into())
-                )));
+                return Err(Unable(format!("can't read its input: {}", reason(&error))));
             }
         }
         if self.intake.is_ended() {
@@ -597,10 +591,7 @@ enum Step {
 
 /// A failed write, in words for people.
 pub(crate) fn unwritable(error: io::Error) -> Unable {
-    Unable(format!(
-        "can't write its results: {}",
-        reason(&error.into())
-    ))
+    Unable(format!("can't write its results: {}", reason(&error)))
 }
 
 /// How a process ended, in words for people.

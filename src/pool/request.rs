@@ -179,7 +179,7 @@ impl Crew {
         let (worker, fds) = worker.map_err(|error| {
             Unable(format!(
                 "can't make a pipe for a worker: {}",
-                reason(&error.into())
+                reason(&error)
             ))
         })?;
         self.next_ticket += 1;

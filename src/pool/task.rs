@@ -97,12 +97,8 @@ impl Crew {
 
     /// Asks for a process for these records.
     fn ask(&mut self, desk: &mut Desk, worker: u32, run: Run) -> Result<(), Unable> {
-        let unable = |error: io::Error| {
-            Unable(format!(
-                "can't make a pipe for a task: {}",
-                reason(&error.into())
-            ))
-        };
+        let unable =
+            |error: io::Error| Unable(format!("can't make a pipe for a task: {}", reason(&error)));
         let mut stdin = Vec::new();
         let takes_records = desk.settings.record_on_stdin;
         let mut records = Vec::with_capacity(usize::try_from(run.count).unwrap_or(0));
@@ -247,7 +243,7 @@ impl Crew {
                         .map_err(|error| {
                             Unable(format!(
                                 "can't hold back what a task wrote: {}",
-                                reason(&error.into())
+                                reason(&error)
                             ))
                         })?;
                 }
@@ -386,12 +382,9 @@ fn input_of(data: &[u8]) -> io::Result<OwnedFd> {
 /// A failed try leaves no trace.
 fn forget(desk: &mut Desk, parts: Vec<Part>) -> Result<(), Unable> {
     for part in parts {
-        part.data.drop(&mut desk.delivery.shelf).map_err(|error| {
-            Unable(format!(
-                "can't drop what a task wrote: {}",
-                reason(&error.into())
-            ))
-        })?;
+        part.data
+            .drop(&mut desk.delivery.shelf)
+            .map_err(|error| Unable(format!("can't drop what a task wrote: {}", reason(&error))))?;
     }
     Ok(())
 }
