@@ -734,7 +734,7 @@ fn a_reader_that_goes() {
 fn a_command_that_cannot_be_started() {
     let came = request(1).run(b"a\n", |_| Command::new("/no/such/program"));
     let why = "cannot start: No such file or directory (os error 2)";
-    assert_eq!(came.ended, Ended::Failed(why.into()));
+    assert_eq!(came.ended, Ended::CannotStart(why.into(), 127));
 }
 
 #[test]
