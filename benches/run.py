@@ -262,7 +262,7 @@ def relay_program():
         stdout=subprocess.PIPE,
     )
     artifacts = [json.loads(line) for line in built.stdout.splitlines()]
-    return next(artifact["executable"] for artifact in artifacts if artifact.get("executable"))
+    return next(artifact["executable"] for artifact in artifacts if artifact.get("target", {}).get("kind") == ["bench"])
 
 
 def command(*argv):
@@ -270,8 +270,9 @@ def command(*argv):
     return f"command = [{', '.join(json.dumps(str(argument)) for argument in argv)}]"
 
 
-def sh(line, shell="sh"):
-    return [shell, "-c", line]
+def sh(line):
+    """A failure anywhere in the line is one of the line: a contender that carries nothing would be the quickest."""
+    return ["bash", "-o", "pipefail", "-c", line]
 
 
 def share(options):
@@ -337,7 +338,7 @@ def copies(options):
         Contender("bare tee and splice", sh(f"{lines} | {relay} bare_copy 3 ./sink")),
         Contender("procflow", procflow_run(options.procflow, "copies.toml")),
         Contender("its relay alone", sh(f"{lines} | {relay} copy 3 ./sink")),
-        Contender("tee >(..) >(..) | ..", sh(f"{lines} | tee >(./sink) >(./sink) | ./sink", "bash")),
+        Contender("tee >(..) >(..) | ..", sh(f"{lines} | tee >(./sink) >(./sink) | ./sink")),
     ]
     compete(contenders, options.rounds)
     print(f"  {mib} MiB")
@@ -354,7 +355,7 @@ def fan_in(options):
     contenders = [
         Contender("bare loop of whole lines", sh(f"{relay} bare_merge 4 {lines} | ./sink")),
         Contender("procflow", procflow_run(options.procflow, "fan-in.toml")),
-        Contender("cat <(..) <(..) <(..) <(..) | ..", sh(f"cat {f'<({lines}) ' * 4} | ./sink", "bash")),
+        Contender("cat <(..) <(..) <(..) <(..) | ..", sh(f"cat {f'<({lines}) ' * 4} | ./sink")),
     ]
     compete(contenders, options.rounds)
     print(f"  {mib} MiB")
@@ -378,8 +379,8 @@ def request(options):
             Contender("procflow", procflow_run(options.procflow, f"{name}.toml")),
         ]
         if worker == "./echo":
-            # The first 65,536 and 1,048,576 of the same lines. What Python takes to start is a small part of that.
-            for chunk, few in ((1, 1), (100, 16)):
+            # The first 65,536 and 524,288 of the same lines. What Python takes to start is a small part of that.
+            for chunk, few in ((1, 1), (100, 8)):
                 line = f"./lines 16 {few} | {python[0]} {python[1]} {chunk} | ./sink"
                 contenders.append(Contender(f"Pool.imap(chunksize={chunk})", sh(line), amount=few / mib))
         compete(contenders, options.rounds)
@@ -403,7 +404,8 @@ def task(options):
     if have("xargs"):
         contenders.append(Contender("xargs -P8 -n1", ["xargs", "-P8", "-n1", "./noop"], stdin="numbers"))
     if have("parallel"):
-        contenders.append(Contender("parallel -j8", ["parallel", "-j8", "./noop"], stdin="numbers"))
+        write("few", range_words(count // 8))
+        contenders.append(Contender("parallel -j8", ["parallel", "-j8", "./noop"], stdin="few", amount=1 / 8))
     compete(contenders, options.rounds)
     # The ratio to procflow is that to the tasks.
     table([*contenders[1:], contenders[0]], contenders[0])
