@@ -352,9 +352,40 @@ fn check_ends(process: &Process, feed: Feed, node: &Site<'_>, problems: &mut Pro
     }
 }
 
+/// Nothing to read, and nothing by which a worker could know which one it is.
+fn have_nothing_to_share(process: &Process) -> bool {
+    let knows = |said: &String| said.contains("${{ worker") || said.contains("WORKER");
+    let has_input = process.inputs.is_some()
+        || process
+            .pool
+            .as_ref()
+            .is_some_and(|pool| pool.tasks.is_some())
+        || process
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| *stdin != Stdin::Null);
+    let mut texts = process
+        .command
+        .iter()
+        .flatten()
+        .chain(&process.script)
+        .chain(&process.cwd);
+    let mut values = process.env.iter().flat_map(|env| env.values());
+    !has_input && !texts.any(knows) && !values.any(knows)
+}
+
 /// What those write who come from xargs, GNU parallel or a shell: no shell looks at a command, so they stay as they are, and the
 /// task goes to the standard input instead, where most programs don't look.
 fn check_habits(process: &Process, feed: Feed, node: &Site<'_>, problems: &mut Problems) {
+    if feed == Feed::Stream && have_nothing_to_share(process) {
+        problems.push(
+            Diagnostic::note_at(
+                node.mark_key(),
+                "the workers of this pool have no input to share, nor does their command say `worker`: each does the same",
+            )
+            .help("for work to share say `stdin` or `tasks`; where each finds its own by its number, `${{ worker }}` or `$WORKER`"),
+        );
+    }
     let Some(command) = process.command.as_deref() else {
         return;
     };
