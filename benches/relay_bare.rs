@@ -247,6 +247,7 @@ fn relay(inputs: Vec<OwnedFd>, outputs: Vec<OwnedFd>, job: &Job) {
         max_records: None,
         feedback: false,
         overflow: Overflow::Block,
+        tap: None,
     };
     start(
         spec,

@@ -120,6 +120,9 @@ pub struct RunArgs {
     #[arg(long, hide = true, value_name = "DURATION", value_parser = duration)]
     pub stalled_after: Option<Duration>,
 
+    /// Print a copy of what passes through this queue (repeatable)
+    #[arg(long, value_name = "QUEUE", help_heading = "Output", add = ArgValueCompleter::new(completions::queues))]
+    pub tap: Vec<String>,
     /// What to show of the run's progress
     #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "HOW", help_heading = "Output")]
     pub progress: Progress,

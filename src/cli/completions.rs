@@ -72,6 +72,11 @@ pub(crate) fn nodes_and_tags(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Names of queues: those with a table, and those that ends name.
+pub(crate) fn queues(current: &OsStr) -> Vec<CompletionCandidate> {
+    matching(current, &pipeline(), queue_names)
+}
+
 /// Names of parameters with their `=`.
 pub(crate) fn params(current: &OsStr) -> Vec<CompletionCandidate> {
     matching(current, &pipeline(), |spec| {
@@ -91,6 +96,28 @@ fn node_names(spec: &Spec) -> Names {
         .chain(&spec.pool)
         .map(|(name, process)| (name.clone(), process.description.clone()))
         .collect()
+}
+
+/// A queue has writers: their ends name it.
+fn queue_names(spec: &Spec) -> Names {
+    let processes = spec.process.values().chain(spec.pool.values());
+    let outputs = processes.flat_map(|process| {
+        let more = process.outputs.iter().flat_map(|outputs| outputs.values());
+        process.stdout.iter().chain(&process.stderr).chain(more)
+    });
+    let sinks = outputs.flat_map(|output| match output {
+        spec::Output::One(sink) => std::slice::from_ref(sink),
+        spec::Output::Many(sinks) => sinks,
+    });
+    let mut names = Names::new();
+    for sink in sinks {
+        if let spec::Sink::Queue(name) = sink
+            && !names.iter().any(|(known, _)| known == name)
+        {
+            names.push((name.clone(), None));
+        }
+    }
+    names
 }
 
 fn matching(

@@ -1,10 +1,12 @@
 //! `procflow run`: reads like the table of contents of a run.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -17,8 +19,10 @@ use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
 use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exec::stall::STALLED_AFTER;
+use crate::exec::wiring::Taps;
 use crate::exit::ExitCode;
-use crate::plan::{NodeId, Plan, Queue, QueueKind, Role, Unit};
+use crate::plan::{NodeId, Plan, Queue, QueueId, QueueKind, Role, Unit};
+use crate::queue::TapPrinter;
 use crate::report;
 use crate::report::terminal::{Look, Wishes};
 use crate::report::{
@@ -26,7 +30,7 @@ use crate::report::{
 };
 use crate::sched::{Scheduler, Verdict};
 use crate::store::RunDir;
-use crate::sys::guard::{self, Link};
+use crate::sys::guard::{self, Link, Notice};
 use crate::sys::machine;
 use crate::sys::process::Origin;
 use crate::sys::signals::Signals;
@@ -40,6 +44,12 @@ const SIGNALS: [i32; 6] = [
     libc::SIGTSTP,
     libc::SIGCHLD,
 ];
+
+/// Of these, those that give up what is waited for when all processes have ended.
+const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+/// So long nothing is said while standard output doesn't take what is to be printed.
+const TAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a pipeline.
 ///
@@ -84,6 +94,7 @@ fn with_plan(
     if let Some(name) = &args.exit_code_from {
         node_named(&plan, name)?;
     }
+    tapped(&plan, &args.tap)?;
     then(plan, pipeline.source.text)
 }
 
@@ -110,6 +121,14 @@ fn run_plan(
     if let Some(timeout) = args.timeout {
         plan.timeout = Some(timeout.0);
     }
+    let tapped = tapped(&plan, &args.tap)?;
+    for &queue in &tapped {
+        let queue = &mut plan.queues[queue.index()];
+        // Of what flows from process to process procflow would see nothing.
+        if queue.kind == QueueKind::Direct {
+            queue.kind = QueueKind::Relayed;
+        }
+    }
     let plan = Arc::new(plan);
     check_targets(args)?;
     let args = &from_elsewhere(args)?;
@@ -132,7 +151,10 @@ fn run_plan(
 
     let needs_dir = |queue: &Queue| queue.spills() || queue.kind == QueueKind::Stored;
     let is_fed = |unit: &Unit| unit.role == Role::Pool;
-    let spill_dir = match plan.queues.iter().any(needs_dir) || plan.units.iter().any(is_fed) {
+    let spill_dir = match plan.queues.iter().any(needs_dir)
+        || plan.units.iter().any(is_fed)
+        || !tapped.is_empty()
+    {
         true => dir.queues().map_err(|e| broken(&e))?,
         false => dir.path().to_owned(),
     };
@@ -164,6 +186,11 @@ fn run_plan(
         signals: Signals::new(&SIGNALS)
             .map_err(|e| broken(&format_args!("cannot listen to signals: {e}")))?,
         run_id: id.clone(),
+        taps: taps(tapped, &spill_dir).map_err(|e| {
+            broken(&format_args!(
+                "cannot print what passes through queues: {e}"
+            ))
+        })?,
         spill_dir,
         on_failure,
         tasks_log: Box::new({
@@ -206,6 +233,60 @@ fn from_elsewhere(args: &RunArgs) -> Result<RunArgs, Error> {
         }
     }
     Ok(args)
+}
+
+/// The queues of these names.
+fn tapped(plan: &Plan, names: &[String]) -> Result<HashSet<QueueId>, Error> {
+    let named = |name: &String| {
+        let at = plan.queues.iter().position(|queue| *queue.name == **name);
+        at.map(QueueId::from).ok_or_else(|| {
+            let said = plan.queues.iter().filter(|queue| !queue.is_internal());
+            let hint = did_you_mean(name, said.map(|queue| &*queue.name))
+                .map(|near| format!("; did you mean `{near}`?"))
+                .unwrap_or_default();
+            Error::Usage(format!("--tap {name}: no queue `{name}`{hint}"))
+        })
+    };
+    names.iter().map(named).collect()
+}
+
+/// What prints them to standard output.
+fn taps(queues: HashSet<QueueId>, spill: &Path) -> io::Result<Option<Taps>> {
+    if queues.is_empty() {
+        return Ok(None);
+    }
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
+    let printer = TapPrinter::start(output, spill.to_owned())?;
+    Ok(Some(Taps { queues, printer }))
+}
+
+/// Waits until what passed through queues is printed. Whoever does not read it is told, and may give it up by a signal, which is
+/// returned.
+fn finish_taps(
+    taps: &Taps,
+    signals: &Signals,
+    guard: Option<&Link>,
+) -> (Option<i32>, io::Result<()>) {
+    let mut is_told = false;
+    let mut ended_by = None;
+    let result = taps.printer.finish(|waited, bytes| {
+        if !is_told && waited >= TAP_PATIENCE {
+            is_told = true;
+            Terminal::of_stderr().say(&format!(
+                "procflow: waiting for standard output to take what --tap has for it ({}); Ctrl-C gives it up\n",
+                bytesize::ByteSize(bytes)
+            ));
+        }
+        let notice = guard.and_then(|guard| guard.read_signal().ok().flatten());
+        let told = match notice {
+            Some(Notice::Signal(signal)) => Some(signal),
+            Some(Notice::GuardGone) => Some(libc::SIGHUP),
+            _ => signals.read().ok().flatten(),
+        };
+        ended_by = told.filter(|signal| ENDING.contains(signal));
+        ended_by.is_none()
+    });
+    (ended_by, result)
 }
 
 fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
@@ -299,11 +380,21 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
         broken,
         mut watch,
         clock,
-        guarded,
+        taps,
+        signals,
+        guard,
     } = ended;
-    if !guarded {
+    if guard.is_none() {
         guard::sweep();
     }
+    let (ended_by, printed) = match &taps {
+        Some(taps) => finish_taps(taps, &signals, guard.as_ref()),
+        None => (None, Ok(())),
+    };
+    let verdict = match (ended_by, verdict) {
+        (Some(signal), Verdict::Succeeded) => Verdict::Interrupted(signal),
+        (_, verdict) => verdict,
+    };
     let mut exit = match (&broken, verdict) {
         (Some(_), _) | (None, Verdict::Broken) => ExitCode::Broken,
         (None, Verdict::Interrupted(signal)) => ExitCode::Signal(signal),
@@ -321,6 +412,9 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
     match watch.finish(own_peak()) {
         Ok(unwritten) => faults.extend(unwritten.iter().map(ToString::to_string)),
         Err(e) => faults.push(e.to_string()),
+    }
+    if let Err(e) = printed {
+        faults.push(format!("cannot print what --tap asks for: {}", reason(&e)));
     }
     let report = watch.report().to_json();
     faults.extend(dir.write_report(&report).err().map(|e| e.to_string()));

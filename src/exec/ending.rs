@@ -298,12 +298,31 @@ impl Runner<'_> {
                     if let Some(writer) = self.relays.writer(number, input) {
                         self.inbox.push_back(Event::QueueFault { writer, why });
                         self.settled(writer, number);
+                    } else {
+                        self.fault_of_a_file(number, why);
                     }
                 }
                 RelayEvent::Broken(why) => {
                     self.fail(Error::new("carry a queue", io::Error::other(why)))
                 }
             }
+        }
+    }
+
+    /// What is wrong with a file that a pool's workers share has no writer to blame. It is the pool that has failed, by the first
+    /// of its workers that still runs: the others would wait for an end that does not come.
+    fn fault_of_a_file(&mut self, number: u64, why: String) {
+        let Some(Carries::Queue(queue, _)) = self.relays.carries(number) else {
+            return;
+        };
+        let mut readers = self.plan.queue(*queue).readers.iter().copied();
+        if let Some(reader) =
+            readers.find(|&unit| self.live.contains_key(&unit) && !self.has_ended(unit))
+        {
+            self.inbox.push_back(Event::QueueFault {
+                writer: reader,
+                why,
+            });
         }
     }
 

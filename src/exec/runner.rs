@@ -24,7 +24,7 @@ use crate::exec::pools::Pools;
 use crate::exec::progress::Progress;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::stall::Stalls;
-use crate::exec::wiring::{Captured, LogEnds, TeeHold, Wiring};
+use crate::exec::wiring::{Captured, LogEnds, Taps, TeeHold, Wiring};
 use crate::plan::{GroupId, Plan, UnitId};
 use crate::pool::Ticket;
 use crate::report::Observers;
@@ -161,6 +161,7 @@ pub struct Runner<'a> {
     pub(super) watch: Observers<'a>,
     pub(super) run_id: String,
     pub(super) spill_dir: PathBuf,
+    pub(super) taps: Option<Taps>,
     pub(super) on_failure: OnFailure,
     pub(super) tasks_log: TasksLog,
 
@@ -229,6 +230,8 @@ pub struct Parts<'a> {
     pub run_id: String,
     /// For what queues spill, and for queues that are stored.
     pub spill_dir: PathBuf,
+    /// Queues of which a copy is printed.
+    pub taps: Option<Taps>,
     /// What a failure means for the rest: a pool treats its records so.
     pub on_failure: OnFailure,
     /// Makes the file in which a pool of this name notes its tasks.
@@ -275,6 +278,7 @@ impl<'a> Runner<'a> {
             watch: parts.watch,
             run_id: parts.run_id,
             spill_dir: parts.spill_dir,
+            taps: parts.taps,
             on_failure: parts.on_failure,
             tasks_log: parts.tasks_log,
             poller,
@@ -348,7 +352,9 @@ impl<'a> Runner<'a> {
             broken: self.broken,
             watch: self.watch,
             clock: self.clock,
-            guarded: self.guard.is_some(),
+            taps: self.taps,
+            signals: self.signals,
+            guard: self.guard,
         })
     }
 
@@ -536,6 +542,10 @@ pub struct Ended<'a> {
     pub watch: Observers<'a>,
     /// The run's clock.
     pub clock: RunClock,
-    /// The guard is there, to see to what may be left.
-    pub guarded: bool,
+    /// What was to be printed of queues may not have been yet.
+    pub taps: Option<Taps>,
+    /// Signals that come now are nobody's to hear but who waits for that.
+    pub signals: Signals,
+    /// The guard, where it is there, to see to what may be left.
+    pub guard: Option<Link>,
 }

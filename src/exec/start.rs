@@ -169,6 +169,7 @@ impl Runner<'_> {
             log_pipes,
             appended,
             spill_dir,
+            taps,
             ..
         } = self;
         let mut relay = |spec: RelaySpec, carries: Carries| relays.start(spec, group, carries);
@@ -188,6 +189,7 @@ impl Runner<'_> {
             null: null.as_fd(),
             log_pipes,
             appended,
+            taps: taps.as_ref(),
             spill_dir,
             run_id,
             path: &path,

@@ -42,9 +42,10 @@ pub(super) fn store(
         .open(path(cx, queue))
         .map_err(broken)?
         .into();
+    let is_tapped = cx.taps.is_some_and(|taps| taps.queues.contains(&id));
     match writers.as_slice() {
         [] => Ok(()),
-        &[writer] if !is_looked_at(queue) => {
+        &[writer] if !is_looked_at(queue) && !is_tapped => {
             ends.write.insert((id, writer), file);
             Ok(())
         }

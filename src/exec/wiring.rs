@@ -15,7 +15,7 @@
 //!
 //! What a pool that procflow feeds is wired with is in `pool_wiring`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -34,7 +34,7 @@ use crate::plan::{
     Deliver, Feed, GroupId, Output, Overflow, Plan, Queue, QueueId, QueueKind, Role, Sink, Source,
     Unit, UnitId,
 };
-use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, WriterState};
+use crate::queue::{Fate, RelayInput, RelayOutput, RelaySpec, TapPrinter, WriterState};
 use crate::spec::{Merge, OnWriterFailure, Records};
 use crate::sys::pipe::{Pipe, is_broken};
 use crate::sys::process::sleep::{PipeId, pipe_behind};
@@ -253,6 +253,15 @@ pub enum WireError {
     Broken(Error),
 }
 
+/// Queues of which a copy is printed (`--tap`).
+#[derive(Debug)]
+pub struct Taps {
+    /// Which: each is carried by a relay.
+    pub queues: HashSet<QueueId>,
+    /// Prints it.
+    pub printer: TapPrinter,
+}
+
 /// What wiring needs to know of the run.
 pub struct Context<'a> {
     /// The plan.
@@ -263,6 +272,8 @@ pub struct Context<'a> {
     pub appended: &'a mut Appended,
     /// For logs.
     pub log_pipes: &'a mut LogPipes,
+    /// Queues whose records are printed as well.
+    pub taps: Option<&'a Taps>,
     /// For spill files.
     pub spill_dir: &'a Path,
     /// The run's id: temporary files carry it.
@@ -444,6 +455,12 @@ pub(super) fn start_relay(
         merge: queue.merge,
         on_writer_failure: queue.on_writer_failure,
         capacity: pipe_size(queue),
+        // Where a stored queue is shared out, it has been printed when it was written.
+        tap: cx
+            .taps
+            .filter(|taps| taps.queues.contains(&id))
+            .filter(|_| !writers.is_empty() || queue.file.is_some())
+            .map(|taps| taps.printer.clone()),
     };
     (cx.relay)(spec, Carries::Queue(id, writers)).map_err(|e| cannot_make(plan, id, e))
 }
@@ -696,6 +713,7 @@ pub(super) fn wire_tee(
         merge: Merge::Arrive,
         on_writer_failure: OnWriterFailure::Close,
         capacity,
+        tap: None,
     };
     (cx.relay)(spec, Carries::Tee(id)).map_err(broken)?;
     Ok(Descriptor::own(write))

@@ -29,6 +29,7 @@ use crate::queue::share::PAGE;
 use crate::queue::sink::{Sink, SinkError};
 use crate::queue::source::{Next, Settle, Source, SourceError};
 use crate::queue::splice::{self, SpliceError};
+use crate::queue::tap::Tap;
 use crate::queue::tee::Tee;
 use crate::spec::{Merge, OnWriterFailure};
 
@@ -47,12 +48,16 @@ pub(crate) struct Carrier {
     may_splice: bool,
     /// The sink that is owed the rest of a record.
     owed: Option<usize>,
+    /// Bytes of that rest so far.
+    owed_length: u64,
     /// There is a block to move, but no reader for it now.
     is_held_up: bool,
     /// Who gets a record, where not all get a copy.
     deal: Option<Deal>,
     /// The terminator that the last record copied to all lacks, should another follow.
     missing: Vec<u8>,
+    /// A copy of what passes goes there.
+    tap: Option<Tap>,
     /// The source to begin with next time, so that a busy one doesn't starve the others.
     turn: usize,
     control: Arc<Control>,
@@ -131,7 +136,8 @@ impl Carrier {
         let mut may_splice = spec.inputs.len() == 1
             && !spec.feedback
             && spec.on_writer_failure == OnWriterFailure::Cancel
-            && spec.max_record.is_none();
+            && spec.max_record.is_none()
+            && spec.tap.is_none();
         // Where an output spills no writer may be held up, not even until its turn comes.
         let ahead = match spec.merge {
             Merge::Sequence => spec.outputs.iter().find_map(|output| output.spill.clone()),
@@ -170,6 +176,8 @@ impl Carrier {
         let senseless = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         let deal = Deal::new(&spec.deliver, spec.header, spec.batch, bounds, &mut sinks)
             .map_err(senseless)?;
+        let tap = spec.tap.map(|printer| Tap::new(printer, &spec.records));
+        let tap = tap.transpose().map_err(senseless)?;
         let sources: Vec<Source> = spec
             .inputs
             .into_iter()
@@ -187,9 +195,11 @@ impl Carrier {
             offer: None,
             may_splice,
             owed: None,
+            owed_length: 0,
             is_held_up: false,
             deal,
             missing: Vec::new(),
+            tap,
             turn: 0,
             control,
             counters: Arc::new(counters),
@@ -210,6 +220,7 @@ impl Carrier {
                 // Writers that go on get SIGPIPE, as if the readers had read their pipes themselves.
                 self.sources.clear();
                 self.sinks.clear();
+                self.tap = None;
                 // What is left was for readers that have gone.
                 self.counters.held.store(0, Ordering::Relaxed);
                 return self.events.send(RelayEvent::Ended);
@@ -236,6 +247,7 @@ impl Carrier {
         if let [source] = &mut self.sources[..]
             && let Some(input) = source.bare_pipe()
             && self.deal.is_none()
+            && self.tap.is_none()
             && self.sinks.len() > 1
             && self.sinks.iter().all(Sink::is_bare_pipe)
         {
@@ -429,6 +441,14 @@ impl Carrier {
         }
         match self.sources[at].fill() {
             Ok(count) => self.counters.inputs[at].add(count, 0),
+            // A pipe can always be read. A file is who names it to blame for, and no reason to end the run.
+            Err(SourceError::Read(error)) if self.sources[at].is_file() => {
+                let name = &self.name;
+                self.fault(
+                    at,
+                    format!("can't read the file of queue `{name}`: {error}"),
+                );
+            }
             Err(error) => return Err(unreadable(&self.name, error)),
         }
         self.advance(at);
@@ -479,8 +499,19 @@ impl Carrier {
         self.counters.outputs[sink].add(moved.left, 0);
         let lost = self.sinks[sink].take_lost();
         self.counters.lost.add(lost, 0);
+        // Of a block nobody knows how much of it is that record's; of what follows it all is.
+        self.owed_length = match (self.owed, moved.is_owed) {
+            (_, false) | (None, true) => 0,
+            (Some(_), true) => self.owed_length + moved.handed as u64,
+        };
         self.owed = moved.is_owed.then_some(sink);
         self.publish(at);
+        if self.owed_length > self.max_record {
+            self.owed = None;
+            let begin = self.sources[at].passed() - self.owed_length;
+            self.fault(at, self.too_long(begin));
+            return Ok(true);
+        }
         self.advance(at);
         self.hand_out()?;
         self.settle(at);
@@ -658,6 +689,9 @@ impl Carrier {
             Some(_) => Vec::new(),
         };
         self.counters.inputs[source].add(0, records);
+        if let Some(tap) = &mut self.tap {
+            tap.pass(self.sources[source].data(end), &missing);
+        }
         self.offer = Some(Offer {
             source,
             terminator,

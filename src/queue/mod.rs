@@ -27,6 +27,7 @@ pub(crate) mod sink;
 mod source;
 mod splice;
 mod stock;
+mod tap;
 mod tee;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use relay::{
     Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
     start,
 };
+pub use tap::TapPrinter;
 
 /// Bytes that are moved at once. Larger blocks leave the cache, smaller ones cost more calls: of 64 KiB to 1 MiB,
 /// 64 and 128 KiB moved 100-byte lines fastest.

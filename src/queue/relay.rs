@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::plan::{Deliver, Overflow};
 use crate::queue::carrier::Carrier;
 use crate::queue::counts::{Counters, Counts};
+use crate::queue::tap::TapPrinter;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
 /// A relay to start.
@@ -51,6 +52,8 @@ pub struct RelaySpec {
     pub feedback: bool,
     /// What happens when that, or `capacity`, is reached. What [`Overflow::Spill`] needs to know stands at each output.
     pub overflow: Overflow,
+    /// Prints a copy of all that passes, in the order in which it came in.
+    pub tap: Option<TapPrinter>,
 }
 
 /// A writer's end.

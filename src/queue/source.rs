@@ -458,6 +458,11 @@ impl Source {
         self.end - self.start
     }
 
+    /// It is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.left.is_some()
+    }
+
     /// Whether bytes can be moved from it by splice(2).
     pub fn is_spliceable(&self) -> bool {
         self.ahead.is_none()

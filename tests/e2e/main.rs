@@ -24,4 +24,5 @@ mod queues;
 mod signals;
 mod stall;
 mod streams;
+mod tap;
 mod terminal;

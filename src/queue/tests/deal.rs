@@ -661,6 +661,38 @@ fn blocks_that_nobody_looks_at_are_whole_records() {
 }
 
 /// A reader leaves within a block: what was not its own the others get, whole.
+/// Also where it begins in a block that nobody looks at, and its reader is owed the rest of it.
+#[test]
+fn a_record_without_end_is_refused_within_blocks() {
+    let shape = Shape {
+        deliver: Deliver::Share,
+        outputs: 2,
+        pipe: 256 * 1024,
+        ..Shape::default()
+    };
+    let rig = shape.build(None);
+    let mut writer = rig.writers.into_iter().next().unwrap();
+    let mut data = b"a line of a few words\n".repeat(1_000_000);
+    data.resize(data.len() + (17 << 20), b'x');
+    for mut reader in rig.readers {
+        // Until the relay is stopped.
+        thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    }
+    thread::spawn(move || {
+        // What is behind the fault is not read.
+        let _ = writer.write_all(&data);
+    });
+    let event = next(&rig.events);
+    let RelayEvent::Fault { input: 0, why } = &event else {
+        panic!("{event:?}");
+    };
+    assert!(why.contains("is longer than max_record (16 MiB)"), "{why}");
+    // It went by blocks.
+    assert_eq!(rig.relay.counts().inputs[0].records, None);
+    rig.relay.stop();
+    rig.relay.join();
+}
+
 #[test]
 fn a_reader_that_leaves_within_a_block_takes_nothing_from_the_others() {
     let mut random = fastrand::Rng::with_seed(6);

@@ -23,8 +23,8 @@ use proptest::prelude::*;
 use crate::plan::{Deliver, Overflow};
 use crate::queue::model::{missing, split};
 use crate::queue::{
-    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
-    start,
+    Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, TapPrinter,
+    WriterState, start,
 };
 use crate::spec::{Merge, OnWriterFailure, Records};
 
@@ -82,6 +82,7 @@ struct Shape {
     batch: Option<u32>,
     max_records: Option<u64>,
     overflow: Overflow,
+    tap: Option<TapPrinter>,
     /// The only input.
     file: Option<Arc<File>>,
 }
@@ -102,6 +103,7 @@ impl Default for Shape {
             batch: None,
             max_records: None,
             overflow: Overflow::Block,
+            tap: None,
             file: None,
         }
     }
@@ -142,6 +144,7 @@ impl Shape {
             batch: self.batch,
             max_records: self.max_records,
             feedback: false,
+            tap: self.tap.clone(),
             overflow: if spill.is_some() {
                 Overflow::Spill
             } else {
@@ -596,6 +599,21 @@ fn an_end_within_a_record_of_known_length_is_a_fault() {
     }
 }
 
+/// A pipe can always be read. A file is who names it to blame for, and no reason to end the run.
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "one\n").unwrap();
+    let file = File::options().write(true).open(&file).unwrap();
+    let shape = Shape {
+        file: Some(Arc::new(file)),
+        ..Shape::default()
+    };
+    let rig = shape.build(None);
+    let why = "can't read the file of queue `q`: Bad file descriptor (os error 9)".to_owned();
+    assert_eq!(next(&rig.events), RelayEvent::Fault { input: 0, why });
+}
+
 /// Where a queue must not block its writers it doesn't, not even those whose turn hasn't come.
 #[test]
 fn a_sequence_that_spills_holds_up_no_writer() {
@@ -725,6 +743,7 @@ fn a_shared_output_keeps_its_flags() {
         max_records: None,
         feedback: false,
         overflow: Overflow::Block,
+        tap: None,
     };
     let relay = start(spec, relay_events).unwrap();
     assert_eq!(
