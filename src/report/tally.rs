@@ -518,9 +518,9 @@ impl Tally {
             outcome: &end.outcome,
             ran: ends().any(|(unit, _)| self.unit(unit).first_started.is_some()),
             // A pool that procflow feeds is no process: where it failed, the worker that failed last has a status to show, if any
-            // did, and "0" would say the opposite of what happened.
+            // did; else what a shell would exit with.
             exit: match (fed, &end.outcome) {
-                (Some(fed), Outcome::Failed(_)) => fed.failed_last,
+                (Some(fed), Outcome::Failed(_)) => fed.failed_last.or(end.exit),
                 _ => end.exit,
             },
             attempts: ends().map(|(_, end)| end.attempts).max()?,

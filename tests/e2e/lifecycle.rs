@@ -273,7 +273,7 @@ fn the_exit_code_of_a_failed_pool_is_not_that_of_success() {
                 _ => "failed: record 0 failed its only try: its worker ended without an answer (exit code 3)",
             },
         )
-        .exit(1);
+        .exit(3);
     }
 }
 
