@@ -41,6 +41,8 @@ pub(super) struct Running {
     /// It is being stopped: nothing more is started for it.
     stopping: bool,
     leaked: bool,
+    /// How the worker ended that has failed last.
+    failed: Option<Exit>,
 }
 
 impl Running {
@@ -236,6 +238,7 @@ impl Runner<'_> {
             usage: Usage::default(),
             stopping: false,
             leaked: false,
+            failed: None,
         };
         self.pools.running.insert(self.pools.last, running);
         Ok(self.pools.last)
@@ -520,6 +523,10 @@ impl Runner<'_> {
             panic!("BUG: {ticket:?} outlives its pool");
         };
         running.leaked |= leaked;
+        let success = &self.plan.unit(running.unit).settings.success_codes;
+        if !matches!(exit, Exit::Code(code) if success.contains(&code)) {
+            running.failed = Some(exit);
+        }
         running.usage.user += usage.user;
         running.usage.system += usage.system;
         running.usage.max_rss = running.usage.max_rss.max(usage.max_rss);
@@ -561,8 +568,8 @@ impl Runner<'_> {
             // As a process that writes to a pipe which nobody reads.
             Ended::Broken => (killed(libc::SIGPIPE), None),
             Ended::Stopped => (killed(settings.stop_signal), None),
-            // As a process that ends ill: who asks for its exit code is not told that all is well.
-            Ended::Failed(why) => (Exit::Code(1), Some(why)),
+            // As its worker: who asks for its exit code is not told that all is well.
+            Ended::Failed(why) => (running.failed.unwrap_or(Exit::Code(1)), Some(why)),
             Ended::CannotStart(why, code) => (Exit::Code(code), Some(why)),
             Ended::Unable(why) => {
                 self.fail(Error::new("feed a pool", io::Error::other(why.clone())));
