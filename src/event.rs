@@ -306,7 +306,7 @@ pub enum What {
         records: Option<u64>,
         /// Bytes from each writer and to each reader, where known.
         ends: Vec<(UnitId, u64)>,
-        /// Records that were dropped, since it was full.
+        /// Records that were dropped, since it was full, or since those that may have them had gone.
         dropped: u64,
         /// How long it held records that no reader took; how long there was nothing to hand on. Where procflow carries it.
         full: Duration,

@@ -29,6 +29,8 @@ impl Runner<'_> {
         if !std::mem::take(&mut self.child_ended) {
             return;
         }
+        // What they said before was said before these ended: a worker that has ended well can't be failed any more.
+        self.read_relays();
         let alone = loop {
             match next_ended() {
                 NextEnded::Process(pid) => match self.pids.remove(&pid) {
@@ -302,6 +304,7 @@ impl Runner<'_> {
                         self.fault_of_a_file(number, why);
                     }
                 }
+                RelayEvent::Lost { output } => self.lost_for(number, output),
                 RelayEvent::Broken(why) => {
                     self.fail(Error::new("carry a queue", io::Error::other(why)))
                 }
@@ -312,10 +315,35 @@ impl Runner<'_> {
     /// What is wrong with a file that a pool's workers share has no writer to blame. It is the pool that has failed, by the first
     /// of its workers that still runs: the others would wait for an end that does not come.
     fn fault_of_a_file(&mut self, number: u64, why: String) {
-        let Some(Carries::Queue(queue, _)) = self.relays.carries(number) else {
+        let Some(&Carries::Queue(queue, _)) = self.relays.carries(number) else {
             return;
         };
-        let mut readers = self.plan.queue(*queue).readers.iter().copied();
+        self.fail_readers(queue, why);
+    }
+
+    /// Records came for a reader that had gone. Where it is a worker of a pool, its pool is to do all of them: that it ended well
+    /// does not help. (Among nodes each does as much as it likes, and what is lost is counted.)
+    fn lost_for(&mut self, number: u64, output: usize) {
+        let Some(&Carries::Queue(queue, _)) = self.relays.carries(number) else {
+            return;
+        };
+        let planned = self.plan.queue(queue);
+        let readers = wiring::starts(self.plan, &planned.readers);
+        if let Some(Role::Worker(worker)) =
+            readers.get(output).map(|&unit| self.plan.unit(unit).role)
+        {
+            let name = &planned.name;
+            let why = format!(
+                "records of queue `{name}` came for worker {worker}, which had ended before its input did, and by_field lets no other have them"
+            );
+            self.fail_readers(queue, why);
+        }
+    }
+
+    /// Something is wrong with what this pool's workers share that none of them is to blame for: the first that still runs
+    /// fails of it, and so the pool.
+    fn fail_readers(&mut self, queue: QueueId, why: String) {
+        let mut readers = self.plan.queue(queue).readers.iter().copied();
         if let Some(reader) =
             readers.find(|&unit| self.live.contains_key(&unit) && !self.has_ended(unit))
         {
@@ -345,7 +373,7 @@ impl Runner<'_> {
                     bytes: Some(bytes),
                     records,
                     ends,
-                    dropped: counts.dropped.records.unwrap_or(0),
+                    dropped: counts.dropped.records.unwrap_or(0) + counts.lost.records.unwrap_or(0),
                     full: counts.full,
                     empty: counts.empty,
                 });

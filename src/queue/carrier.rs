@@ -58,6 +58,8 @@ pub(crate) struct Carrier {
     missing: Vec<u8>,
     /// A copy of what passes goes there.
     tap: Option<Tap>,
+    /// [`RelayEvent::Lost`] has been told.
+    has_told_of_loss: bool,
     /// The source to begin with next time, so that a busy one doesn't starve the others.
     turn: usize,
     control: Arc<Control>,
@@ -200,6 +202,7 @@ impl Carrier {
             deal,
             missing: Vec::new(),
             tap,
+            has_told_of_loss: false,
             turn: 0,
             control,
             counters: Arc::new(counters),
@@ -610,6 +613,13 @@ impl Carrier {
             let dealt = deal
                 .deal(hand, &mut self.sinks, &self.counters)
                 .map_err(|error| unwritable(&self.name, error))?;
+            // Before any reader sees the end: whoever judges this must not find all of them ended well.
+            if !self.has_told_of_loss
+                && let Some(output) = self.counters.first_lost()
+            {
+                self.has_told_of_loss = true;
+                self.events.send(RelayEvent::Lost { output });
+            }
             let Some(offer) = &mut self.offer else { break };
             offer.end -= dealt;
             let (source, rest) = (offer.source, offer.end);

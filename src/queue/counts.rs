@@ -1,6 +1,6 @@
 //! What a relay has moved so far, for whoever asks from another thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A moment's counts of a relay.
@@ -45,6 +45,8 @@ pub(crate) struct Counters {
     pub outputs: Vec<Counter>,
     pub dropped: Counter,
     pub lost: Counter,
+    /// The first reader that a whole record was lost for, and 1 more; 0 where there is none.
+    first_lost: AtomicUsize,
     pub held: AtomicU64,
     pub empty: AtomicU64,
     pub full: AtomicU64,
@@ -95,11 +97,25 @@ impl Counters {
             outputs: some(outputs),
             dropped: Counter::default(),
             lost: Counter::default(),
+            first_lost: AtomicUsize::new(0),
             held: AtomicU64::new(0),
             empty: AtomicU64::new(0),
             full: AtomicU64::new(0),
             has_records: AtomicBool::new(has_records),
         }
+    }
+
+    /// A record of this reader can go to nobody.
+    pub fn lose(&self, output: usize, bytes: usize) {
+        self.lost.add(bytes, 1);
+        let _ =
+            self.first_lost
+                .compare_exchange(0, output + 1, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The reader that a whole record was lost for first.
+    pub fn first_lost(&self) -> Option<usize> {
+        self.first_lost.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// Some go by that nobody counts.

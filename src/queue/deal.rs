@@ -478,7 +478,7 @@ fn deal_each(
             let sink = &mut sinks[at];
             if sink.is_closed() {
                 if !matches!(whose, Whose::All) {
-                    counters.lost.add(record.len(), 1);
+                    counters.lose(at, record.len());
                 }
                 continue;
             }

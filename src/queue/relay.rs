@@ -132,6 +132,12 @@ pub enum RelayEvent {
         /// In words for people.
         why: String,
     },
+    /// Records can go to nobody, since the reader that their keys belong to (this one, as an index of [`RelaySpec::outputs`]) has
+    /// gone and others have not. Told once, of the first; [`Counts::lost`] counts all.
+    Lost {
+        /// Whose records they are.
+        output: usize,
+    },
     /// procflow can't go on (in words for people). The readers see no end of data before [`RelayHandle::stop`].
     Broken(String),
 }

@@ -100,7 +100,7 @@ enum Line<'a> {
         records: Option<u64>,
         /// Bytes that it holds.
         held: u64,
-        /// Records that were dropped, since it was full.
+        /// Records that were dropped, since it was full, or since those that may have them had gone.
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
     },
@@ -175,7 +175,7 @@ enum Line<'a> {
         /// Records, where procflow counted them.
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<u64>,
-        /// Records that were dropped, since it was full.
+        /// Records that were dropped, since it was full, or since those that may have them had gone.
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
         /// Seconds that it held records which no reader took, where procflow carried it.

@@ -200,7 +200,7 @@ pub struct Queue {
     pub records: Option<u64>,
     /// Bytes in a second, from the start of its first reader or writer to its end.
     pub rate: Option<f64>,
-    /// Records that were dropped, since it was full.
+    /// Records that were dropped, since it was full, or since those that may have them had gone.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped: u64,
     /// The share of that time in which it held what no reader took, from 0 to 1: its readers held it back.

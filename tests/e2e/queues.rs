@@ -744,3 +744,31 @@ fn several_writers_feed_a_pool() {
         .file("out", "1!\n2!\n3!\n4!\n5!\n6!\n");
     }
 }
+
+/// What `by_field` gives to one worker no other may have: it must not be lost without a word when that worker has ended.
+#[test]
+fn a_record_for_a_worker_that_has_ended_fails_the_pool() {
+    // `a` belongs to the first of two.
+    Pipeline::new(
+        r#"
+        [process.write]
+        script = "echo a; read pid < pid; while kill -0 $pid 2> /dev/null; do :; done; echo a"
+        stdout = "keys"
+        [pool.work]
+        script = "if [ $WORKER = 1 ]; then cat; else read key; echo $$ > pid; fi"
+        workers = 2
+        stdin = "keys"
+        stdout = "null"
+        [queue.keys]
+        deliver = { by_field = 1 }
+        "#,
+    )
+    .with_fifo("pid")
+    .run()
+    .node(
+        "work",
+        "failed: worker 1: records of queue `keys` came for worker 0, which had ended before its input did, \
+         and by_field lets no other have them",
+    )
+    .exit(1);
+}
