@@ -169,6 +169,37 @@ impl Graph {
         meets
     }
 
+    /// The nodes on the circle that a queue closes which leads back: those between its readers and its writers that come after
+    /// them.
+    pub(super) fn circle(&self, queue: usize) -> Vec<u32> {
+        let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.nodes];
+        let mut after: Vec<Vec<u32>> = vec![Vec::new(); self.nodes];
+        for joint in &self.queues {
+            for &writer in joint.writers.iter().chain(&joint.back) {
+                for &reader in &joint.readers {
+                    after[writer as usize].push(reader);
+                    before[reader as usize].push(writer);
+                }
+            }
+        }
+        let reach = |from: &[u32], next: &[Vec<u32>]| {
+            let mut reached = vec![false; self.nodes];
+            let mut todo = from.to_vec();
+            while let Some(node) = todo.pop() {
+                if !std::mem::replace(&mut reached[node as usize], true) {
+                    todo.extend(&next[node as usize]);
+                }
+            }
+            reached
+        };
+        let forward = reach(&self.queues[queue].readers, &after);
+        let backward = reach(&self.queues[queue].back, &before);
+        (0u32..)
+            .zip(forward.into_iter().zip(backward))
+            .filter_map(|(node, (forward, backward))| (forward && backward).then_some(node))
+            .collect()
+    }
+
     /// Parts the writers of a queue that may lead back from those that come after its readers, whose number is then told.
     pub(super) fn lead_back(&mut self, queue: usize) -> usize {
         let mut reached = vec![false; self.nodes];

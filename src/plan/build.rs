@@ -194,6 +194,7 @@ pub fn build(
     let spills = checks::spilling(&graph, &meets, &draft.queues, &spec.queue);
     checks::note_spilling(&graph, &joined, &spills, &words, &mut problems);
     checks::note_stored(&stored, &words, &mut problems);
+    checks::warn_endless(&graph, &draft, &closes, &mut problems);
     checks::warn_blocking(&meets, &queues, &spec.queue, &closes, &mut problems);
     mark_spilling(&mut draft.queues, &spills, &copies);
     let draft = match keep {

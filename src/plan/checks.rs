@@ -11,7 +11,7 @@ use crate::plan::build::{Draft, Names, ValueUse, check_name};
 use crate::plan::cycles::Words;
 use crate::plan::problems::{Problems, Site, listed, variable};
 use crate::plan::stored::Why;
-use crate::plan::{Node, NodeId, Overflow, Queue, Sink, Source, UnitId, ends, settings};
+use crate::plan::{Feed, Node, NodeId, Overflow, Queue, Sink, Source, UnitId, ends, settings};
 use crate::spec::{self, AfterState, Records, Spec};
 
 /// Names of processes, pools and queues.
@@ -585,6 +585,39 @@ pub(super) fn note_stored(stored: &[Option<Why>], words: &Names<'_>, problems: &
                 .and(words.end(queue, reader.0, true), ""),
             );
         }
+    }
+}
+
+/// Warns of circles that neither procflow nor a process of them can end: a fed pool goes on for as long as its queue does, and
+/// procflow knows that nothing is left on a circle only where all of it is fed.
+pub(super) fn warn_endless(graph: &Graph, draft: &Draft, closes: &[bool], problems: &mut Problems) {
+    for (queue, _) in closes.iter().enumerate().filter(|(_, closes)| **closes) {
+        let circle = graph.circle(queue);
+        let is_fed = |node: &u32| {
+            let pool = draft.nodes[*node as usize].pool.as_ref();
+            pool.is_some_and(|pool| pool.feed != Feed::Stream)
+        };
+        let fed = circle.iter().copied().find(is_fed);
+        let other = circle.iter().copied().find(|node| !is_fed(node));
+        let (Some(fed), Some(other)) = (fed, other) else {
+            continue;
+        };
+        let name = |node: u32| &draft.nodes[node as usize].name;
+        let queue = &draft.queues[queue].name;
+        problems.push(
+            Diagnostic::warning(
+                Site::top("queue").key(queue).key("feedback").mark_value(),
+                format!(
+                    "queue `{queue}` never ends: procflow feeds `{}`, but knows nothing of what `{}`, on the same circle, has in hand",
+                    name(fed),
+                    name(other)
+                ),
+            )
+            .help(format!(
+                "make a pool of `{}` that is fed as well: `feed = \"request\"` or `feed = \"task\"`",
+                name(other)
+            )),
+        );
     }
 }
 
