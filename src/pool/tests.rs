@@ -884,7 +884,8 @@ fn random_kills_change_nothing() {
         let came = story.run(input.as_bytes(), sh("while read -r l; do echo $l; done"));
         let (results, kills) = reader.join().unwrap();
         assert_eq!(came.ended, Ended::Well);
-        assert!(kills > 100, "only {kills} kills");
+        // How many there are hangs on how soon a killed worker's place is taken; on a busy machine they are fewer.
+        assert!(kills > 10, "only {kills} kills");
         match order {
             Order::Input => assert!(results == input),
             Order::Completion => assert!(sorted(&results) == sorted(&input)),
