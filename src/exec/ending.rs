@@ -30,7 +30,9 @@ impl Runner<'_> {
             return;
         }
         // What they said before was said before these ended: a worker that has ended well can't be failed any more.
-        self.read_relays();
+        if !self.relays.is_empty() {
+            self.read_relays();
+        }
         let alone = loop {
             match next_ended() {
                 NextEnded::Process(pid) => match self.pids.remove(&pid) {

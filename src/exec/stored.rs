@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::exec::wiring::{
     Context, QueueEnds, WireError, cannot_make, inputs_of, pipe_size, start_relay, starts,
 };
-use crate::plan::{Deliver, GroupId, Plan, Queue, QueueId, QueueKind, Role, UnitId};
+use crate::plan::{Deliver, GroupId, Plan, Queue, QueueId, QueueKind, Role, Source, Unit, UnitId};
 use crate::queue::{RelayInput, RelayOutput};
 use crate::spec::Records;
 use crate::sys::pipe::Pipe;
@@ -80,17 +80,26 @@ fn path(cx: &Context<'_>, queue: &Queue) -> PathBuf {
 
 /// The stored queues that workers of a pool in this group share.
 pub(super) fn shared(plan: &Plan, group: GroupId) -> Vec<QueueId> {
-    let stored = (0..plan.queues.len()).map(QueueId::from);
-    stored
+    let is_worker = |unit: &&Unit| matches!(unit.role, Role::Worker(_));
+    // Asked of the group's own ends: a look at every queue of the plan for each group would be one too many.
+    let units = starts(plan, &plan.group(group).units).into_iter();
+    let mut shared: Vec<QueueId> = units
+        .map(|unit| plan.unit(unit))
+        .filter(is_worker)
+        .flat_map(|unit| &unit.ends.inputs)
+        .flat_map(|input| &input.from)
+        .filter_map(|(_, source)| match source {
+            Source::Queue(id) => Some(*id),
+            Source::Null | Source::Inherit | Source::File(_) | Source::Text(_) => None,
+        })
         .filter(|&id| {
             let queue = plan.queue(id);
-            queue.kind == QueueKind::Stored
-                && queue.deliver != Deliver::Copy
-                && readers_in(plan, queue, group)
-                    .iter()
-                    .any(|&unit| matches!(plan.unit(unit).role, Role::Worker(_)))
+            queue.kind == QueueKind::Stored && queue.deliver != Deliver::Copy
         })
-        .collect()
+        .collect();
+    shared.sort_unstable();
+    shared.dedup();
+    shared
 }
 
 fn readers_in(plan: &Plan, queue: &Queue, group: GroupId) -> Vec<UnitId> {
