@@ -1,8 +1,7 @@
 //! What a `request` or `task` pool is wired with: its own ends are procflow's, and each worker's are made when it starts.
 
 use std::ffi::OsStr;
-use std::io::IsTerminal;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -97,10 +96,6 @@ pub(super) fn wire_pool(
     };
     let work = match (&pool.tasks, stdin) {
         (Some(tasks), _) => fixed(cx, id, tasks)?,
-        (None, Some(Source::Inherit)) if std::io::stdin().is_terminal() => {
-            let why = "its standard input is a terminal, which only a process of its own can read";
-            return Err(WireError::Unit(id, why.to_owned()));
-        }
         (None, Some(source)) => {
             let end = wire_input(cx, id, source, ends)?;
             Work::Stream(owned(cx, end)?)
@@ -127,10 +122,7 @@ pub(super) fn wire_pool(
             }
         }
         let end = wire_end(cx, id, output.fd, to, ends, &mut wired)?;
-        let end = PoolOutput {
-            fd: owned(cx, end)?,
-            ..output_of(plan, to, cx)?
-        };
+        let end = output_of(plan, to, owned(cx, end)?);
         match &*output.name {
             "stdout" => results = Some(end),
             DEAD_LETTER => dead_letter = Some(end),
@@ -153,18 +145,17 @@ pub(super) fn wire_pool(
     Ok(wired)
 }
 
-/// What is known of an output but its end.
-fn output_of(plan: &Plan, to: &[Sink], cx: &Context<'_>) -> Result<PoolOutput, WireError> {
+/// An output of the pool: where it leads, by `fd`.
+fn output_of(plan: &Plan, to: &[Sink], fd: OwnedFd) -> PoolOutput {
     let queue = to.iter().find_map(|sink| match sink {
         Sink::Queue(queue) => Some(plan.queue(*queue)),
         _ => None,
     });
-    let null = cx.null.try_clone_to_owned();
-    Ok(PoolOutput {
-        fd: null.map_err(no_end)?,
+    PoolOutput {
+        fd,
         records: queue.map_or(Records::Lines, |queue| queue.records.clone()),
         always_terminated: queue.is_some_and(|queue| queue.feedback),
-    })
+    }
 }
 
 fn wire_end(
@@ -292,9 +283,4 @@ fn owned(cx: &Context<'_>, end: Descriptor) -> Result<OwnedFd, WireError> {
 
 fn no_end(e: std::io::Error) -> WireError {
     WireError::Broken(Error::new("make the ends of a pool", e))
-}
-
-/// A worker's descriptors by number: (ours, its).
-pub(super) fn numbers(fds: &[(Descriptor, u32)]) -> Vec<(RawFd, u32)> {
-    fds.iter().map(|(fd, target)| (fd.raw(), *target)).collect()
 }

@@ -18,9 +18,9 @@ use crate::exec::deadlines::Due;
 use crate::exec::ending::exit_of;
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
-use crate::exec::pool_wiring::{PoolWiring, WorkerErr, WorkerWiring, numbers};
+use crate::exec::pool_wiring::{PoolWiring, WorkerErr, WorkerWiring};
 use crate::exec::runner::{Body, Capture, Owner, Reaped, Runner};
-use crate::exec::wiring::{Captured, Descriptor, LogEnds, UnitWiring};
+use crate::exec::wiring::{Captured, Descriptor, LogEnds, UnitWiring, numbers};
 use crate::plan::settings::MAX_RECORD;
 use crate::plan::{Feed, UnitId};
 use crate::pool::{

@@ -165,11 +165,13 @@ pub struct UnitWiring {
 impl UnitWiring {
     /// Its descriptors by number: (ours, its).
     pub fn numbers(&self) -> Vec<(RawFd, u32)> {
-        self.fds
-            .iter()
-            .map(|(fd, target)| (fd.raw(), *target))
-            .collect()
+        numbers(&self.fds)
     }
+}
+
+/// A child's descriptors by number: (ours, its).
+pub(super) fn numbers(fds: &[(Descriptor, u32)]) -> Vec<(RawFd, u32)> {
+    fds.iter().map(|(fd, target)| (fd.raw(), *target)).collect()
 }
 
 /// A hold on the pipe before a tee. Dropped, it lets the tee end, whoever else may hold that pipe open.
