@@ -49,6 +49,13 @@ pub enum Exit {
     },
 }
 
+impl Exit {
+    /// It is one of the codes that count as success.
+    pub fn is_success(self, success_codes: &[u8]) -> bool {
+        matches!(self, Exit::Code(code) if success_codes.contains(&code))
+    }
+}
+
 /// How a unit's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

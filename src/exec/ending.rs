@@ -76,8 +76,7 @@ impl Runner<'_> {
             leaked,
         });
         // One that ended ill has a reason of its own: a broken queue, too, whose reader may have had enough.
-        let settings = &self.plan.unit(unit).settings;
-        let is_well = matches!(exit, Exit::Code(code) if settings.success_codes.contains(&code));
+        let is_well = exit.is_success(&self.plan.unit(unit).settings.success_codes);
         let share = live.share.take();
         live.fault = share.filter(|_| is_well).and_then(left_unread);
         self.leave_terminal(unit, Some(exit));
@@ -142,7 +141,7 @@ impl Runner<'_> {
         let counts_as_success = !live.signalled
             && live.fault.is_none()
             && (self.plan.node(plan_unit.node).allow_failure
-                || matches!(exit, Exit::Code(code) if plan_unit.settings.success_codes.contains(&code)));
+                || exit.is_success(&plan_unit.settings.success_codes));
         if has_tees {
             live.tee_holds.clear();
             self.relays
@@ -220,8 +219,9 @@ impl Runner<'_> {
         };
         // Taken in any case: a try that failed leaves nothing for the next one.
         let value_fault = self.take_value(unit);
-        let success = &self.plan.unit(unit).settings.success_codes;
-        let is_success = matches!(reaped.exit, Exit::Code(code) if success.contains(&code));
+        let is_success = reaped
+            .exit
+            .is_success(&self.plan.unit(unit).settings.success_codes);
         let fault = live.fault.or(value_fault.filter(|_| is_success));
         self.inbox.push_back(Event::Exited {
             unit,

@@ -523,8 +523,7 @@ impl Runner<'_> {
             panic!("BUG: {ticket:?} outlives its pool");
         };
         running.leaked |= leaked;
-        let success = &self.plan.unit(running.unit).settings.success_codes;
-        if !matches!(exit, Exit::Code(code) if success.contains(&code)) {
+        if !exit.is_success(&self.plan.unit(running.unit).settings.success_codes) {
             running.failed = Some(exit);
         }
         running.usage.user += usage.user;

@@ -568,7 +568,7 @@ impl Desk {
 
     /// Whether a process has succeeded.
     pub fn is_success(&self, exit: Exit) -> bool {
-        matches!(exit, Exit::Code(code) if self.success_codes.contains(&code))
+        exit.is_success(&self.success_codes)
     }
 
     /// About so many of the records to be handed out next have this many bytes; at least 1.
