@@ -1002,18 +1002,16 @@ fn mark_spilling(queues: &mut [Queue], spills: &[bool], copies: &[(QueueId, Queu
     }
 }
 
+/// `(a, b)` for each node b that waits for a.
+pub(super) fn waits_of(nodes: &[Node]) -> Vec<(u32, u32)> {
+    (0u32..)
+        .zip(nodes)
+        .flat_map(|(waiting, node)| node.after.iter().map(move |wait| (wait.node.0, waiting)))
+        .collect()
+}
+
 /// The numbers alone. What is within one node, a copy for a pool, and what is stored joins nobody.
 fn graph_of(draft: &Draft, copies: &[(QueueId, QueueId)]) -> Graph {
-    let waits = draft
-        .nodes
-        .iter()
-        .enumerate()
-        .flat_map(|(index, node)| {
-            node.after
-                .iter()
-                .map(move |wait| (wait.node.0, index as u32))
-        })
-        .collect();
     let numbers = |units: &[UnitId]| -> Vec<u32> {
         let nodes = units.iter().map(|unit| draft.units[unit.index()].node);
         once(nodes).into_iter().map(|node| node.0).collect()
@@ -1048,7 +1046,7 @@ fn graph_of(draft: &Draft, copies: &[(QueueId, QueueId)]) -> Graph {
     }
     Graph {
         nodes: draft.nodes.len(),
-        waits,
+        waits: waits_of(&draft.nodes),
         queues,
         several: stiff::ends(draft),
     }

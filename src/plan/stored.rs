@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::plan::arrange::topological;
-use crate::plan::build::Ends;
+use crate::plan::build::{Ends, waits_of};
 use crate::plan::{After, Node, NodeId};
 use crate::spec::{AfterState, OnWriterFailure};
 
@@ -154,16 +154,7 @@ impl<'a> Waits<'a> {
 
 /// The place of each node in an order in which nobody stands before those it waits for; empty where there is none.
 fn places(nodes: &[Node]) -> Vec<u32> {
-    let waits: Vec<(u32, u32)> = nodes
-        .iter()
-        .enumerate()
-        .flat_map(|(index, node)| {
-            node.after
-                .iter()
-                .map(move |wait| (wait.node.0, index as u32))
-        })
-        .collect();
-    let Some(order) = topological(nodes.len(), &waits) else {
+    let Some(order) = topological(nodes.len(), &waits_of(nodes)) else {
         return Vec::new();
     };
     let mut place = vec![0; nodes.len()];
