@@ -21,7 +21,7 @@ use crate::plan::{GroupId, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
 use crate::sys::pipe::{Pipe, unread};
-use crate::sys::process::{NextEnded, next_ended, reap_orphan};
+use crate::sys::process::{Child, NextEnded, next_ended, reap_orphan};
 
 impl Runner<'_> {
     /// Takes note of every process that has ended: units, and what came to us because its parent ended before it.
@@ -55,26 +55,13 @@ impl Runner<'_> {
         let Body::Process(child) = &mut live.body else {
             panic!("BUG: {unit:?} is no process, and ended as one");
         };
-        let (status, used) = match child.reap() {
-            Ok(Some(ended)) => ended,
-            Ok(None) => panic!("BUG: {unit:?} was reaped before"),
-            Err(e) => return self.fail(Error::new("learn how a process ended", e)),
-        };
-        // Of a group that we have signalled the last may still be dying: that is no leak.
-        let leaked = !live.signalled && child.had_leftovers();
         let wall = self.clock.now().saturating_sub(live.started);
-        let usage = Usage {
-            wall,
-            user: used.user,
-            system: used.system,
-            max_rss: used.max_rss,
+        let reaped = match reap_child(child, live.signalled, wall) {
+            Ok(reaped) => reaped,
+            Err(error) => return self.fail(error),
         };
-        let exit = exit_of(status);
-        live.reaped = Some(Reaped {
-            exit,
-            usage,
-            leaked,
-        });
+        let exit = reaped.exit;
+        live.reaped = Some(reaped);
         // One that ended ill has a reason of its own: a broken queue, too, whose reader may have had enough.
         let is_well = exit.is_success(&self.plan.unit(unit).settings.success_codes);
         let share = live.share.take();
@@ -521,8 +508,35 @@ fn left_unread(share: OwnedFd) -> Option<String> {
     }
 }
 
+/// Reaps a process that has ended, with what is left of its process group. `signalled`: by us; `wall`: how long it lived.
+///
+/// # Errors
+/// Somebody else has reaped it.
+pub(super) fn reap_child(
+    child: &mut Child,
+    signalled: bool,
+    wall: Duration,
+) -> Result<Reaped, Error> {
+    let (status, used) = match child.reap() {
+        Ok(Some(ended)) => ended,
+        Ok(None) => panic!("BUG: process {} was reaped before", child.pid()),
+        Err(e) => return Err(Error::new("learn how a process ended", e)),
+    };
+    Ok(Reaped {
+        exit: exit_of(status),
+        usage: Usage {
+            wall,
+            user: used.user,
+            system: used.system,
+            max_rss: used.max_rss,
+        },
+        // Of a group that we have signalled the last may still be dying: that is no leak.
+        leaked: !signalled && child.had_leftovers(),
+    })
+}
+
 /// What wait4(2) says, as we say it.
-pub(super) fn exit_of(status: ExitStatus) -> Exit {
+fn exit_of(status: ExitStatus) -> Exit {
     match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code((code & 0xff) as u8),
         (None, Some(number)) => Exit::Signal {

@@ -15,18 +15,17 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::event::{Exit, Failure, PoolCounts, Printer, Stream, Usage, What};
 use crate::exec::crew::{Job, Worker as JobWorker};
 use crate::exec::deadlines::Due;
-use crate::exec::ending::exit_of;
+use crate::exec::ending::reap_child;
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
 use crate::exec::pool_wiring::{PoolWiring, WorkerErr, WorkerWiring};
-use crate::exec::runner::{Body, Capture, Owner, Reaped, Runner};
+use crate::exec::runner::{Body, Owner, Reaped, Runner};
 use crate::exec::wiring::{Captured, Descriptor, LogEnds, UnitWiring, numbers};
 use crate::plan::settings::MAX_RECORD;
 use crate::plan::{Feed, UnitId};
 use crate::pool::{
     self, Ended, PoolCall, PoolEvent, PoolEvents, PoolHandle, PoolSpec, Start, Ticket,
 };
-use crate::sched::Event;
 use crate::sys::process::Child;
 
 /// A pool that runs.
@@ -247,13 +246,7 @@ impl Runner<'_> {
     fn pool_started(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, number: u64) {
         self.cycles.begin(unit);
         self.begin_progress();
-        self.is_live(unit, attempt, wiring, Body::Pool(number));
-        self.tell(What::Started {
-            unit,
-            attempt,
-            pid: None,
-        });
-        self.inbox.push_back(Event::Spawned(unit));
+        self.works(unit, attempt, wiring, Body::Pool(number));
     }
 
     /// The workers that pools have asked for: jobs for the crew, and what is to be done with what comes of them.
@@ -369,26 +362,18 @@ impl Runner<'_> {
             None => panic!("BUG: nothing came of {ticket:?}"),
         };
         let now = self.clock.now();
+        let Some(unit) = self.pools.unit(pool) else {
+            panic!("BUG: a pool ended while {ticket:?} was being started");
+        };
+        let pid = child.pid();
+        let printer = Printer {
+            unit,
+            worker: Some(number),
+        };
+        let capture = log.map(|ends| self.begin_capture(now, printer, Captured::Err, ends));
         let Some(running) = self.pools.running.get_mut(&pool) else {
             panic!("BUG: a pool ended while {ticket:?} was being started");
         };
-        let unit = running.unit;
-        let pid = child.pid();
-        let capture = log.map(|ends| {
-            self.next_capture += 1;
-            self.unwatched.push_back((now, self.next_capture));
-            let capture = Capture {
-                printer: Printer {
-                    unit,
-                    worker: Some(number),
-                },
-                what: Captured::Err,
-                ends,
-                watched: false,
-            };
-            self.captures.insert(self.next_capture, capture);
-            self.next_capture
-        });
         self.pids.insert(pid, Owner::Worker(pool, ticket));
         running.handle.call(PoolCall::Started(ticket, pid));
         let worker = Worker {
@@ -502,23 +487,20 @@ impl Runner<'_> {
             panic!("BUG: {ticket:?} of pool {pool} ended, and does not run");
         };
         self.deadlines.disarm(Due::Worker(pool, ticket));
-        let (status, used) = match worker.child.reap() {
-            Ok(Some(ended)) => ended,
-            Ok(None) => panic!("BUG: {ticket:?} was reaped before"),
-            Err(e) => return self.fail(Error::new("learn how a process ended", e)),
+        let wall = self.clock.now().saturating_sub(worker.started);
+        let reaped = match reap_child(&mut worker.child, worker.signalled, wall) {
+            Ok(reaped) => reaped,
+            Err(error) => return self.fail(error),
         };
+        let Reaped {
+            exit,
+            usage,
+            leaked,
+        } = reaped;
         if let Some(capture) = worker.capture {
             self.read_rest(capture);
             self.captures.remove(&capture);
         }
-        let leaked = !worker.signalled && worker.child.had_leftovers();
-        let usage = Usage {
-            wall: self.clock.now().saturating_sub(worker.started),
-            user: used.user,
-            system: used.system,
-            max_rss: used.max_rss,
-        };
-        let exit = exit_of(status);
         let Some(running) = self.pools.running.get_mut(&pool) else {
             panic!("BUG: {ticket:?} outlives its pool");
         };

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-use crate::event::{Failure, What};
+use crate::event::{Failure, Printer, What};
 use crate::exec::crew::{Done, Job};
 use crate::exec::error::Error;
 use crate::exec::launch::StartError;
 use crate::exec::relays::Carries;
 use crate::exec::runner::{Body, Capture, LastTry, Live, Owner, Runner};
-use crate::exec::wiring::{Context, UnitWiring, WireError, starts, wire};
+use crate::exec::wiring::{Captured, Context, LogEnds, UnitWiring, WireError, starts, wire};
 use crate::plan::template::{Part, Template};
 use crate::plan::{GroupId, Role, UnitId};
 use crate::queue::RelaySpec;
@@ -67,7 +68,8 @@ impl Runner<'_> {
                         .err()
                         .map(|error| (unit, error));
                 }
-                Role::Gather => self.start_gather(unit, attempt, wiring),
+                // The relay of its queue has begun already.
+                Role::Gather => self.works(unit, attempt, wiring, Body::Gather),
                 Role::Process | Role::Worker(_) => match done.next() {
                     Some(started) => {
                         failed = started.is_err();
@@ -94,9 +96,9 @@ impl Runner<'_> {
         }
     }
 
-    /// The relay of its queue does the work, and has begun.
-    fn start_gather(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring) {
-        self.is_live(unit, attempt, wiring, Body::Gather);
+    /// A thread of ours does this unit's work, and has begun.
+    pub(super) fn works(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, body: Body) {
+        self.is_live(unit, attempt, wiring, body);
         self.tell(What::Started {
             unit,
             attempt,
@@ -236,23 +238,13 @@ impl Runner<'_> {
     }
 
     /// A unit is at work: what is kept of its wiring.
-    pub(super) fn is_live(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, body: Body) {
+    fn is_live(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, body: Body) {
         let started = self.clock.now();
-        let mut captures = Vec::with_capacity(wiring.captures.len());
-        for (what, ends) in wiring.captures {
-            self.next_capture += 1;
-            self.unwatched.push_back((started, self.next_capture));
-            captures.push(self.next_capture);
-            self.captures.insert(
-                self.next_capture,
-                Capture {
-                    printer: unit.into(),
-                    what,
-                    ends,
-                    watched: false,
-                },
-            );
-        }
+        let captures = wiring
+            .captures
+            .into_iter()
+            .map(|(what, ends)| self.begin_capture(started, unit.into(), what, ends))
+            .collect();
         if !wiring.files.is_empty() {
             self.files.insert(unit, wiring.files);
         }
@@ -269,5 +261,25 @@ impl Runner<'_> {
             unsettled: HashSet::new(),
         };
         self.live.insert(unit, live);
+    }
+
+    /// Something is to be read, by the number that is returned; not watched before it has been there for a while.
+    pub(super) fn begin_capture(
+        &mut self,
+        since: Duration,
+        printer: Printer,
+        what: Captured,
+        ends: LogEnds,
+    ) -> u64 {
+        self.next_capture += 1;
+        self.unwatched.push_back((since, self.next_capture));
+        let capture = Capture {
+            printer,
+            what,
+            ends,
+            watched: false,
+        };
+        self.captures.insert(self.next_capture, capture);
+        self.next_capture
     }
 }
