@@ -31,6 +31,7 @@ mod control;
 mod ending;
 mod feedback;
 mod foreground;
+pub mod inbox;
 mod progress;
 mod start;
 mod stored;

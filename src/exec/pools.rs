@@ -5,27 +5,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
-
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::event::{Exit, Failure, PoolCounts, Printer, Stream, Usage, What};
 use crate::exec::crew::{Job, Worker as JobWorker};
 use crate::exec::deadlines::Due;
 use crate::exec::ending::reap_child;
 use crate::exec::error::Error;
+use crate::exec::inbox::Inbox;
 use crate::exec::launch::StartError;
 use crate::exec::pool_wiring::{PoolWiring, WorkerErr, WorkerWiring};
 use crate::exec::runner::{Body, Owner, Reaped, Runner};
 use crate::exec::wiring::{Captured, Descriptor, LogEnds, UnitWiring, numbers};
 use crate::plan::settings::MAX_RECORD;
 use crate::plan::{Feed, UnitId};
-use crate::pool::{
-    self, Ended, PoolCall, PoolEvent, PoolEvents, PoolHandle, PoolSpec, Start, Ticket,
-};
+use crate::pool::{self, Ended, PoolCall, PoolEvent, PoolHandle, PoolSpec, Start, Ticket};
 use crate::sys::process::Child;
 
 /// A pool that runs.
@@ -69,11 +65,7 @@ struct Worker {
 #[derive(Debug)]
 pub struct Pools {
     running: HashMap<u64, Running>,
-    /// The number of the last one. None is used twice: what is said about one that is gone finds nothing.
-    last: u64,
-    sender: Sender<(u64, PoolEvent)>,
-    inbox: Receiver<(u64, PoolEvent)>,
-    wake: Arc<OwnedFd>,
+    inbox: Inbox<PoolEvent>,
     /// Workers that pools have asked for, by pool.
     asked: Vec<(u64, Start)>,
 }
@@ -95,21 +87,16 @@ impl Pools {
     /// # Errors
     /// Where there are no descriptors left.
     pub fn new() -> io::Result<Self> {
-        let (sender, inbox) = channel();
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Pools {
             running: HashMap::new(),
-            last: 0,
-            sender,
-            inbox,
-            wake: Arc::new(wake.into()),
+            inbox: Inbox::new()?,
             asked: Vec::new(),
         })
     }
 
     /// Readable when one has something to say.
     pub fn wake(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.inbox.wake()
     }
 
     /// Whether one runs.
@@ -164,18 +151,6 @@ impl Pools {
         }
         true
     }
-
-    fn next_event(&mut self) -> Option<(u64, PoolEvent)> {
-        match self.inbox.try_recv() {
-            Ok(event) => Some(event),
-            Err(_) => {
-                // Read first and asked again after, so that a word said in between is not slept over.
-                let mut count = [0; 8];
-                let _ = nix::unistd::read(&*self.wake, &mut count);
-                self.inbox.try_recv().ok()
-            }
-        }
-    }
 }
 
 /// Starting: a pool, and its workers.
@@ -223,12 +198,8 @@ impl Runner<'_> {
             log: (self.tasks_log)(&node.name)?,
             spill_dir: self.spill_dir.clone(),
         };
-        self.pools.last += 1;
-        let events = PoolEvents {
-            id: self.pools.last,
-            sender: self.pools.sender.clone(),
-            wake: Arc::clone(&self.pools.wake),
-        };
+        let events = self.pools.inbox.events();
+        let number = events.id;
         let running = Running {
             handle: pool::start(spec, events)?,
             unit,
@@ -239,8 +210,8 @@ impl Runner<'_> {
             leaked: false,
             failed: None,
         };
-        self.pools.running.insert(self.pools.last, running);
-        Ok(self.pools.last)
+        self.pools.running.insert(number, running);
+        Ok(number)
     }
 
     fn pool_started(&mut self, unit: UnitId, attempt: u32, wiring: UnitWiring, number: u64) {
@@ -413,7 +384,7 @@ impl Runner<'_> {
 /// What pools say, and how they and their workers end.
 impl Runner<'_> {
     pub(super) fn read_pools(&mut self) {
-        while let Some((pool, event)) = self.pools.next_event() {
+        while let Some((pool, event)) = self.pools.inbox.next() {
             match event {
                 PoolEvent::Start(start) => self.pools.asked.push((pool, start)),
                 // A pool that ends may have asked for it in the same breath, and nobody would end it later.

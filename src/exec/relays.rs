@@ -2,14 +2,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::os::fd::BorrowedFd;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
+use crate::exec::inbox::Inbox;
 use crate::plan::{GroupId, Plan, QueueId, UnitId};
-use crate::queue::{Counts, RelayEvent, RelayEvents, RelayHandle, RelaySpec, start};
+use crate::queue::{Counts, RelayEvent, RelayHandle, RelaySpec, start};
 
 /// What a relay is for.
 #[derive(Debug, Clone)]
@@ -34,13 +31,9 @@ struct Running {
 #[derive(Debug)]
 pub struct Relays {
     running: HashMap<u64, Running>,
-    /// The number of the last one. None is used twice: what is said about one that is gone finds nothing.
-    last: u64,
-    sender: Sender<(u64, RelayEvent)>,
-    inbox: Receiver<(u64, RelayEvent)>,
+    inbox: Inbox<RelayEvent>,
     /// What was said while one of them was waited for.
     heard: VecDeque<(u64, RelayEvent)>,
-    wake: Arc<OwnedFd>,
 }
 
 impl Relays {
@@ -49,21 +42,16 @@ impl Relays {
     /// # Errors
     /// Where there are no descriptors left.
     pub fn new() -> io::Result<Self> {
-        let (sender, inbox) = channel();
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Relays {
             running: HashMap::new(),
-            last: 0,
-            sender,
-            inbox,
+            inbox: Inbox::new()?,
             heard: VecDeque::new(),
-            wake: Arc::new(wake.into()),
         })
     }
 
     /// Readable when one has something to say.
     pub fn wake(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.inbox.wake()
     }
 
     /// Starts one.
@@ -71,15 +59,11 @@ impl Relays {
     /// # Errors
     /// Where there is no descriptor or thread to be had.
     pub fn start(&mut self, spec: RelaySpec, group: GroupId, carries: Carries) -> io::Result<()> {
-        self.last += 1;
-        let events = RelayEvents {
-            id: self.last,
-            sender: self.sender.clone(),
-            wake: Arc::clone(&self.wake),
-        };
+        let events = self.inbox.events();
+        let number = events.id;
         let handle = start(spec, events)?;
         self.running.insert(
-            self.last,
+            number,
             Running {
                 handle,
                 group,
@@ -93,12 +77,7 @@ impl Relays {
     /// The next thing that one says. Call it until there is nothing more.
     pub fn next_event(&mut self) -> Option<(u64, RelayEvent)> {
         let heard = self.heard.pop_front();
-        let event = heard.or_else(|| self.inbox.try_recv().ok()).or_else(|| {
-            // Read first and asked again after, so that a word said in between is not slept over.
-            let mut count = [0; 8];
-            let _ = nix::unistd::read(&*self.wake, &mut count);
-            self.inbox.try_recv().ok()
-        });
+        let event = heard.or_else(|| self.inbox.next());
         if let Some((number, RelayEvent::Broken(_))) = &event
             && let Some(relay) = self.running.get_mut(number)
         {
@@ -122,11 +101,8 @@ impl Relays {
         }
         let mut at = 0;
         loop {
-            // The sender is ours as well, so there always is another.
-            if at == self.heard.len()
-                && let Ok(event) = self.inbox.recv()
-            {
-                self.heard.push_back(event);
+            if at == self.heard.len() {
+                self.heard.push_back(self.inbox.wait());
             }
             match self.heard.get(at) {
                 Some((of, RelayEvent::Ended)) if *of == number => return Ok(()),

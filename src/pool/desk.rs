@@ -195,7 +195,7 @@ impl Desk {
 
     /// Asks the loop for something.
     pub fn say(&mut self, event: PoolEvent) {
-        self.events.send(event);
+        self.events.post(event);
         self.has_said = true;
     }
 

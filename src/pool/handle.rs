@@ -1,7 +1,7 @@
 //! A pool's thread as the loop sees it: it is told things, says things, and can be counted.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,31 +14,10 @@ use crate::event::PoolCounts;
 use crate::plan::Feed;
 use crate::pool::desk::Desk;
 use crate::pool::{Ended, PoolCall, PoolEvent, PoolSpec, request, task};
+use crate::queue::Events;
 
 /// Where a pool says what it has to say.
-#[derive(Debug, Clone)]
-pub struct PoolEvents {
-    /// Comes with each event.
-    pub id: u64,
-    /// Takes the event.
-    pub sender: mpsc::Sender<(u64, PoolEvent)>,
-    /// An eventfd(2) that is written to after each event, or several.
-    pub wake: Arc<OwnedFd>,
-}
-
-impl PoolEvents {
-    /// Says something, which is heard at the next [`PoolEvents::wake`].
-    pub(crate) fn send(&self, event: PoolEvent) {
-        // Nobody listens any more.
-        let _ = self.sender.send((self.id, event));
-    }
-
-    /// Lets what was said be heard.
-    pub(crate) fn wake(&self) {
-        // EAGAIN: the loop is awake already.
-        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
-    }
-}
+pub type PoolEvents = Events<PoolEvent>;
 
 /// A running pool. Dropping it stops it.
 #[derive(Debug)]
@@ -280,7 +259,6 @@ pub fn start(spec: PoolSpec, events: PoolEvents) -> io::Result<PoolHandle> {
                 }
             };
             events.send(PoolEvent::Ended(ended));
-            events.wake();
         })?;
     Ok(PoolHandle {
         calls,

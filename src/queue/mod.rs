@@ -20,6 +20,7 @@ mod by_field;
 mod carrier;
 mod counts;
 mod deal;
+mod events;
 pub(crate) mod framer;
 mod relay;
 mod share;
@@ -36,6 +37,7 @@ mod model;
 mod tests;
 
 pub use counts::{Count, Counts};
+pub use events::Events;
 pub use relay::{
     Fate, RelayEvent, RelayEvents, RelayHandle, RelayInput, RelayOutput, RelaySpec, WriterState,
     start,

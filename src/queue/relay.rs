@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -13,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::plan::{Deliver, Overflow};
 use crate::queue::carrier::Carrier;
 use crate::queue::counts::{Counters, Counts};
+use crate::queue::events::Events;
 use crate::queue::tap::TapPrinter;
 use crate::spec::{Merge, OnWriterFailure, Records};
 
@@ -143,23 +143,7 @@ pub enum RelayEvent {
 }
 
 /// Where a relay says what it has to say.
-#[derive(Debug, Clone)]
-pub struct RelayEvents {
-    /// Comes with each event.
-    pub id: u64,
-    /// Takes the event.
-    pub sender: mpsc::Sender<(u64, RelayEvent)>,
-    /// An eventfd(2) that is written to after each event.
-    pub wake: Arc<OwnedFd>,
-}
-
-impl RelayEvents {
-    pub(crate) fn send(&self, event: RelayEvent) {
-        // Nobody listens any more, or (EAGAIN) is awake already.
-        let _ = self.sender.send((self.id, event));
-        let _ = nix::unistd::write(&*self.wake, &1u64.to_ne_bytes());
-    }
-}
+pub type RelayEvents = Events<RelayEvent>;
 
 /// A running relay. Dropping it stops it.
 #[derive(Debug)]
