@@ -74,6 +74,7 @@ fn plan(dir: &Path, command: &[&str]) -> Plan {
         jobs: None,
         on_failure: OnFailure::Stop,
         timeout: None,
+        resources: vec![],
         env: vec![],
         secrets: vec![],
         nodes: vec![node("a-node", 0, vec![])],
@@ -94,6 +95,7 @@ fn plan(dir: &Path, command: &[&str]) -> Plan {
             queues: vec![],
             slots: 1,
             memory: 0,
+            resources: Arc::default(),
         }],
     }
 }
@@ -255,6 +257,7 @@ fn after_a_value(command: &[&str]) -> Plan {
                 queues: vec![],
                 slots: 1,
                 memory: 0,
+                resources: Arc::default(),
             },
         );
     }

@@ -634,6 +634,26 @@ impl Table<'_> {
             },
             source,
         );
+        self.resources(plan, process, unit);
+    }
+
+    /// What it claims of the pipeline's resources, where there are any.
+    fn resources(&mut self, plan: &Plan, process: &Process, unit: &Unit) {
+        if plan.resources.is_empty() {
+            return;
+        }
+        let said = process.resources.iter().flat_map(|said| said.iter());
+        let own = words::amounts(said.map(|(name, amount)| (name.as_str(), amount.0)));
+        let group = plan.group(unit.group);
+        let together = words::amounts(words::claims(plan, group));
+        let own = match (own.as_str(), plan.node(unit.node).pool.is_some()) {
+            ("", _) => "no claim".to_owned(),
+            (own, true) => format!("{own} for each worker; its group {together}"),
+            (own, false) if own == together => own.to_owned(),
+            (own, false) => format!("{own}; its group {together}"),
+        };
+        let source = (self.sources).of("resources", process.resources.is_some(), false);
+        self.row("resources", own, source);
     }
 
     /// What is added to the inherited environment: the pipeline's part, then the node's.
@@ -870,7 +890,7 @@ fn limit(limit: u32, value: u64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::cli::explain::explain;
-    use crate::cli::words::{example, pools};
+    use crate::cli::words::{example, planned, pools};
     use crate::diagnostic::Lines;
     use crate::plan::NodeId;
 
@@ -1010,6 +1030,47 @@ after          nothing                            default
 group          2 of 2, together with fetch, show  joined by queues
 slots          2 for each worker; its group 6     line 43
 "#
+        );
+    }
+
+    #[test]
+    fn claims_on_resources_where_there_are_any() {
+        let text = "\
+[run]
+resources = { gpu = 3, db = 1 }
+[process.alone]
+command = ['x']
+resources = { db = 1 }
+[process.none]
+command = ['x']
+[process.one]
+command = ['x']
+stdout = 'q'
+resources = { gpu = 1, db = 1 }
+[pool.two]
+command = ['x']
+stdin = 'q'
+workers = 2
+resources = { gpu = 1 }
+";
+        let (spec, plan) = planned(text);
+        let lines = Lines::of(text);
+        let row = |node: u32| {
+            let node = NodeId(node);
+            let text =
+                printed(|out| explain(&spec, &plan, node, &|place| lines.of_key(place), out));
+            let row = text.lines().find(|line| line.starts_with("resources"));
+            let words: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
+            words.join(" ")
+        };
+        assert_eq!(
+            [0, 1, 2, 3].map(row),
+            [
+                "resources db 1 line 5",
+                "resources no claim default",
+                "resources gpu 1, db 1; its group gpu 3, db 1 line 11",
+                "resources gpu 1 for each worker; its group gpu 3, db 1 line 16",
+            ]
         );
     }
 }

@@ -66,6 +66,7 @@ impl Pipeline {
             skip: asked.skip,
             jobs: 1,
             env: &|name| std::env::var(name).ok(),
+            memory: &machine::memory,
             ends_lost: false,
         };
         let (spec, mut problems, partial) = match read(&source.text) {

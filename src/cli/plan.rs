@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::cli::Error;
 use crate::cli::args::{PlanArgs, PlanFormat};
@@ -55,6 +55,10 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     if let Some(timeout) = plan.timeout {
         write!(out, ", timeout: {}", words::duration(timeout))?;
     }
+    if !plan.resources.is_empty() {
+        let there_is = plan.resources.iter().map(|one| (&*one.name, one.amount));
+        write!(out, ", resources: {}", words::amounts(there_is))?;
+    }
     writeln!(out)?;
     let mut apart = true;
     // Lone nodes that follow each other form a table.
@@ -71,6 +75,9 @@ pub fn table(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         let mut claims = slots(group.slots);
         if group.memory > 0 {
             claims.push_str(&format!(", {}", words::bytes(group.memory)));
+        }
+        if !group.resources.is_empty() {
+            claims.push_str(&format!(", {}", words::amounts(words::claims(plan, group))));
         }
         let waits = waits(plan, group);
         if !waits.is_empty() {
@@ -274,6 +281,7 @@ pub fn json(plan: &Plan) -> Value {
         "jobs": plan.jobs,
         "on_failure": words::on_failure(plan.on_failure),
         "timeout_seconds": plan.timeout.map(|timeout| timeout.as_secs_f64()),
+        "resources": plan.resources.iter().map(|one| (one.name.to_string(), one.amount.into())).collect::<Map<_, _>>(),
         "groups": plan.groups.iter().zip(queues(plan)).map(|(group, queues)| group_json(plan, group, &queues)).collect::<Vec<_>>(),
     })
 }
@@ -324,6 +332,7 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
     json!({
         "slots": group.slots,
         "memory": group.memory,
+        "resources": words::claims(plan, group).map(|(name, amount)| (name.to_owned(), amount.into())).collect::<Map<_, _>>(),
         "processes": nodes.collect::<Vec<_>>(),
         "queues": queues.collect::<Vec<_>>(),
     })
@@ -331,8 +340,8 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::plan::table;
-    use crate::cli::words::{example, pools};
+    use crate::cli::plan::{json, table};
+    use crate::cli::words::{example, planned, pools};
 
     fn printed(print: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
         let mut out = Vec::new();
@@ -393,5 +402,55 @@ group 2: 6 slots, after total
   walk → show: found (relayed, spills to disk when full)
 "#
         );
+    }
+
+    /// Two resources, and nodes that claim none, one and both.
+    const RESOURCES: &str = r#"
+[run]
+resources = { gpu = 3, db = 1 }
+[process.a]
+command = ["a"]
+[process.b]
+command = ["b"]
+resources = { db = 1 }
+[process.c]
+command = ["c"]
+memory = "1GiB"
+resources = { gpu = 1, db = 1 }
+stdout = "q"
+[pool.d]
+command = ["d"]
+stdin = "q"
+workers = 2
+resources = { gpu = 1 }
+"#;
+
+    #[test]
+    fn resources_as_table() {
+        let (_, plan) = planned(RESOURCES);
+        assert_eq!(
+            printed(|out| table(&plan, out)),
+            "\
+example: 3 processes, 1 pool, 1 queue, 3 groups
+job slots: as many as CPUs, on failure: stop, resources: gpu 3, db 1
+
+group 1: a  a  (1 slot)
+group 2: b  b  (1 slot, db 1)
+
+group 3: 3 slots, 1 GiB, gpu 3, db 1
+  c             c
+  d ×2 stream   d
+  c → d: q (shared)
+"
+        );
+    }
+
+    #[test]
+    fn resources_as_json() {
+        let (_, plan) = planned(RESOURCES);
+        let json = json(&plan);
+        assert_eq!(json["resources"], serde_json::json!({ "gpu": 3, "db": 1 }));
+        let claims = [0, 1, 2].map(|group: usize| json["groups"][group]["resources"].to_string());
+        assert_eq!(claims, ["{}", r#"{"db":1}"#, r#"{"gpu":3,"db":1}"#]);
     }
 }

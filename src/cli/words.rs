@@ -83,6 +83,22 @@ pub fn copy_of(queue: &Queue) -> Option<&str> {
     (queue.file.is_none()).then_some(of)
 }
 
+/// What a group claims of the plan's resources, and how much.
+pub fn claims<'a>(plan: &'a Plan, group: &'a Group) -> impl Iterator<Item = (&'a str, u32)> {
+    let resources = plan.resources.iter().zip(&*group.resources);
+    resources
+        .filter(|(_, claimed)| **claimed > 0)
+        .map(|(resource, claimed)| (&*resource.name, *claimed))
+}
+
+/// "gpu 2, db 1".
+pub fn amounts<'a>(amounts: impl Iterator<Item = (&'a str, u32)>) -> String {
+    let amounts: Vec<String> = amounts
+        .map(|(name, amount)| format!("{name} {amount}"))
+        .collect();
+    amounts.join(", ")
+}
+
 /// As the file says it.
 pub fn feed(feed: Feed) -> &'static str {
     match feed {
@@ -245,8 +261,9 @@ pub(crate) fn pools() -> (crate::spec::Spec, Plan) {
     planned(include_str!("pools.toml"))
 }
 
+/// A pipeline, planned as if it stood in `/p`.
 #[cfg(test)]
-fn planned(text: &str) -> (crate::spec::Spec, Plan) {
+pub(crate) fn planned(text: &str) -> (crate::spec::Spec, Plan) {
     let spec = match crate::spec::read(text) {
         Ok(spec) => spec,
         Err(wrong) => panic!("{:?}", wrong.problems),

@@ -8,13 +8,14 @@ use indexmap::IndexMap;
 
 use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::arrange::{Arrangement, Graph, Joint};
+use crate::plan::claims::{self, Claim};
 use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
 use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::stored::{self, Implied};
 use crate::plan::{
     After, Arg, Deliver, Feed, Group, GroupId, Node, NodeId, Overflow, Plan, Pool, Queue, QueueId,
-    QueueKind, Role, Settings, Unit, UnitId,
+    QueueKind, Resource, Role, Settings, Unit, UnitId,
 };
 use crate::plan::{
     checks, cycles, deliver, ends, environment, params, pools, select, settings, stiff, template,
@@ -43,6 +44,8 @@ pub struct Overrides<'a> {
     pub jobs: u32,
     /// The environment that nodes inherit.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Bytes of memory that the machine has for nodes, where that is known. Asked only where some node claims memory.
+    pub memory: &'a dyn Fn() -> Option<u64>,
     /// Ends of queues stood in what could not be read of the file: that one is missing, or a value, is then not said.
     pub ends_lost: bool,
 }
@@ -56,16 +59,10 @@ impl Overrides<'_> {
             skip: Vec::new(),
             jobs: 1,
             env: &|_| None,
+            memory: &|| None,
             ends_lost: false,
         }
     }
-}
-
-/// What a node claims of the machine, of a pool each of its workers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Claim {
-    pub(super) cpus: Option<u32>,
-    pub(super) memory: u64,
 }
 
 /// The nodes at the two sides of a queue, each once, in the file's order.
@@ -103,6 +100,7 @@ pub fn build(
     let mut problems = Problems::default();
     checks::names(&spec, &mut problems);
     checks::run(&spec.run, &mut problems);
+    let resources = claims::resources(&spec.run.resources, &mut problems);
     let mut processes = pools::nodes(&mut spec);
     let params = params::decide(&spec.params, overrides, &mut problems);
     let mut dotenv = Dotenv::new(&origin.dir, overrides.env);
@@ -139,6 +137,7 @@ pub fn build(
             inherited: overrides.env,
             dir: &dir,
             jobs: overrides.jobs.max(1),
+            resources: &resources,
             defaults: &spec.defaults,
             queues: &mut queues,
             dotenv: &mut dotenv,
@@ -171,6 +170,8 @@ pub fn build(
             stuck.joined
         }
     };
+    claims::check(&draft, &joined, &resources, &mut problems);
+    claims::check_memory(&draft, &joined, overrides.memory, &mut problems);
     let mut order = checks::Order::new(&draft.nodes, &joined);
     if !overrides.ends_lost {
         checks::values(&draft, &value_uses, &mut order, &mut problems);
@@ -208,6 +209,7 @@ pub fn build(
         jobs: spec.run.jobs,
         on_failure: spec.run.on_failure.unwrap_or_default(),
         timeout: spec.run.timeout.map(|d| d.0),
+        resources,
         env: env.into_vec(),
         secrets,
         nodes: Vec::new(),
@@ -312,6 +314,7 @@ pub(super) struct Nodes<'a> {
     dir: &'a str,
     /// Job slots of the run.
     pub(super) jobs: u32,
+    resources: &'a [Resource],
     pub(super) defaults: &'a spec::Defaults,
     queues: &'a mut ends::Queues,
     dotenv: &'a mut Dotenv<'a>,
@@ -368,6 +371,12 @@ impl<'a> Nodes<'a> {
             draft.claims.push(Claim {
                 cpus: process.cpus,
                 memory: process.memory.map_or(0, |size| size.0),
+                resources: claims::of_node(
+                    process.resources.as_deref(),
+                    self.resources,
+                    &site,
+                    found.problems,
+                ),
             });
             let mut common = Node {
                 name: name.as_str().into(),
@@ -1090,28 +1099,12 @@ fn grouped(mut plan: Plan, draft: Draft) -> Plan {
 
 /// A group of these nodes.
 fn group(members: &[u32], nodes: &[Node], claims: &[Claim]) -> Group {
-    let (mut slots, mut memory) = (0u32, 0u64);
-    // Plain processes that say nothing hold one slot together: in a pipe they take turns.
-    let mut unsaid = 0;
-    for (node, claim) in members
-        .iter()
-        .map(|&member| (&nodes[member as usize], claims[member as usize]))
-        .filter(|(node, _)| !node.skip)
-    {
-        let workers = node.pool.as_ref().map(|pool| pool.workers);
-        match (claim.cpus, workers) {
-            (None, None) => unsaid = 1,
-            (cpus, workers) => {
-                let each = cpus.unwrap_or(1);
-                slots = slots.saturating_add(each.saturating_mul(workers.unwrap_or(1)));
-            }
-        }
-        let of_all = claim.memory.saturating_mul(u64::from(workers.unwrap_or(1)));
-        memory = memory.saturating_add(of_all);
-    }
+    let indices = members.iter().map(|&member| member as usize);
+    let sum = claims::sum(indices.map(|at| (&nodes[at], &claims[at])));
     Group {
-        slots: slots.saturating_add(unsaid),
-        memory,
+        slots: sum.slots,
+        memory: sum.memory,
+        resources: sum.resources,
         units: members
             .iter()
             .flat_map(|&member| nodes[member as usize].units.clone())

@@ -17,6 +17,7 @@ mod arrange;
 mod bridges;
 mod build;
 mod checks;
+mod claims;
 mod cycles;
 mod deliver;
 mod dotenv;
@@ -97,6 +98,8 @@ pub struct Plan {
     pub on_failure: OnFailure,
     /// For the whole run.
     pub timeout: Option<Duration>,
+    /// Counters that nodes claim from, in the file's order.
+    pub resources: Vec<Resource>,
     /// What the pipeline adds to the inherited environment of every node: dotenv files, `[env]`, `PARAM_X`, `PIPELINE_DIR`.
     /// The later wins.
     pub env: Vec<(String, String)>,
@@ -133,6 +136,15 @@ impl Plan {
     pub fn group(&self, id: GroupId) -> &Group {
         &self.groups[id.index()]
     }
+}
+
+/// A counter of what there is, from which nodes claim (`[run] resources`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How much there is: never more is claimed at the same time.
+    pub amount: u32,
 }
 
 /// What the file declares under one name.
@@ -521,4 +533,6 @@ pub struct Group {
     pub slots: u32,
     /// Bytes of memory that its nodes claim.
     pub memory: u64,
+    /// What its nodes claim of each of [`Plan::resources`]: never more than there is. Empty: nothing of any.
+    pub resources: Arc<[u32]>,
 }

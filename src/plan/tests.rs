@@ -45,6 +45,7 @@ fn plan_with(
         skip: owned(skip),
         jobs: 4,
         env: &env,
+        memory: &|| Some(4 << 30),
         ..Overrides::none()
     };
     build(spec, &origin, &overrides)
@@ -1001,6 +1002,38 @@ fn nodes_stand_in_the_order_of_the_file_whatever_their_table() {
             assert_eq!(plan.unit(UnitId(unit)).node.index(), index);
         }
     }
+}
+
+#[test]
+fn a_group_claims_the_sum_of_its_members_and_a_pool_that_of_its_workers() {
+    let plan = plan(
+        r#"
+        [run]
+        resources = { gpu = 5, db = 1, none = 0 }
+        [process.a]
+        command = ["x"]
+        stdout = "q"
+        resources = { gpu = 2 }
+        [pool.b]
+        command = ["x"]
+        workers = 3
+        stdin = "q"
+        resources = { gpu = 1, db = 0 }
+        [process.c]
+        command = ["x"]
+        resources = { db = 1 }
+        [process.d]
+        command = ["x"]
+        resources = { gpu = 0 }
+        "#,
+    );
+    let there_is = plan.resources.iter().map(|one| (&*one.name, one.amount));
+    assert_eq!(
+        there_is.collect::<Vec<_>>(),
+        [("gpu", 5), ("db", 1), ("none", 0)]
+    );
+    let claims: Vec<&[u32]> = plan.groups.iter().map(|group| &*group.resources).collect();
+    assert_eq!(claims, [&[5, 0, 0][..], &[0, 1, 0], &[]]);
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
         jobs: None,
         on_failure: crate::spec::OnFailure::Stop,
         timeout: None,
+        resources: vec![],
         env: vec![],
         secrets: vec![],
         nodes: names
@@ -124,6 +125,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
             queues: (0..queues.len()).map(QueueId::from).collect(),
             slots: 1,
             memory: 0,
+            resources: Default::default(),
         }],
     }
 }

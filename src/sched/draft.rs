@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::plan::template::Template;
 use crate::plan::{
     After, Deliver, Ends, Group, GroupId, Input, Node, NodeId, Output, Overflow, Plan, Queue,
-    QueueId, QueueKind, Retry, Role, Settings, Sink, Source, Unit, UnitId,
+    QueueId, QueueKind, Resource, Retry, Role, Settings, Sink, Source, Unit, UnitId,
 };
 use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
 
@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub nodes: Vec<DraftNode>,
     pub queues: Vec<DraftQueue>,
     pub timeout: Option<Duration>,
+    /// How much there is of each resource.
+    pub resources: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,6 +39,8 @@ pub(super) struct DraftNode {
     pub inputs: Vec<QueueId>,
     pub slots: u32,
     pub memory: u64,
+    /// What it claims of each resource.
+    pub resources: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +78,7 @@ impl Draft {
             inputs: Vec::new(),
             slots: 1,
             memory: 0,
+            resources: Vec::new(),
         });
         self.nodes.len() as u32 - 1
     }
@@ -263,6 +268,7 @@ impl Draft {
                     queues: Vec::new(),
                     slots: 0,
                     memory: 0,
+                    resources: Arc::default(),
                 });
             } else {
                 group_of.push(group_of[*leader as usize]);
@@ -277,6 +283,11 @@ impl Draft {
                 Role::Gather => {}
             }
             group.memory += draft.memory;
+            let claims = self.resources.iter().enumerate().map(|(at, _)| {
+                let of = |amounts: &[u32]| amounts.get(at).copied().unwrap_or(0);
+                of(&group.resources) + of(&draft.resources)
+            });
+            group.resources = claims.collect();
         }
         for (id, queue) in queues.iter().enumerate() {
             groups[group_of[queue.writers[0].index()].index()]
@@ -326,6 +337,12 @@ impl Draft {
             jobs: None,
             on_failure: OnFailure::Stop,
             timeout: self.timeout,
+            resources: (self.resources.iter().enumerate())
+                .map(|(at, amount)| Resource {
+                    name: format!("r{at}").into(),
+                    amount: *amount,
+                })
+                .collect(),
             env: Vec::new(),
             secrets: Vec::new(),
             nodes: self

@@ -9,7 +9,7 @@ use crate::event::{Cause, Exit, Failure, Outcome};
 use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId};
 use crate::sched::flat::Flat;
 use crate::sched::order::{Fact, Need};
-use crate::sched::ready::{Claim, Ready};
+use crate::sched::ready::{Amounts, Ready};
 use crate::sched::state::{Own, Phase, Restart, Side, State, Torn, Why};
 use crate::sched::{Action, Event, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure, OnWriterFailure};
@@ -25,8 +25,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct Scheduler<'p> {
     pub(super) plan: &'p Plan,
     pub(super) on_failure: OnFailure,
-    pub(super) capacity: Claim,
-    pub(super) used: Claim,
+    pub(super) capacity: Amounts,
+    pub(super) used: Amounts,
     /// Groups in [`Phase::Running`].
     pub(super) running: u32,
     pub(super) units: Vec<UnitState>,
@@ -224,14 +224,12 @@ impl<'p> Scheduler<'p> {
         Scheduler {
             plan,
             on_failure,
-            capacity: Claim {
+            capacity: Amounts {
                 slots: jobs,
                 memory: memory_limit.unwrap_or(u64::MAX),
+                resources: plan.resources.iter().map(|one| one.amount).collect(),
             },
-            used: Claim {
-                slots: 0,
-                memory: 0,
-            },
+            used: Amounts::nothing(plan.resources.len()),
             running: 0,
             units: plan
                 .units
@@ -356,13 +354,7 @@ impl<'p> Scheduler<'p> {
     }
 
     fn finish(&mut self) {
-        if self.running > 0
-            || self.used
-                != (Claim {
-                    slots: 0,
-                    memory: 0,
-                })
-        {
+        if self.running > 0 || self.used != Amounts::nothing(self.plan.resources.len()) {
             panic!(
                 "BUG: all units are done, but {} groups hold {:?}",
                 self.running, self.used

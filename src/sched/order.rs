@@ -4,7 +4,7 @@ use crate::event::{Cause, Outcome};
 use crate::plan::{GroupId, NodeId, UnitId};
 use crate::sched::Action;
 use crate::sched::machine::Scheduler;
-use crate::sched::ready::Claim;
+use crate::sched::ready::{Claim, Free};
 use crate::sched::state::{From, Phase, State, derived};
 use crate::spec::AfterState;
 
@@ -146,7 +146,7 @@ impl Scheduler<'_> {
     pub(super) fn skip(&mut self, group: GroupId, causes: Vec<(UnitId, Cause)>) {
         match self.groups[group.index()].phase {
             Phase::Waiting => {}
-            Phase::Ready => self.ready.remove(self.claim(group), group),
+            Phase::Ready => self.ready.remove(&self.claim(group), group),
             other => panic!("BUG: {group:?} is skipped in {other:?}"),
         }
         self.groups[group.index()].phase = Phase::Over;
@@ -160,11 +160,7 @@ impl Scheduler<'_> {
     }
 
     fn claim(&self, group: GroupId) -> Claim {
-        let group = &self.plan.groups[group.index()];
-        Claim {
-            slots: group.slots,
-            memory: group.memory,
-        }
+        Claim::of(&self.plan.groups[group.index()])
     }
 
     /// Nothing but room is missing for a group's try.
@@ -180,23 +176,23 @@ impl Scheduler<'_> {
 
     /// Takes a group that waits for its next try out of the line.
     pub(super) fn leave_line(&mut self, group: GroupId) {
-        self.ready.remove(self.claim(group), group);
+        self.ready.remove(&self.claim(group), group);
     }
 
     /// Starts the first group that there is room for.
     pub(super) fn start_next(&mut self) -> bool {
-        let free = Claim {
-            slots: self.capacity.slots.saturating_sub(self.used.slots),
-            memory: self.capacity.memory.saturating_sub(self.used.memory),
+        if self.ready.is_empty() {
+            return false;
+        }
+        let free = Free {
+            amounts: self.capacity.without(&self.used),
+            idle: self.running == 0,
         };
-        // When nothing runs, waiting for more room would be waiting for ever.
-        let Some(id) = self.ready.take_first((self.running > 0).then_some(free)) else {
+        let Some(id) = self.ready.take_first(&free) else {
             return false;
         };
-        let claim = self.claim(id);
         self.running += 1;
-        self.used.slots += claim.slots;
-        self.used.memory += claim.memory;
+        self.used.take(&self.claim(id));
 
         let group = &mut self.groups[id.index()];
         group.phase = Phase::Running;
@@ -220,7 +216,6 @@ impl Scheduler<'_> {
     pub(super) fn give_back(&mut self, group: GroupId) {
         let claim = self.claim(group);
         self.running -= 1;
-        self.used.slots -= claim.slots;
-        self.used.memory -= claim.memory;
+        self.used.give_back(&claim);
     }
 }

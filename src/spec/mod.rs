@@ -17,7 +17,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::spec::values::{ByteSize, Duration, OneOrMany, Signal};
+use crate::spec::values::{Amount, ByteSize, Duration, OneOrMany, Signal};
 
 pub use crate::spec::read::{Partial, Wrong, read};
 pub use crate::spec::schema::pipeline_schema;
@@ -64,6 +64,8 @@ pub struct Run {
     pub on_failure: Option<OnFailure>,
     /// Time limit of the whole run, such as `"2h"`; when it is over everything is stopped, and the exit code is 124. Default: none.
     pub timeout: Option<Duration>,
+    /// Counters of what there is, from which nodes claim by their `resources`: `{ gpu = 2, db = 1 }`. Nodes whose claims add up to more wait for each other. Default: none.
+    pub resources: IndexMap<String, Amount>,
 }
 
 /// What a node's failure means for the rest of the run.
@@ -284,6 +286,8 @@ process! {
     pub cpus: Option<u32>,
     /// Memory that it will need, such as `"2GiB"`: processes wait while the sum is more than the machine has. It is no limit (see `limits`). Default: none.
     pub memory: Option<ByteSize>,
+    /// What it claims of the counters in `[run] resources` while it runs, of a pool each worker: `{ gpu = 1 }`. It waits until so much is free. Default: none.
+    pub resources: Option<Box<IndexMap<String, Amount>>>,
     /// Resource limits: `{ memory = "1GiB", open_files = 256 }`. Default: inherited.
     pub limits: Option<Box<Limits>>,
     /// Added to its niceness, as nice(1) does: 10 makes it give way to others. Default: 0.

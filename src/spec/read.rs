@@ -395,7 +395,7 @@ fn remove<'i>(value: &mut Spanned<DeValue<'i>>, steps: &[Step]) {
 }
 
 /// Keys that the contract has and this version does not.
-const LATER: [(&str, &str); 9] = [
+const LATER: [(&str, &str); 8] = [
     ("matrix", "matrix nodes are not part of this version"),
     ("exclude", "matrix nodes are not part of this version"),
     ("include", "matrix nodes are not part of this version"),
@@ -403,7 +403,6 @@ const LATER: [(&str, &str); 9] = [
     ("ready", "services are not part of this version"),
     ("restart", "services are not part of this version"),
     ("when", "conditions are not part of this version"),
-    ("resources", "resources are not part of this version"),
     ("executor", "executors are not part of this version"),
 ];
 
@@ -806,7 +805,7 @@ error: unknown key `comand` in process `sort`
     fn an_unknown_key_that_is_like_no_other_gets_all_of_them() {
         assert_eq!(
             said("[run]\nzzz = 1\n"),
-            ["unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout"]
+            ["unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout, resources"]
         );
         assert_eq!(
             said("[polo.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
@@ -822,8 +821,8 @@ error: unknown key `comand` in process `sort`
         assert_eq!(
             said("[run]\n\"a`, expected `b\" = 1\n\"\" = 2\n"),
             [
-                "unknown key `a`, expected `b` in `run` | known keys are jobs, on_failure, timeout",
-                "unknown key `` in `run` | known keys are jobs, on_failure, timeout",
+                "unknown key `a`, expected `b` in `run` | known keys are jobs, on_failure, timeout, resources",
+                "unknown key `` in `run` | known keys are jobs, on_failure, timeout, resources",
             ]
         );
     }
@@ -1139,6 +1138,8 @@ error: duplicate key `a`
             "nice = -20",
             "nice = 19",
             "cpus = 0",
+            "resources = { gpu = 1 }",
+            "resources = {}",
             "stop_signal = \"SIGKILL\"",
             "retries = 0",
             "retries = { max = 1, backoff = 1 }",
@@ -1211,6 +1212,18 @@ error: duplicate key `a`
             (
                 "cpus = -1",
                 "`cpus` of process `a`: expected a number from 0 to 1000000, found integer `-1`",
+            ),
+            (
+                "resources = { gpu = -1 }",
+                "`resources.gpu` of process `a`: expected a number from 0 to 1000000, found integer `-1`",
+            ),
+            (
+                "resources = { gpu = \"1\" }",
+                "`resources.gpu` of process `a`: expected a number from 0 to 1000000, found string \"1\" | write it without quotes: 1",
+            ),
+            (
+                "resources = [\"gpu\"]",
+                "`resources` of process `a`: expected a table, found an array",
             ),
             (
                 "cpus = 1.0",

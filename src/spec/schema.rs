@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::spec::values::{ByteSize, Duration, OneOrMany, Signal};
+use crate::spec::values::{Amount, ByteSize, Duration, OneOrMany, Signal};
 use crate::spec::{
     After, AfterState, Deliver, Inputs, Output, Param, ParamTable, Records, Retries, RetriesTable,
     Spec, Stdin, Tasks, Workers,
@@ -94,6 +94,13 @@ written!(Signal, "Signal", |_generator| {
         "anyOf": [{ "enum": names }, { "pattern": format!("^SIG({})$", names.join("|")) }],
     })
 });
+
+written!(Amount, "Amount", |_generator| json_schema!({
+    "description": "How much there is of a resource, or how much of it is claimed.",
+    "type": "integer",
+    "minimum": 0,
+    "maximum": 1_000_000,
+}));
 
 written!(OneOrMany, "OneOrMany", |_generator| json_schema!({
     "description": "A string, or an array of strings.",

@@ -23,6 +23,10 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal(pub i32);
 
+/// How much there is of a resource, or how much of it a node claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(pub u32);
+
 /// A string, or an array of strings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OneOrMany(pub Vec<String>);
@@ -260,6 +264,12 @@ pub(crate) fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
         },
     )
     .map(Some)
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole(deserializer, Whole::new("a number", 0, 1_000_000)).map(Amount)
+    }
 }
 
 /// Tries after the first.

@@ -22,6 +22,7 @@ mod pipelines;
 mod pools;
 mod queues;
 mod signals;
+mod slots;
 mod stall;
 mod streams;
 mod tap;
