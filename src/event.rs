@@ -89,6 +89,15 @@ pub enum Failure {
     /// It ended well, but its result could not be kept, or broke a rule: a file that could not be put in place, a record
     /// longer than `max_record`, a value longer than 64 KiB. In words for people.
     Result(String),
+    /// A service was not ready in time; the text says how it was seen, in words for people.
+    NotReady(String),
+    /// A service's process ended, however it did, while it was still needed.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// It had been ready.
+        ready: bool,
+    },
 }
 
 /// Why procflow cancelled or skipped a unit.
@@ -110,7 +119,7 @@ pub enum Cause {
     },
     /// Another worker of its pool, this node, did not do its work.
     Pool(NodeId),
-    /// It waits for a node that did not end as needed; `root` began it.
+    /// It waits for a node that did not end as needed, or needs a service that did not last; `root` began it.
     After {
         /// The node it waits for.
         node: NodeId,
@@ -127,6 +136,8 @@ pub enum Cause {
     Interrupted(i32),
     /// Left out by `--skip`. No failure.
     ByUser,
+    /// A service that nobody needs (any more): those who would have did not need it to the end, or were skipped. No failure.
+    NotNeeded,
     /// procflow itself could not go on.
     Broken,
 }
@@ -226,6 +237,11 @@ pub enum What {
         /// Its process id; none of a pool that procflow feeds, and of a gathering of files.
         pid: Option<i32>,
     },
+    /// A service is ready: its probe has succeeded, or it has none and runs.
+    Ready {
+        /// Which.
+        unit: UnitId,
+    },
     /// A unit is being stopped: by this signal (SIGKILL when its grace is over).
     Stopping {
         /// Which.
@@ -259,7 +275,7 @@ pub enum What {
         usage: Usage,
         /// Processes of its group were left when it ended, and were killed.
         leaked: bool,
-        /// The end of its standard error, where it failed: at most the last 10 lines, 4 KiB. Of a pool that procflow feeds:
+        /// The end of its standard error (of a service, of both its outputs), where it failed: at most the last 10 lines, 4 KiB. Of a pool that procflow feeds:
         /// that of the worker that failed last.
         stderr_tail: Vec<u8>,
     },

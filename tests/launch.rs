@@ -107,6 +107,7 @@ fn node(name: &str, unit: u32, after: Vec<After>) -> Node {
         after,
         allow_failure: false,
         pool: None,
+        service: None,
         skip: false,
         description: None,
         tags: vec![],
@@ -126,6 +127,7 @@ fn as_attempt(attempt: u32) -> As<'static> {
         attempt,
         worker: None,
         task: None,
+        probe: false,
     }
 }
 

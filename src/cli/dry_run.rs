@@ -27,22 +27,11 @@ pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Er
                         writeln!(out, "{}", line(plan, unit))?;
                     }
                     events.extend(units.iter().map(|&unit| Event::Spawned(unit)));
-                    events.extend(units.iter().map(|&unit| {
-                        Event::Exited {
-                            unit,
-                            exit: Exit::Code(
-                                plan.unit(unit)
-                                    .settings
-                                    .success_codes
-                                    .first()
-                                    .copied()
-                                    .unwrap_or(0),
-                            ),
-                            broken: Vec::new(),
-                            fault: None,
-                        }
-                    }));
+                    let ending = units.iter().filter(|&&unit| !is_service(plan, unit));
+                    events.extend(ending.map(|&unit| ends(plan, unit)));
                 }
+                Action::Probe(unit) => events.push_back(Event::Ready(unit)),
+                Action::Stop(unit) | Action::Kill(unit) => events.push_back(ends(plan, unit)),
                 Action::Commit(unit) => events.push_back(Event::Committed(unit, Ok(()))),
                 Action::Ended(unit, Outcome::Skipped(cause)) if stands_for_all(plan, unit) => {
                     let name = &plan.node(plan.unit(unit).node).name;
@@ -54,6 +43,21 @@ pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Er
     }
     out.flush()?;
     Ok(ExitCode::Success)
+}
+
+/// It ends when nobody needs it any more.
+fn is_service(plan: &Plan, unit: UnitId) -> bool {
+    plan.node(plan.unit(unit).node).service.is_some()
+}
+
+fn ends(plan: &Plan, unit: UnitId) -> Event {
+    let codes = &plan.unit(unit).settings.success_codes;
+    Event::Exited {
+        unit,
+        exit: Exit::Code(codes.first().copied().unwrap_or(0)),
+        broken: Vec::new(),
+        fault: None,
+    }
 }
 
 fn started(plan: &Plan, group: GroupId) -> Vec<UnitId> {
@@ -86,6 +90,7 @@ fn line(plan: &Plan, unit: UnitId) -> String {
     let command = words::command(plan, plan.unit(unit), usize::MAX);
     let workers = match &plan.node(plan.unit(unit).node).pool {
         Some(pool) => format!(" ×{}", pool.workers),
+        None if is_service(plan, unit) => " (service)".to_owned(),
         None => String::new(),
     };
     format!("{}{workers}: {command}", words::unit_name(plan, unit))

@@ -17,7 +17,7 @@ use crate::plan::{
     QueueKind, Role, Sink, Source, Tasks, Unit, UnitId,
 };
 use crate::spec::values::OneOrMany;
-use crate::spec::{self, Process, Spec, Workers};
+use crate::spec::{self, AfterState, Process, Spec, Workers};
 
 /// Explains one node of a file; the file's problems go to `err`.
 ///
@@ -371,7 +371,7 @@ impl Table<'_> {
                 source(
                     "timeout",
                     process.timeout.is_some(),
-                    defaults.timeout.is_some(),
+                    defaults.timeout.is_some() && node.service.is_none(),
                 ),
             ),
             (
@@ -392,15 +392,22 @@ impl Table<'_> {
                     defaults.stop_grace.is_some(),
                 ),
             ),
-            (
-                "retries",
-                tries,
-                source(
-                    "retries",
-                    process.retries.is_some(),
-                    defaults.retries.is_some(),
+            match &process.service {
+                Some(service) => (
+                    "restart",
+                    tries,
+                    source("service", service.restart.is_some(), false),
                 ),
-            ),
+                None => (
+                    "retries",
+                    tries,
+                    source(
+                        "retries",
+                        process.retries.is_some(),
+                        defaults.retries.is_some(),
+                    ),
+                ),
+            },
             (
                 "success_codes",
                 codes(&settings.success_codes),
@@ -449,6 +456,11 @@ impl Table<'_> {
         ];
         for (key, value, source) in rows {
             self.row(key, value, source);
+        }
+        if let Some(service) = &node.service {
+            let ready = words::readiness(plan, service.ready.as_ref());
+            let source = self.sources.own(Some("service"));
+            self.row("service", ready, source);
         }
     }
 
@@ -538,7 +550,11 @@ impl Table<'_> {
         let said = |wait: &After| {
             let name = words::node_name(plan, wait.node);
             let mut said = process.after.iter();
-            said.any(|said| said.node == name && said.state == wait.state)
+            let unsaid = match plan.node(wait.node).service {
+                Some(_) => AfterState::Ready,
+                None => AfterState::Succeeded,
+            };
+            said.any(|said| said.node == name && said.state.unwrap_or(unsaid) == wait.state)
         };
         let shown = |waits: Vec<&After>| {
             let waits = waits.iter().map(|wait| {
@@ -618,6 +634,7 @@ impl Table<'_> {
                 group.slots
             ),
             (Some(cpus), None, _) => format!("{cpus}; its group {}", group.slots),
+            (None, None, _) if plan.node(unit.node).service.is_some() => "0".to_owned(),
             (None, None, true) => "1".to_owned(),
             (None, None, false) => {
                 format!("shares one with its group, which holds {}", group.slots)

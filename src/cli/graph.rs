@@ -132,6 +132,7 @@ fn vertex(plan: &Plan, node: NodeId) -> String {
     let node = plan.node(node);
     match &node.pool {
         Some(pool) => format!("{} ×{}", node.name, pool.workers),
+        None if node.service.is_some() => format!("{} (service)", node.name),
         None => node.name.to_string(),
     }
 }

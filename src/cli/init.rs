@@ -58,6 +58,7 @@ const EXAMPLES: &[Example] = &[
         "log-report",
         include_str!("../../pipelines/log-report.toml"),
     ),
+    anywhere("service", include_str!("../../pipelines/service.toml")),
     Example {
         name: "crawl",
         text: include_str!("../../pipelines/crawl.toml"),

@@ -167,6 +167,9 @@ fn member(plan: &Plan, node: NodeId) -> String {
     if let Some(pool) = &node.pool {
         text.push_str(&format!(" ×{} {}", pool.workers, words::feed(pool.feed)));
     }
+    if node.service.is_some() {
+        text.push_str(" (service)");
+    }
     if node.skip {
         text.push_str(" (skipped)");
     }
@@ -301,6 +304,12 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
         });
         if let Some(pool) = &node.pool {
             json["pool"] = json!({ "workers": pool.workers, "feed": words::feed(pool.feed) });
+        }
+        if let Some(service) = &node.service {
+            json["service"] = json!({
+                "ready": words::readiness(plan, service.ready.as_ref()),
+                "restarts": first(plan, id).settings.retry.max,
+            });
         }
         json
     });

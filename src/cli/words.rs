@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
-use crate::plan::{After, Arg, Feed, Group, NodeId, Plan, Queue, Unit, UnitId};
+use crate::plan::template::Template;
+use crate::plan::{After, Arg, Feed, Group, NodeId, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
 use crate::spec::{AfterState, OnFailure};
 
 /// The plan; or none, and its errors and warnings told. Warnings are told in any case, notes are `check`'s.
@@ -207,6 +208,44 @@ pub fn wait(plan: &Plan, wait: After) -> String {
     }
 }
 
+/// When a service is ready: "ready when 127.0.0.1:5432 takes a connection; looked at every 100ms to 1s, for 1m at most".
+pub fn readiness(plan: &Plan, probe: Option<&Probe>) -> String {
+    let Some(probe) = probe else {
+        return "ready as soon as it runs".to_owned();
+    };
+    let text = |template: &Template| {
+        let text = template.display(&|node| node_name(plan, node)).to_string();
+        masked(plan, &harmless(&text)).into_owned()
+    };
+    let when = match &probe.kind {
+        ProbeKind::Tcp(address) => format!("{} takes a connection", text(address)),
+        ProbeKind::Http(url) => format!("{} is answered", text(url)),
+        ProbeKind::Log(pattern) => format!("a line of its output matches {:?}", text(pattern)),
+        ProbeKind::File(path) => format!("file {} is there", text(path)),
+        ProbeKind::Command(words) => {
+            let words = words
+                .iter()
+                .map(|word| shell_word(&text(word)).into_owned());
+            format!("this succeeds: {}", words.collect::<Vec<_>>().join(" "))
+        }
+    };
+    let (first, last) = (probe.interval.first, probe.interval.last);
+    let every = match &probe.kind {
+        // It is looked at as it comes.
+        ProbeKind::Log(_) => String::new(),
+        _ if first == last => format!("; looked at every {}", duration(first)),
+        _ => format!(
+            "; looked at every {} to {}",
+            duration(first),
+            duration(last)
+        ),
+    };
+    format!(
+        "ready when {when}{every}, for {} at most",
+        duration(probe.timeout)
+    )
+}
+
 /// As the file says it.
 pub fn state(state: AfterState) -> &'static str {
     match state {
@@ -214,6 +253,7 @@ pub fn state(state: AfterState) -> &'static str {
         AfterState::Failed => "failed",
         AfterState::Finished => "finished",
         AfterState::Started => "started",
+        AfterState::Ready => "ready",
     }
 }
 

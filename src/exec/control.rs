@@ -75,6 +75,7 @@ impl Runner<'_> {
         for unit in units {
             self.signal(unit, signal);
         }
+        self.probes.signal_all(signal);
     }
 
     /// Asks a unit to end. CONT, since a stopped process sees no other signal before.

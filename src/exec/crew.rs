@@ -36,6 +36,8 @@ pub struct Job {
     pub units: Vec<(UnitId, Vec<(RawFd, u32)>)>,
     /// The unit is a pool, of which this is a worker.
     pub worker: Option<Worker>,
+    /// The unit is a service, and this the command of its probe.
+    pub probe: bool,
 }
 
 /// A worker of a pool that procflow feeds.
@@ -217,6 +219,7 @@ fn work(launcher: &mut Launcher<Arc<Plan>>, job: &Job, values: &Values) -> Done 
         attempt: job.attempt,
         worker: job.worker.as_ref().map(|worker| worker.number),
         task: job.worker.as_ref().and_then(|worker| worker.task.as_ref()),
+        probe: job.probe,
     };
     let mut done = Vec::with_capacity(job.units.len());
     for (unit, fds) in &job.units {

@@ -20,6 +20,12 @@ pub enum Due {
     Relay(u64),
     /// This worker of a pool has had its `stop_grace`.
     Worker(u64, Ticket),
+    /// This service is not ready, and its time for that is over.
+    NotReady(UnitId),
+    /// It is time for the next command that looks whether this service is ready.
+    Look(UnitId),
+    /// The command of this number, of a probe, has had its time.
+    Trial(u64),
     /// It is time to tell how far queues and pools have come.
     Progress,
     /// It is time to look whether a cycle is over.

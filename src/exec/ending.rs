@@ -38,6 +38,7 @@ impl Runner<'_> {
                 NextEnded::Process(pid) => match self.pids.remove(&pid) {
                     Some(Owner::Unit(unit)) => self.reap(unit),
                     Some(Owner::Worker(pool, ticket)) => self.reap_worker(pool, ticket),
+                    Some(Owner::Probe(number)) => self.reap_trial(number),
                     None => reap_orphan(pid),
                 },
                 NextEnded::None => break false,
@@ -270,6 +271,10 @@ impl Runner<'_> {
             Captured::Out => Stream::Out,
             Captured::Err => Stream::Err,
         };
+        if self.probes.printed(printer.unit, stream, bytes) {
+            self.is_ready(printer.unit);
+        }
+        let bytes = &self.buffer[..count];
         self.watch.output(printer, stream, bytes);
     }
 }

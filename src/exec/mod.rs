@@ -22,6 +22,7 @@ pub mod launch;
 pub mod log_pipes;
 pub mod pool_wiring;
 pub mod pools;
+mod probes;
 pub mod relays;
 pub mod runner;
 pub mod stall;

@@ -281,6 +281,7 @@ impl Runner<'_> {
                 number: start.worker,
                 task: start.task,
             }),
+            probe: false,
         };
         let prepared = Prepared {
             pool,

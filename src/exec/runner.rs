@@ -21,6 +21,7 @@ use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
+use crate::exec::probes::Probes;
 use crate::exec::progress::Progress;
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::stall::Stalls;
@@ -60,6 +61,7 @@ pub(super) enum Token {
     Signals,
     Relays,
     Pools,
+    Probes,
     Capture(u64),
 }
 
@@ -72,7 +74,8 @@ impl Token {
             Token::Signals => 1 << Self::KIND,
             Token::Relays => 2 << Self::KIND,
             Token::Pools => 3 << Self::KIND,
-            Token::Capture(number) => (4 << Self::KIND) | number,
+            Token::Probes => 4 << Self::KIND,
+            Token::Capture(number) => (5 << Self::KIND) | number,
         }
     }
 
@@ -83,7 +86,8 @@ impl Token {
             1 => Token::Signals,
             2 => Token::Relays,
             3 => Token::Pools,
-            4 => Token::Capture(id),
+            4 => Token::Probes,
+            5 => Token::Capture(id),
             _ => panic!("BUG: epoll returned the token {token:#x}"),
         }
     }
@@ -107,6 +111,8 @@ pub(super) enum Owner {
     Unit(UnitId),
     /// A worker of the pool of this number.
     Worker(u64, Ticket),
+    /// A probe's, its command of this number.
+    Probe(u64),
 }
 
 /// A unit at work, from its start until the scheduler knows of its exit.
@@ -189,6 +195,7 @@ pub struct Runner<'a> {
     pub(super) groups: HashMap<GroupId, Wiring>,
     pub(super) relays: Relays,
     pub(super) pools: Pools,
+    pub(super) probes: Probes,
     pub(super) cycles: Cycles,
     pub(super) progress: Progress,
     pub(super) stalls: Stalls,
@@ -253,6 +260,7 @@ impl<'a> Runner<'a> {
         let poller = Poller::new().map_err(cannot)?;
         let relays = Relays::new().map_err(cannot)?;
         let pools = Pools::new().map_err(cannot)?;
+        let probes = Probes::new().map_err(cannot)?;
         poller
             .add(&parts.signals, Token::Signals.pack())
             .map_err(cannot)?;
@@ -261,6 +269,9 @@ impl<'a> Runner<'a> {
             .map_err(cannot)?;
         poller
             .add(pools.wake(), Token::Pools.pack())
+            .map_err(cannot)?;
+        poller
+            .add(probes.wake(), Token::Probes.pack())
             .map_err(cannot)?;
         if let Some(guard) = &parts.guard {
             poller.add(guard, Token::Guard.pack()).map_err(cannot)?;
@@ -297,6 +308,7 @@ impl<'a> Runner<'a> {
             groups: HashMap::new(),
             relays,
             pools,
+            probes,
             cycles: Cycles::of(parts.plan),
             progress: Progress::default(),
             stalls: Stalls::new(parts.stalled_after),
@@ -359,7 +371,7 @@ impl<'a> Runner<'a> {
     }
 
     fn goes_on(&self) -> bool {
-        self.verdict.is_none() || !self.relays.is_empty()
+        self.verdict.is_none() || !self.relays.is_empty() || self.probes.has_trials()
     }
 
     fn wait(&mut self, limit: Option<Duration>, ready: &mut Vec<u64>) -> Result<(), Error> {
@@ -413,6 +425,7 @@ impl<'a> Runner<'a> {
             Token::Signals => self.read_signals(),
             Token::Relays => self.read_relays(),
             Token::Pools => self.read_pools(),
+            Token::Probes => self.read_probes(),
             Token::Capture(number) => {
                 self.read_capture(number);
             }
@@ -429,6 +442,9 @@ impl<'a> Runner<'a> {
                 Due::Relays(unit) => self.exited(unit),
                 Due::Relay(number) => self.end_relay(number),
                 Due::Worker(pool, ticket) => self.signal_worker(pool, ticket, libc::SIGKILL),
+                Due::NotReady(unit) => self.not_ready(unit),
+                Due::Look(unit) => self.try_command(unit),
+                Due::Trial(number) => self.trial_is_late(number),
                 Due::Stall(group) => self.look_for_stall(group),
                 Due::Cycles => self.look_at_cycles(),
                 Due::Progress => self.tell_progress(),
@@ -460,6 +476,9 @@ impl<'a> Runner<'a> {
             Action::Spawn { group, attempt } => self.to_spawn.push((group, attempt)),
             Action::Stop(unit) => self.stop(unit),
             Action::Kill(unit) => self.signal(unit, libc::SIGKILL),
+            Action::Probe(unit) => self.start_probe(unit),
+            Action::StopProbe(unit) => self.stop_probe(unit),
+            Action::Ready(unit) => self.tell(What::Ready { unit }),
             Action::Arm(timer, after) => self
                 .deadlines
                 .arm(Due::Sched(timer), self.clock.now() + after),
@@ -505,6 +524,7 @@ impl<'a> Runner<'a> {
         match owner {
             Owner::Unit(unit) => Some(unit),
             Owner::Worker(pool, _) => self.pools.unit(pool),
+            Owner::Probe(_) => None,
         }
     }
 

@@ -35,6 +35,7 @@ impl Runner<'_> {
                     attempt,
                     units: job.collect(),
                     worker: None,
+                    probe: false,
                 });
                 wirings.push((attempt, units));
             }
@@ -122,6 +123,7 @@ impl Runner<'_> {
     fn prepare(&mut self, group: GroupId, attempt: u32) -> Option<Vec<(UnitId, UnitWiring)>> {
         match self.wire(group) {
             Ok(units) => {
+                self.look_before(group);
                 for (unit, _) in &units {
                     self.enter_terminal(*unit);
                 }

@@ -18,8 +18,8 @@ use crate::plan::{
     QueueKind, Resource, Role, Settings, Unit, UnitId,
 };
 use crate::plan::{
-    checks, cycles, deliver, ends, environment, params, pools, select, settings, stiff, template,
-    uses,
+    checks, cycles, deliver, ends, environment, params, pools, select, services, settings, stiff,
+    template, uses,
 };
 use crate::spec::{self, AfterState, Process, Spec};
 
@@ -172,6 +172,7 @@ pub fn build(
     };
     claims::check(&draft, &joined, &resources, &mut problems);
     claims::check_memory(&draft, &joined, overrides.memory, &mut problems);
+    services::check_circles(&draft.nodes, &joined, &mut problems);
     let mut order = checks::Order::new(&draft.nodes, &joined);
     if !overrides.ends_lost {
         checks::values(&draft, &value_uses, &mut order, &mut problems);
@@ -195,6 +196,7 @@ pub fn build(
     let spills = checks::spilling(&graph, &meets, &draft.queues, &spec.queue);
     checks::note_spilling(&graph, &joined, &spills, &words, &mut problems);
     checks::note_stored(&stored, &words, &mut problems);
+    services::warn_idle(&draft, &mut problems);
     checks::warn_endless(&graph, &draft, &closes, &mut problems);
     checks::warn_blocking(&meets, &queues, &spec.queue, &closes, &mut problems);
     mark_spilling(&mut draft.queues, &spills, &copies);
@@ -330,6 +332,7 @@ impl<'a> Nodes<'a> {
         uses: &mut Vec<ValueUse>,
     ) -> Draft {
         let count = processes.len();
+        let is_service: Vec<bool> = processes.values().map(|p| p.service.is_some()).collect();
         let mut draft = Draft {
             nodes: Vec::with_capacity(count),
             units: Vec::with_capacity(count),
@@ -387,14 +390,22 @@ impl<'a> Nodes<'a> {
                     .or(self.defaults.allow_failure)
                     .unwrap_or(false),
                 pool: None,
+                service: None,
                 skip,
                 description: process.description.take().map(Into::into),
                 tags: process.tags.drain(..).map(Into::into).collect(),
             };
+            let service = services::decide(&mut process, &site, &declared.scope, found);
             common.pool = match pools::decide(&process, self, &site, &declared.scope, found) {
                 None => {
                     let what = (first, Of::Process, Role::Process);
-                    let (unit, _) = self.unit(process, what, false, &declared, &mut shared, found);
+                    let (mut unit, _) =
+                        self.unit(process, what, false, &declared, &mut shared, found);
+                    if let Some((service, retry)) = service {
+                        services::check_ends(&service, &unit, &site, found.problems);
+                        unit.settings = services::settings(&unit.settings, retry);
+                        common.service = Some(Arc::new(service));
+                    }
                     draft.units.push(unit);
                     None
                 }
@@ -408,6 +419,7 @@ impl<'a> Nodes<'a> {
             common.after = waits(
                 &after,
                 processes,
+                &is_service,
                 &|name| self.queues.0.contains_key(name),
                 &site,
                 found.problems,
@@ -830,6 +842,7 @@ fn globs(
 fn waits(
     after: &[spec::After],
     processes: &IndexMap<String, Process>,
+    is_service: &[bool],
     is_queue: &dyn Fn(&str) -> bool,
     node: &Site<'_>,
     problems: &mut Problems,
@@ -837,10 +850,23 @@ fn waits(
     let mut waits = Vec::with_capacity(after.len());
     for (i, wait) in after.iter().enumerate() {
         match processes.get_index_of(wait.node.as_str()) {
-            Some(index) => waits.push(After {
-                node: NodeId::from(index),
-                state: wait.state,
-            }),
+            Some(index) => {
+                let default = match is_service[index] {
+                    true => AfterState::Ready,
+                    false => AfterState::Succeeded,
+                };
+                let state = wait.state.unwrap_or(default);
+                if state == AfterState::Ready && !is_service[index] {
+                    problems.push(services::never_ready(
+                        &wait.node,
+                        node.key("after").index(i).key("state").mark_value(),
+                    ));
+                }
+                waits.push(After {
+                    node: NodeId::from(index),
+                    state,
+                });
+            }
             None => {
                 let problem = Diagnostic::error(
                     node.key("after").index(i).mark_value(),

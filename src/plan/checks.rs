@@ -12,7 +12,7 @@ use crate::plan::cycles::Words;
 use crate::plan::problems::{Problems, Site, listed, variable};
 use crate::plan::stored::Why;
 use crate::plan::{Feed, Node, NodeId, Overflow, Queue, Sink, Source, UnitId, ends, settings};
-use crate::spec::{self, AfterState, Records, Spec};
+use crate::spec::{self, Records, Spec};
 
 /// Names of processes, pools and queues.
 pub(super) fn names(spec: &Spec, problems: &mut Problems) {
@@ -209,7 +209,7 @@ impl<'a> Order<'a> {
             waiting
                 .after
                 .iter()
-                .any(|wait| wait.node == before && wait.state != AfterState::Started)
+                .any(|wait| wait.node == before && wait.state.is_end())
         };
         // Nearly always it says so itself.
         if waits(&self.nodes[node.index()]) {
@@ -480,7 +480,8 @@ pub(super) fn lonely(draft: &Draft, problems: &mut Problems) {
     let mut alone = joined
         .iter()
         .enumerate()
-        .filter(|(_, joined)| !**joined)
+        // Of a service it is told that nobody waits for it.
+        .filter(|(index, joined)| !**joined && nodes[*index].service.is_none())
         .map(|(index, _)| index);
     if let (Some(index), None) = (alone.next(), alone.next()) {
         let name = &nodes[index].name;

@@ -101,6 +101,8 @@ pub(super) fn sum<'a>(members: impl Iterator<Item = (&'a Node, &'a Claim)>) -> S
     let mut unsaid = 0;
     for (node, claim) in members.filter(|(node, _)| !node.skip) {
         match (claim.cpus, &node.pool) {
+            // It waits most of the time, and is not to keep out those it is there for.
+            (None, None) if node.service.is_some() => {}
             (None, None) => unsaid = 1,
             (cpus, _) => {
                 let of_all = cpus.unwrap_or(1).saturating_mul(workers(node));
@@ -153,6 +155,73 @@ pub(super) fn check(draft: &Draft, group_of: &[u32], all: &[Resource], problems:
                 problems.push(never_start_together(nodes, sum, resource));
             }
         }
+        // What is too much already has been told.
+        let is_service = |node: &usize| draft.nodes[*node].service.is_some();
+        let others = groups
+            .values()
+            .filter(|nodes| !nodes.iter().any(is_service));
+        let most = others
+            .map(|nodes| nodes.iter().map(|node| claims(*node, at)).sum::<u32>())
+            .filter(|sum| *sum <= resource.amount)
+            .max();
+        check_services(
+            draft,
+            resource,
+            &|node| claims(node, at),
+            most.unwrap_or(0),
+            problems,
+        );
+    }
+}
+
+/// Services hold what they claim while others wait for them: where they don't all fit beside the largest of the rest, two may each
+/// hold what the other waits for.
+fn check_services(
+    draft: &Draft,
+    resource: &Resource,
+    claim: &dyn Fn(usize) -> u32,
+    most: u32,
+    problems: &mut Problems,
+) {
+    let is_service = |node: &usize| draft.nodes[*node].service.is_some();
+    let services: Vec<usize> = (0..draft.nodes.len())
+        .filter(|node| is_service(node) && claim(*node) > 0)
+        .collect();
+    let held = services
+        .iter()
+        .map(|node| claim(*node))
+        .fold(0, u32::saturating_add);
+    let [first, ..] = services[..] else { return };
+    if held <= resource.amount && held.saturating_add(most) > resource.amount {
+        let Resource { name, .. } = resource;
+        problems.push(
+            Diagnostic::error(
+                claim_on(&draft.nodes[first], resource),
+                format!(
+                    "services hold {held} of resource `{name}` while others wait for them, and others claim up to {most}: {}",
+                    there_is(resource)
+                ),
+            )
+            .and(amount_of(resource), "")
+            .help(format!(
+                "let there be {} of it, or claim less: what services hold must be there beside the rest",
+                held.saturating_add(most)
+            )),
+        );
+    } else if held > resource.amount && services.len() > 1 {
+        let names = listed(services.iter().map(|node| &*draft.nodes[*node].name));
+        let Resource { name, .. } = resource;
+        problems.push(
+            Diagnostic::error(
+                claim_on(&draft.nodes[first], resource),
+                format!(
+                    "services {names} hold {held} of resource `{name}` together: {}",
+                    there_is(resource)
+                ),
+            )
+            .and(amount_of(resource), "")
+            .help("services may all be needed at the same time, so there must be enough for all of them"),
+        );
     }
 }
 

@@ -25,9 +25,11 @@ mod ends;
 mod environment;
 mod params;
 mod pools;
+pub mod probe;
 mod problems;
 mod scope;
 mod select;
+pub mod services;
 pub mod settings;
 #[cfg(test)]
 mod simulation;
@@ -160,6 +162,8 @@ pub struct Node {
     pub allow_failure: bool,
     /// What makes a pool of it; none for a process.
     pub pool: Option<Arc<Pool>>,
+    /// What makes a service of it: it runs until nobody needs it any more. It is one process, alone in its group.
+    pub service: Option<Arc<Service>>,
     /// Left out by `--skip`: never started; for what comes after it, it counts as satisfied, and its queues as empty.
     pub skip: bool,
     /// For reports.
@@ -181,6 +185,57 @@ impl Node {
     pub fn place(&self) -> Place {
         Place::of(&[self.table(), &self.name])
     }
+
+    /// The services that are kept for it: those it waits for until they run or are ready. `nodes` are all of the plan. One may
+    /// come twice.
+    pub fn needs<'a>(&'a self, nodes: &'a [Node]) -> impl Iterator<Item = NodeId> + 'a {
+        let waits = self.after.iter().filter(|wait| !wait.state.is_end());
+        waits
+            .map(|wait| wait.node)
+            .filter(|node| nodes[node.index()].service.is_some())
+    }
+}
+
+/// What makes a service of a process. How often it is restarted is its [`Settings::retry`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// When it is ready; none: as soon as it runs.
+    pub ready: Option<Probe>,
+}
+
+/// How one sees that a service is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is looked at.
+    pub kind: ProbeKind,
+    /// How long it may take until it is ready.
+    pub timeout: Duration,
+    /// Between two looks.
+    pub interval: Interval,
+}
+
+/// A pause that grows by half, from the first to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// Before the second look.
+    pub first: Duration,
+    /// At most.
+    pub last: Duration,
+}
+
+/// What is looked at to see that a service is ready. What the strings mean says [`probe`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// This address takes a connection.
+    Tcp(Template),
+    /// A GET of this URL is answered, and not by an error.
+    Http(Template),
+    /// A line of its output matches this pattern.
+    Log(Template),
+    /// This file is there, and was not before the service was started.
+    File(Template),
+    /// This command, which runs as the service does, succeeds.
+    Command(Vec<Template>),
 }
 
 /// A condition on another node.

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use crate::plan::build::Draft;
 use crate::plan::problems::{Problems, error};
-use crate::plan::{After, NodeId, Overrides, QueueId, Sink, Source, Tasks, UnitId};
+use crate::plan::{After, NodeId, Overrides, ProbeKind, QueueId, Sink, Source, Tasks, UnitId};
 use crate::spec::Process;
 
 /// The nodes that `--only` names; none where it is not given.
@@ -100,6 +100,19 @@ pub(super) fn keep(mut draft: Draft, chosen: &[NodeId], group: &[u32]) -> Draft 
                 &mut std::sync::Arc::make_mut(pool).tasks
         {
             path.renumber(&node);
+        }
+        if let Some(service) = &mut said.service
+            && let Some(probe) = &mut std::sync::Arc::make_mut(service).ready
+        {
+            match &mut probe.kind {
+                ProbeKind::Tcp(text)
+                | ProbeKind::Http(text)
+                | ProbeKind::Log(text)
+                | ProbeKind::File(text) => text.renumber(&node),
+                ProbeKind::Command(words) => {
+                    words.iter_mut().for_each(|word| word.renumber(&node));
+                }
+            }
         }
     }
     for unit in &mut draft.units {

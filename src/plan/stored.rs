@@ -140,7 +140,7 @@ impl<'a> Waits<'a> {
         let mut todo = vec![reader];
         while let Some(node) = todo.pop() {
             for wait in &self.nodes[node.index()].after {
-                if wait.state != AfterState::Started && writers.contains(&wait.node) {
+                if wait.state.is_end() && writers.contains(&wait.node) {
                     return Some(wait.node);
                 }
                 if place[wait.node.index()] > *first && seen.insert(wait.node) {

@@ -127,7 +127,7 @@ fn wide(nodes: u32) -> crate::spec::Spec {
             .filter_map(|k| i.checked_sub(k * 7))
             .map(|node| crate::spec::After {
                 node: format!("n{node}"),
-                state: crate::spec::AfterState::Succeeded,
+                state: Some(crate::spec::AfterState::Succeeded),
             });
         let process = crate::spec::Process {
             command: Some(vec!["true".to_owned(), i.to_string()]),
@@ -595,7 +595,7 @@ fn large_wrong_files_are_answered_too() {
     let wait = |node: String| {
         vec![crate::spec::After {
             node,
-            state: crate::spec::AfterState::Succeeded,
+            state: Some(crate::spec::AfterState::Succeeded),
         }]
     };
     let problems = |wait_of: &dyn Fn(u32) -> String| {

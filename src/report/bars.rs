@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use crate::plan::NodeId;
+use crate::plan::{NodeId, UnitId};
 use crate::report::flow::Pace;
 use crate::report::observers::View;
 use crate::report::terminal::{Look, Terminal};
@@ -169,9 +169,14 @@ fn picture(
         let time = short(now.saturating_sub(started.unwrap_or(now)));
         let name = shortened(name(node), name_width, unicode);
         let _ = write!(text, "{spinner} {name:<name_width$} {time:>7}");
+        let room = width.saturating_sub(name_width + 11);
         if let Some(pace) = pace {
-            let room = width.saturating_sub(name_width + 11);
             node_facts(&mut text, &pace, room, unicode);
+        }
+        if let Some(fact) = service_fact(view, node)
+            && room >= fact.len() + 2
+        {
+            let _ = write!(text, "  {fact}");
         }
         text.push('\n');
     }
@@ -180,6 +185,17 @@ fn picture(
     }
     run_line(&mut text, now, width, unicode, view);
     text
+}
+
+/// How far a service has come.
+fn service_fact(view: &View<'_>, id: NodeId) -> Option<&'static str> {
+    let node = view.plan.node(id);
+    node.service.as_ref()?;
+    let unit = view.tally.unit(UnitId(node.units.start));
+    Some(match unit.ready_after {
+        Some(_) => "ready",
+        None => "not ready yet",
+    })
 }
 
 /// `  ━━━━━━━╌╌╌ 12,400 of 50,000 records, 1,230/s, 30s left`: as many facts as have room, and a bar where there is room left.

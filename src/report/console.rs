@@ -354,6 +354,12 @@ impl Reporter for Console {
                     self.ended(node, &end, view);
                 }
             }
+            What::Ready { unit } => {
+                if self.progress == Progress::Plain {
+                    let layout = self.layout(view);
+                    lines::ready(&mut self.pending, view, layout, *unit);
+                }
+            }
             What::Stalled { time, waits } => {
                 let paint = Paint(self.look.colour);
                 lines::stalled(&mut self.pending, view, paint, *time, waits);

@@ -104,6 +104,8 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
     },
+    /// A service is ready.
+    Ready { t: f64, node: &'a str },
     /// A process is being stopped.
     Stopping {
         t: f64,
@@ -378,6 +380,10 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 pid: *pid,
             }
         }
+        What::Ready { unit } => Line::Ready {
+            t,
+            node: label(*unit).0,
+        },
         What::Stopping {
             unit,
             signal: number,
@@ -425,7 +431,8 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 worker,
                 gathers,
                 state: outcome.into(),
-                reason: words::reason(plan, *id, outcome).map(|reason| redacted(secrets, reason)),
+                reason: words::end_reason(plan, *id, outcome, *exit)
+                    .map(|reason| redacted(secrets, reason)),
                 exit: exit_code(outcome, *exit),
                 signal: signal_name(*exit),
                 early_close: matches!(outcome, Outcome::Succeeded { early_close: true }),

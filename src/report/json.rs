@@ -111,6 +111,9 @@ pub struct Node {
     pub start: Option<f64>,
     /// When it had ended for good.
     pub end: Option<f64>,
+    /// How long its last try took until it was ready, where it is a service and has been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<f64>,
     /// How long the last try took.
     pub wall: Option<f64>,
     /// CPU time of the last try in user mode; of all workers together.
@@ -122,7 +125,7 @@ pub struct Node {
     pub max_rss: Option<u64>,
     /// Which nodes it ran with, joined by queues: an equal number says together.
     pub group: u32,
-    /// The last lines of its standard error, where it failed. Bytes that are no UTF-8 stand as U+FFFD; `stderr_lossy` then.
+    /// The last lines of its standard error (of a service, of both its outputs), where it failed. Bytes that are no UTF-8 stand as U+FFFD; `stderr_lossy` then.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
     /// Some of `stderr` was no UTF-8; the log has it as it was.
@@ -342,6 +345,10 @@ impl Node {
                 .min()
                 .map(seconds),
             end: end.map(|end| seconds(end.at)),
+            ready: tally
+                .unit(UnitId(planned.units.start))
+                .ready_after
+                .map(seconds),
             wall: measured.map(|usage| seconds(usage.wall)),
             user: measured.map(|usage| seconds(usage.user)),
             system: measured.map(|usage| seconds(usage.system)),

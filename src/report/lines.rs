@@ -103,8 +103,17 @@ fn remarks(view: &View<'_>, node: NodeId, end: &NodeEnd<'_>) -> Vec<String> {
     if matches!(end.outcome, Outcome::Failed(_)) && view.plan.node(node).allow_failure {
         remarks.push("it may fail".to_owned());
     }
+    let is_service = view.plan.node(node).service.is_some();
+    if let Some(time) = view.tally.unit(end.unit).ready_after {
+        remarks.push(format!("ready after {}", short(time)));
+    }
     if end.attempts > 1 {
-        remarks.push(format!("{} tries", end.attempts));
+        let restarts = u64::from(end.attempts) - 1;
+        remarks.push(match is_service {
+            true if restarts == 1 => "restarted once".to_owned(),
+            true => format!("restarted {restarts} times"),
+            false => format!("{} tries", end.attempts),
+        });
     }
     if let Some(fed) = view.tally.fed(view.plan, node) {
         let pool = view.plan.node(node).pool.as_ref();
@@ -143,6 +152,18 @@ pub fn retrying(
         "  {:<width$}  {:>7}  {why}; next try in {delay}",
         view.plan.node(view.plan.unit(unit).node).name,
         "",
+        width = layout.name
+    );
+}
+
+/// `[ 3/12] ready      db       1.20s`: so long after its start.
+pub fn ready(out: &mut String, view: &View<'_>, layout: Layout, unit: UnitId) {
+    counter(out, view);
+    let _ = writeln!(
+        out,
+        "ready      {:<width$}  {:>7}",
+        view.plan.node(view.plan.unit(unit).node).name,
+        short(view.tally.unit(unit).ready_after.unwrap_or_default()),
         width = layout.name
     );
 }

@@ -208,7 +208,9 @@ impl<'p> Observers<'p> {
             Stream::Err => &mut streams.err,
         };
         let shown = self.secrets.chunk(held, bytes);
-        if stream == Stream::Err {
+        // Why a service does not get ready it may say anywhere.
+        let node = self.plan.node(self.plan.unit(from.unit).node);
+        if stream == Stream::Err || node.service.is_some() {
             streams.tail.push(&shown);
         }
         let view = View {

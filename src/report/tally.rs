@@ -77,6 +77,8 @@ pub struct Unit {
     pub pid: Option<i32>,
     /// Its last try, from 1.
     pub attempt: u32,
+    /// How long its last try took until it was ready, where it is a service and has been.
+    pub ready_after: Option<Duration>,
     /// Boxed: a plan of 100,000 units has a tally before the first has ended.
     pub end: Option<Box<End>>,
     /// What its last try has done, where it is a pool that procflow feeds.
@@ -302,6 +304,10 @@ impl Tally {
             What::Started { unit, attempt, pid } => {
                 self.started(plan, event.at, *unit, *attempt, *pid);
             }
+            What::Ready { unit } => {
+                let unit = self.unit_mut(*unit);
+                unit.ready_after = unit.started.map(|started| event.at.saturating_sub(started));
+            }
             What::Stopping { .. } | What::Stalled { .. } => {}
             What::WorkerStarted { unit, worker, pid } => {
                 if let Some(fed) = &mut self.unit_mut(*unit).fed {
@@ -410,6 +416,7 @@ impl Tally {
         unit.started = Some(at);
         unit.pid = pid;
         unit.attempt = attempt;
+        unit.ready_after = None;
         if planned.role == Role::Pool {
             unit.fed = Some(Box::new(Fed::since(at)));
         }

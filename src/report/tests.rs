@@ -81,6 +81,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 after: vec![],
                 allow_failure: false,
                 pool: None,
+                service: None,
                 skip: false,
                 description: None,
                 tags: vec![],

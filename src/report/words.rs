@@ -37,8 +37,34 @@ pub fn reason(plan: &Plan, unit: UnitId, outcome: &Outcome) -> Option<String> {
 pub fn node_reason(plan: &Plan, end: &NodeEnd<'_>) -> Option<String> {
     match end.outcome {
         Outcome::Failed(why) => Some(unit_failure(plan, end.unit, why)),
-        _ => reason(plan, end.unit, end.outcome),
+        _ => end_reason(plan, end.unit, end.outcome, end.exit),
     }
+}
+
+/// Why a unit ended so, with what its status says: a service that has succeeded was stopped.
+pub fn end_reason(
+    plan: &Plan,
+    unit: UnitId,
+    outcome: &Outcome,
+    exit: Option<Exit>,
+) -> Option<String> {
+    let unneeded = plan.node(plan.unit(unit).node).service.is_some()
+        && matches!(outcome, Outcome::Succeeded { .. });
+    if !unneeded {
+        return reason(plan, unit, outcome);
+    }
+    let settings = &plan.unit(unit).settings;
+    Some(match exit {
+        Some(Exit::Signal {
+            number: libc::SIGKILL,
+            ..
+        }) if settings.stop_signal != libc::SIGKILL && !settings.stop_grace.is_zero() => format!(
+            "no longer needed; killed, since {} had not stopped it in {}",
+            units::signal(settings.stop_signal),
+            units::exact(settings.stop_grace)
+        ),
+        _ => "stopped, no longer needed".to_owned(),
+    })
 }
 
 /// As [`failure`], said of the unit's node: `worker 2: exit 3`.
@@ -59,7 +85,18 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
         },
         Failure::TimedOut(limit) => format!("timed out after {}", units::exact(*limit)),
         Failure::CannotStart { why, .. } => format!("cannot start: {why}"),
-        Failure::Result(why) => why.clone(),
+        Failure::Result(why) | Failure::NotReady(why) => why.clone(),
+        Failure::Ended {
+            exit: status,
+            ready,
+        } => {
+            let when = match ready {
+                true => "ended while it was needed",
+                false => "ended before it was ready",
+            };
+            let advice = advice(plan, unit, *status).map_or(String::new(), |a| format!(" ({a})"));
+            format!("{when}: {}{advice}", exit(*status))
+        }
     }
 }
 
@@ -169,6 +206,7 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
         Some(node) => &node.name,
         None => panic!("BUG: {node:?} is not in the plan"),
     };
+    let is_service = |node: &NodeId| plan.node(*node).service.is_some();
     match cause {
         Cause::Writer { node, root } if node == root => format!("writer {} failed", name(node)),
         Cause::Writer { node, root } => format!(
@@ -183,6 +221,16 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
             name(root)
         ),
         Cause::Pool(node) => format!("another worker of {} failed", name(node)),
+        Cause::After { node, root } if is_service(node) && node == root => {
+            format!("service {} failed", name(node))
+        }
+        Cause::After { node, root } if is_service(node) => {
+            format!(
+                "service {} did not last ({} failed)",
+                name(node),
+                name(root)
+            )
+        }
         Cause::After { node, root } if node == root => format!("{} failed", name(node)),
         Cause::After { node, root } => {
             format!("{} did not succeed ({} failed)", name(node), name(root))
@@ -195,6 +243,7 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
         },
         Cause::Interrupted(number) => format!("interrupted by {}", units::signal(*number)),
         Cause::ByUser => "--skip".to_owned(),
+        Cause::NotNeeded => "nobody needs it".to_owned(),
         Cause::Broken => "procflow could not go on".to_owned(),
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::plan::template::Template;
 use crate::plan::{
-    After, Deliver, Ends, Group, GroupId, Input, Node, NodeId, Output, Overflow, Plan, Queue,
-    QueueId, QueueKind, Resource, Retry, Role, Settings, Sink, Source, Unit, UnitId,
+    After, Deliver, Ends, Group, GroupId, Input, Interval, Node, NodeId, Output, Overflow, Plan,
+    Probe, ProbeKind, Queue, QueueId, QueueKind, Resource, Retry, Role, Service, Settings, Sink,
+    Source, Unit, UnitId,
 };
 use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
 
@@ -31,6 +32,8 @@ pub(super) struct DraftNode {
     pub gathers: bool,
     pub after: Vec<After>,
     pub allow_failure: bool,
+    /// A service; with a probe?
+    pub service: Option<bool>,
     pub skip: bool,
     pub timeout: Option<Duration>,
     pub grace: Duration,
@@ -63,6 +66,7 @@ impl Draft {
             gathers: false,
             after: Vec::new(),
             allow_failure: false,
+            service: None,
             skip: false,
             timeout: None,
             grace: Duration::from_secs(5),
@@ -325,6 +329,18 @@ impl Draft {
             after: draft.after.clone(),
             allow_failure: draft.allow_failure,
             pool: None,
+            service: draft.service.map(|probed| {
+                Arc::new(Service {
+                    ready: probed.then(|| Probe {
+                        kind: ProbeKind::File(Template::Literal("f".into())),
+                        timeout: Duration::from_secs(60),
+                        interval: Interval {
+                            first: Duration::from_secs(1),
+                            last: Duration::from_secs(1),
+                        },
+                    }),
+                })
+            }),
             skip: draft.skip,
             description: None,
             tags: Vec::new(),

@@ -16,8 +16,10 @@ impl Scheduler<'_> {
         }
         let cause = Cause::RunFailed(node);
         self.out.push(Action::Stopping(cause.clone()));
+        self.services_alone_go();
         for id in 0..self.groups.len() {
-            if !self.groups[id].cleanup {
+            // Services go with those that need them, which may be clean-up.
+            if !self.groups[id].cleanup && !self.is_service_group(GroupId::from(id)) {
                 self.stop_group(
                     GroupId::from(id),
                     &cause,
@@ -54,7 +56,12 @@ impl Scheduler<'_> {
 
     pub(super) fn stop_all(&mut self, cause: &Cause) {
         for id in 0..self.groups.len() {
-            self.stop_group(GroupId::from(id), cause, true);
+            let id = GroupId::from(id);
+            if self.is_kept(id) {
+                self.is_last_try(id);
+            } else {
+                self.stop_group(id, cause, true);
+            }
         }
         if self.kill_all {
             for id in 0..self.units.len() {
@@ -63,6 +70,19 @@ impl Scheduler<'_> {
                 }
             }
         }
+    }
+
+    /// A service that runs outlives those who need it, unless all are killed.
+    fn is_kept(&self, id: GroupId) -> bool {
+        let group = &self.groups[id.index()];
+        if self.kill_all || group.phase != Phase::Running || group.restart.is_some() {
+            return false;
+        }
+        let mut units = self.plan.groups[id.index()].units.iter();
+        units.any(|unit| {
+            let service = self.services.get(self.node_of(*unit));
+            service.is_some_and(|service| service.users > 0)
+        })
     }
 
     /// Skips a group that was not started; with `running`, also stops one that was.

@@ -10,6 +10,7 @@ use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, U
 use crate::sched::flat::Flat;
 use crate::sched::order::{Fact, Need};
 use crate::sched::ready::{Amounts, Ready};
+use crate::sched::service::Services;
 use crate::sched::state::{Own, Phase, Restart, Side, State, Torn, Why};
 use crate::sched::{Action, Event, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure, OnWriterFailure};
@@ -27,7 +28,7 @@ pub struct Scheduler<'p> {
     pub(super) on_failure: OnFailure,
     pub(super) capacity: Amounts,
     pub(super) used: Amounts,
-    /// Groups in [`Phase::Running`].
+    /// Groups in [`Phase::Running`] that are no services: those end by themselves.
     pub(super) running: u32,
     pub(super) units: Vec<UnitState>,
     pub(super) groups: Vec<GroupState>,
@@ -43,6 +44,9 @@ pub struct Scheduler<'p> {
     /// for them: both would wait for ever.
     pub(super) back: BTreeSet<(QueueId, UnitId)>,
     pub(super) ready: Ready,
+    pub(super) services: Services,
+    /// Services that nobody needs any more, and that have not been stopped for that.
+    pub(super) unneeded: VecDeque<NodeId>,
     /// Units that are not done.
     pub(super) open: usize,
     /// Units whose surroundings have changed.
@@ -120,8 +124,10 @@ pub(super) struct GroupState {
     pub phase: Phase,
     /// The try that runs, or ran last; 0 before the first.
     pub attempt: u32,
-    /// Conditions that do not hold yet, counted for each unit.
+    /// Conditions that do not hold yet, counted for each unit; counted before the first try and while the next is waited for.
     pub unmet: u32,
+    /// In [`Phase::Backoff`]: the delay is over, and only a service that is not ready is missing.
+    pub delay_over: bool,
     /// Units in [`State::Starting`].
     pub starting: u32,
     /// Units with [`State::is_undecided`].
@@ -254,6 +260,8 @@ impl<'p> Scheduler<'p> {
             writes: Flat::new(plan.units.len(), &writes),
             back,
             ready: Ready::default(),
+            services: Services::new(plan),
+            unneeded: VecDeque::new(),
             open: plan.units.len(),
             touched: VecDeque::new(),
             quiet: VecDeque::new(),
@@ -288,6 +296,8 @@ impl<'p> Scheduler<'p> {
             } => self.exited(unit, exit, broken, fault),
             Event::Committed(unit, result) => self.committed(unit, result),
             Event::QueueFault { writer, why } => self.queue_fault(writer, why),
+            Event::Ready(unit) => self.ready(unit),
+            Event::NotReady(unit, why) => self.not_ready(unit, why),
             Event::Fired(timer) => self.fired(timer),
             Event::Shutdown(signal) => self.shutdown(signal),
             Event::Broken => self.halt(Cause::Broken, true),
@@ -310,6 +320,8 @@ impl<'p> Scheduler<'p> {
                 self.group_is_quiet(group);
             } else if let Some((node, fact)) = self.facts.pop_front() {
                 self.tell_waiters(node, fact);
+            } else if let Some(service) = self.unneeded.pop_front() {
+                self.not_needed(service);
             } else if let FirstFailure::Pending(node) = self.first_failure {
                 self.first_failure = FirstFailure::Applied;
                 self.run_has_failed(node);
@@ -344,6 +356,7 @@ impl<'p> Scheduler<'p> {
             self.stop_all(&cause);
             return;
         }
+        self.unneeded_from_the_start();
         for id in 0..self.groups.len() {
             // A group that `--skip` has emptied is over, which is not worked off yet.
             let state = &self.groups[id];
@@ -399,6 +412,9 @@ impl<'p> Scheduler<'p> {
         if self.groups[group.index()].starting == 0 {
             self.group_has_started(group);
         }
+        if self.units[unit.index()].state == State::Running {
+            self.service_runs(unit);
+        }
     }
 
     fn exited(&mut self, unit: UnitId, exit: Exit, broken: Vec<QueueId>, fault: Option<String>) {
@@ -408,9 +424,14 @@ impl<'p> Scheduler<'p> {
             other => panic!("BUG: Exited({unit:?}, {exit:?}) in {other:?}"),
         };
         self.disarm(unit);
+        let ready = self.service_goes(unit);
         let settings = &self.plan.units[unit.index()].settings;
         let ill = |failure| Own::Ill(Outcome::Failed(failure));
         let own = match (why, exit) {
+            (Some(Why::NotReady(why)), _) => ill(Failure::NotReady(why)),
+            (Some(Why::NotNeeded), _) => Own::Well { early_close: false },
+            // However it did.
+            (None, exit) if self.is_service(unit) => ill(Failure::Ended { exit, ready }),
             (Some(Why::TimedOut), _) => {
                 ill(Failure::TimedOut(settings.timeout.unwrap_or_default()))
             }
@@ -510,9 +531,13 @@ impl<'p> Scheduler<'p> {
                     }
                 }
             }
-            Timer::Backoff(group) => {
-                if self.groups[group.index()].phase == Phase::Backoff {
-                    self.becomes_ready(group);
+            Timer::Backoff(id) => {
+                let group = &mut self.groups[id.index()];
+                if group.phase == Phase::Backoff && !group.delay_over {
+                    group.delay_over = true;
+                    if group.unmet == 0 {
+                        self.becomes_ready(id);
+                    }
                 }
             }
             Timer::Run => {
@@ -595,6 +620,7 @@ impl<'p> Scheduler<'p> {
             State::Starting { stop: None } => self.set(unit, State::Starting { stop: Some(why) }),
             State::Running => {
                 self.disarm(unit);
+                self.service_goes(unit);
                 self.set(unit, State::Stopping(why));
                 self.send_stop(unit);
             }
@@ -683,6 +709,7 @@ impl GroupState {
             phase: Phase::Waiting,
             attempt: 0,
             unmet: 0,
+            delay_over: false,
             starting: 0,
             undecided: 0,
             open: u32::try_from(units.len()).unwrap_or(u32::MAX),

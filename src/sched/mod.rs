@@ -40,6 +40,14 @@
 //! unit has one. A failure that a pool may have stops nobody and ends its queues as a success would, but it keeps all its files
 //! from appearing. Its tries are counted for the node.
 //!
+//! # Services
+//!
+//! A service is a unit that does not end by itself. It is alone in its group, and its restarts are that group's tries. Who waits
+//! until it runs or is ready needs it; when the last of them has ended it is stopped, and has then succeeded, however it takes that.
+//! If it ends before that it has failed, or is restarted; who needs it is stopped, or goes on waiting. Neither a failure of the
+//! run nor a first signal ends it: those end who needs it, and that ends it, so it goes after them. A group that runs and is a
+//! service does not count where it is asked whether nothing runs: it may run only for what can't start beside it.
+//!
 //! # Stored queues
 //!
 //! They join nobody: their readers are in other groups and wait for their writers' nodes, by `after`. That all of these succeeded
@@ -56,7 +64,7 @@
 //! # Files
 //!
 //! `machine`: data, entrance, [`Scheduler`] · `state`: what is true in each state · `settle`: inside a group · `order`: between
-//! nodes · `retry`, `halt` · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
+//! nodes · `retry`, `halt`, `service` · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
 
 use std::time::Duration;
 
@@ -71,6 +79,7 @@ mod machine;
 mod order;
 mod ready;
 mod retry;
+mod service;
 mod settle;
 #[cfg(test)]
 mod sim;
@@ -112,6 +121,11 @@ pub enum Event {
         /// In words for people.
         why: String,
     },
+    /// Answer to [`Action::Probe`]: this service is ready. One whose probe was taken back may still say so.
+    Ready(UnitId),
+    /// Answer to [`Action::Probe`]: this service was not ready in time; in words for people. One whose probe was taken back may
+    /// still say so.
+    NotReady(UnitId, String),
     /// A deadline has passed. One that was disarmed meanwhile may still come, unless it was armed again.
     Fired(Timer),
     /// procflow got SIGINT, SIGTERM or SIGHUP. The second one kills.
@@ -149,6 +163,12 @@ pub enum Action {
     Stop(UnitId),
     /// Send SIGKILL to its process group.
     Kill(UnitId),
+    /// Look whether this service is ready, until it is or its time is over; answer with [`Event::Ready`] or [`Event::NotReady`].
+    Probe(UnitId),
+    /// It doesn't matter any more whether it is.
+    StopProbe(UnitId),
+    /// Tell whoever watches: this service is ready.
+    Ready(UnitId),
     /// Let this event come after so long.
     Arm(Timer, Duration),
     /// That deadline does not matter any more.

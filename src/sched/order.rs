@@ -8,11 +8,13 @@ use crate::sched::ready::{Claim, Free};
 use crate::sched::state::{From, Phase, State, derived};
 use crate::spec::AfterState;
 
-/// What a node's waiters wait to hear. Each is told once, in this order, those that come about.
+/// What a node's waiters wait to hear. Each is told once, in this order, those that come about (but for `Ready`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fact {
     /// All its processes were started.
     Started,
+    /// It is a service, and ready. Told again when it was restarted.
+    Ready,
     /// A unit of it has not succeeded; others may still run.
     Ill,
     /// All its units have ended.
@@ -55,8 +57,17 @@ impl Scheduler<'_> {
 
     pub(super) fn tell_waiters(&mut self, node: NodeId, fact: Fact) {
         let plan = self.plan;
+        let is_service = plan.nodes[node.index()].service.is_some();
+        let lost =
+            (is_service && fact == Fact::Ended && !self.passes(node)).then(|| self.why_not(node));
         for at in self.waiters.range(node.index()) {
             let (waiter, need) = self.waiters.at(at);
+            if let Some(cause) = &lost
+                && !need.state.is_end()
+            {
+                self.service_is_lost(waiter, cause);
+                continue;
+            }
             let meaning = if need.data
                 && fact == Fact::Ended
                 && self.nodes[node.index()].ill_unit.is_some()
@@ -85,13 +96,12 @@ impl Scheduler<'_> {
         let node = &self.nodes[id.index()];
         let declared = &self.plan.nodes[id.index()];
         let started = node.started as usize == declared.units.len() && !declared.skip;
-        // What comes after it takes it for a success.
-        let passes = match &node.ill {
-            None | Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser)) => true,
-            Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => declared.allow_failure,
-            Some(Outcome::Skipped(_)) => false,
-        };
+        let passes = self.passes(id);
         match (state, fact) {
+            (AfterState::Ready, Fact::Ready) => Meaning::Met,
+            (AfterState::Ready, Fact::Ended) if passes => Meaning::Met,
+            (AfterState::Ready, Fact::Ended) => Meaning::Never(self.why_not(id)),
+            (AfterState::Ready, Fact::Started | Fact::Ill) | (_, Fact::Ready) => Meaning::Nothing,
             (AfterState::Started, Fact::Started) => Meaning::Met,
             (AfterState::Started, Fact::Ended) if started => Meaning::Nothing,
             (AfterState::Started, Fact::Ended) if passes => Meaning::Met,
@@ -114,6 +124,20 @@ impl Scheduler<'_> {
         }
     }
 
+    /// What comes after a node that has ended takes it for a success.
+    fn passes(&self, id: NodeId) -> bool {
+        match &self.nodes[id.index()].ill {
+            None
+            | Some(
+                Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded),
+            ) => true,
+            Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => {
+                self.plan.nodes[id.index()].allow_failure
+            }
+            Some(Outcome::Skipped(_)) => false,
+        }
+    }
+
     /// The cause for those who need more of a node than it gave.
     fn why_not(&self, node: NodeId) -> Cause {
         match &self.nodes[node.index()].ill {
@@ -124,16 +148,27 @@ impl Scheduler<'_> {
 
     fn condition_met(&mut self, id: GroupId) {
         let group = &mut self.groups[id.index()];
-        group.unmet -= 1;
-        if group.unmet == 0 && group.phase == Phase::Waiting {
+        match group.phase {
+            Phase::Waiting | Phase::Backoff => group.unmet -= 1,
+            // A service was restarted beside it, or this is too late.
+            Phase::Running | Phase::Over => return,
+            Phase::Ready | Phase::ReadyAgain => {
+                panic!("BUG: a condition of {id:?} is met, and all were")
+            }
+        }
+        let waits = group.phase == Phase::Waiting || group.delay_over;
+        if group.unmet == 0 && waits {
             self.becomes_ready(id);
         }
     }
 
     /// A unit's condition never holds: it is skipped, and with it all that it would have run with.
-    fn skip_because_of(&mut self, unit: UnitId, cause: &Cause) {
+    pub(super) fn skip_because_of(&mut self, unit: UnitId, cause: &Cause) {
         let group = self.plan.units[unit.index()].group;
-        if self.groups[group.index()].phase != Phase::Waiting {
+        if !matches!(
+            self.groups[group.index()].phase,
+            Phase::Waiting | Phase::Ready
+        ) {
             return;
         }
         let outcome = Outcome::Skipped(cause.clone());
@@ -168,7 +203,10 @@ impl Scheduler<'_> {
         let group = &mut self.groups[id.index()];
         group.phase = match group.phase {
             Phase::Waiting => Phase::Ready,
-            Phase::Backoff => Phase::ReadyAgain,
+            Phase::Backoff => {
+                group.delay_over = false;
+                Phase::ReadyAgain
+            }
             other => panic!("BUG: {id:?} becomes ready in {other:?}"),
         };
         self.ready.insert(self.claim(id), id);
@@ -191,7 +229,7 @@ impl Scheduler<'_> {
         let Some(id) = self.ready.take_first(&free) else {
             return false;
         };
-        self.running += 1;
+        self.running += u32::from(!self.is_service_group(id));
         self.used.take(&self.claim(id));
 
         let group = &mut self.groups[id.index()];
@@ -215,7 +253,7 @@ impl Scheduler<'_> {
     /// A group's try is over: what it held is free.
     pub(super) fn give_back(&mut self, group: GroupId) {
         let claim = self.claim(group);
-        self.running -= 1;
+        self.running -= u32::from(!self.is_service_group(group));
         self.used.give_back(&claim);
     }
 }

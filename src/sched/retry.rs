@@ -18,9 +18,11 @@ impl Scheduler<'_> {
             Failure::Exit(Exit::Code(code)) => {
                 retry.on_codes.is_empty() || retry.on_codes.contains(code)
             }
-            Failure::Exit(Exit::Signal { .. }) | Failure::TimedOut(_) | Failure::Result(_) => {
-                retry.on_codes.is_empty()
-            }
+            Failure::Exit(Exit::Signal { .. })
+            | Failure::TimedOut(_)
+            | Failure::Result(_)
+            | Failure::NotReady(_)
+            | Failure::Ended { .. } => retry.on_codes.is_empty(),
         };
         let group = &self.groups[self.plan.units[unit.index()].group.index()];
         code_counts
@@ -72,6 +74,8 @@ impl Scheduler<'_> {
         // nothing was final.
         self.out.push(Action::GroupEnded(group));
         self.groups[group.index()].phase = Phase::Backoff;
+        self.groups[group.index()].unmet = self.unready_needs(group);
+        self.groups[group.index()].delay_over = false;
         self.give_back(group);
 
         let unit = restart.unit;
@@ -105,13 +109,27 @@ impl Scheduler<'_> {
         }
     }
 
+    /// A group does not wait for its next try any more.
+    pub(super) fn leave_backoff(&mut self, group: GroupId) {
+        match self.groups[group.index()].phase {
+            Phase::Backoff if self.groups[group.index()].delay_over => {}
+            Phase::Backoff => self.out.push(Action::Disarm(Timer::Backoff(group))),
+            Phase::ReadyAgain => self.leave_line(group),
+            phase => panic!("BUG: {group:?} leaves its backoff in {phase:?}"),
+        }
+    }
+
     /// There will be no other try: the failure that made one necessary stands, and the rest of the group ends by `cause`.
     pub(super) fn abandon(&mut self, group: GroupId, cause: &Cause) {
+        self.abandon_for(group, &|_| cause.clone());
+    }
+
+    /// As [`Scheduler::abandon`], with a cause for each unit.
+    pub(super) fn abandon_for(&mut self, group: GroupId, cause: &dyn Fn(UnitId) -> Cause) {
         let restart = self.groups[group.index()].restart.take();
         let phase = self.groups[group.index()].phase;
         match phase {
-            Phase::Backoff => self.out.push(Action::Disarm(Timer::Backoff(group))),
-            Phase::ReadyAgain => self.leave_line(group),
+            Phase::Backoff | Phase::ReadyAgain => self.leave_backoff(group),
             Phase::Running => self.is_last_try(group),
             Phase::Waiting | Phase::Ready | Phase::Over => {
                 panic!("BUG: {group:?} is abandoned in {phase:?}")
@@ -124,13 +142,13 @@ impl Scheduler<'_> {
         for unit in &plan.groups[group.index()].units {
             let outcome = match &restart {
                 Some(restart) if restart.unit == *unit => Outcome::Failed(restart.failure.clone()),
-                _ => Outcome::Cancelled(cause.clone()),
+                _ => Outcome::Cancelled(cause(*unit)),
             };
             match &self.units[unit.index()].state {
                 State::Backoff => self.done(*unit, outcome),
                 State::Settled(Own::TakenBack) => self.decide(*unit, Own::Ill(outcome)),
                 State::Stopping(Why::Retry) => {
-                    self.set(*unit, State::Stopping(Why::Cancel(cause.clone())))
+                    self.set(*unit, State::Stopping(Why::Cancel(cause(*unit))))
                 }
                 State::Starting {
                     stop: Some(Why::Retry),
@@ -138,7 +156,7 @@ impl Scheduler<'_> {
                     self.set(
                         *unit,
                         State::Starting {
-                            stop: Some(Why::Cancel(cause.clone())),
+                            stop: Some(Why::Cancel(cause(*unit))),
                         },
                     );
                 }

@@ -523,6 +523,7 @@ impl Scheduler<'_> {
         }
         if node_open == 0 {
             self.facts.push_back((id, Fact::Ended));
+            self.needs_no_more(id);
         }
         if !may_fail {
             self.count_failure(id, &outcome);
@@ -531,9 +532,8 @@ impl Scheduler<'_> {
 
     fn count_failure(&mut self, node: crate::plan::NodeId, outcome: &Outcome) {
         let to_blame = match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_)) => {
-                return;
-            }
+            Outcome::Succeeded { .. }
+            | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_) | Cause::NotNeeded) => return,
             Outcome::Failed(_) => Some(node),
             Outcome::Cancelled(cause) | Outcome::Skipped(cause) => root(cause),
         };

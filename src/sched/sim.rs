@@ -75,7 +75,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, Node, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId};
+use crate::plan::services::is_circular;
+use crate::plan::{
+    Group, GroupId, Node, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId,
+};
 use crate::sched::draft::Draft;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure, OnWriterFailure};
@@ -100,6 +103,8 @@ enum Nature {
     Filter,
     /// Never ends by itself: `yes`. Ends when nobody reads any more.
     Endless,
+    /// Ends when it is stopped, or crashes.
+    Service,
 }
 
 /// How a process ended, as the world made it end.
@@ -134,6 +139,10 @@ struct Process {
     /// It was found after the process's end.
     late_fault: bool,
     timed_out: bool,
+    /// It is a service and was said not to be ready in time.
+    not_ready: bool,
+    /// It was ready when it ended.
+    was_ready: bool,
     committing: bool,
     committed: bool,
     failed_to_spawn: bool,
@@ -170,6 +179,10 @@ struct World<'p> {
     spawn_failed: Vec<bool>,
     backoff: BTreeMap<GroupId, bool>,
     started: BTreeSet<NodeId>,
+    /// Services whose probe is under way.
+    probing: BTreeSet<UnitId>,
+    /// Services that are ready, and not being stopped.
+    ready: BTreeSet<UnitId>,
     signals: u32,
     halted: Option<Verdict>,
     run_failed: bool,
@@ -212,13 +225,19 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             } else {
                 draft.node()
             };
+            let plain = size == 1 && draft.at(id).workers.is_none();
+            if plain && kind != Kind::Foretold && random.u8(..3) == 0 {
+                draft.at(id).service = Some(random.bool());
+            }
             for _ in 0..random.u32(0..3) {
                 if earlier > 0 && (member == 0 || random.u8(..4) == 0) {
                     let other = random.u32(..earlier);
+                    let is_service = draft.at(other).service.is_some();
                     let state = match random.u8(..7) {
                         0 => AfterState::Failed,
                         1 => AfterState::Finished,
                         2 => AfterState::Started,
+                        3.. if is_service => AfterState::Ready,
                         _ => AfterState::Succeeded,
                     };
                     if draft
@@ -248,7 +267,8 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
                 node.resources = (0..resources).map(|_| random.u32(..3)).collect();
             }
             if wild {
-                node.timeout = (random.u8(..6) == 0).then_some(Duration::from_secs(9));
+                let has_timeout = node.service.is_none() && random.u8(..6) == 0;
+                node.timeout = has_timeout.then_some(Duration::from_secs(9));
                 if random.u8(..8) == 0 {
                     node.grace = Duration::ZERO;
                 }
@@ -275,7 +295,9 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             }
         }
         for id in earlier..draft.nodes.len() as u32 {
-            natures.push(if draft.at(id).inputs.is_empty() || random.u8(..3) == 0 {
+            natures.push(if draft.at(id).service.is_some() {
+                Nature::Service
+            } else if draft.at(id).inputs.is_empty() || random.u8(..3) == 0 {
                 Nature::Source
             } else {
                 Nature::Filter
@@ -310,13 +332,24 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
     let plan = draft.plan();
     // There is at least what the largest group claims, as a checked plan has it; often no more.
     for at in 0..resources {
-        let claims = plan
+        let is_service = |unit: &UnitId| {
+            plan.nodes[plan.units[unit.index()].node.index()]
+                .service
+                .is_some()
+        };
+        let (services, others): (Vec<&Group>, Vec<&Group>) = plan
             .groups
             .iter()
-            .filter_map(|group| group.resources.get(at));
-        draft.resources[at] = claims.max().unwrap_or(&0) + random.u32(..2);
+            .partition(|group| group.units.iter().any(is_service));
+        let claim = |group: &Group| group.resources.get(at).copied().unwrap_or(0);
+        let most = others.into_iter().map(claim).max().unwrap_or(0);
+        let held: u32 = services.into_iter().map(claim).sum();
+        draft.resources[at] = most + held + random.u32(..2);
     }
     let plan = draft.plan();
+    if is_circular(&plan) {
+        return random_plan(random, kind);
+    }
     let nature = |unit: &Unit| match unit.role {
         Role::Gather => Nature::Filter,
         Role::Process | Role::Worker(_) | Role::Pool => natures[unit.node.index()],
@@ -336,7 +369,13 @@ fn store(draft: &mut Draft, random: &mut fastrand::Rng, first: u32, natures: &[N
         some
     };
     let count = draft.nodes.len() as u32;
-    let (writers, readers) = (some(random, 0..first), some(random, first..count));
+    let (mut writers, mut readers) = (some(random, 0..first), some(random, first..count));
+    for nodes in [&mut writers, &mut readers] {
+        nodes.retain(|node| draft.nodes[*node as usize].service.is_none());
+    }
+    if writers.is_empty() || readers.is_empty() {
+        return;
+    }
     let queue = draft.store(&writers, &readers);
     draft.queues[queue.index()].close = random.u8(..5) == 0;
     for writer in writers {
@@ -491,6 +530,9 @@ impl<'p> World<'p> {
             return true;
         }
         let process = &self.processes[unit.index()];
+        if self.is_service(unit) {
+            return process.commit_failed.is_none() && self.is_unneeded(unit);
+        }
         match &process.ended {
             // A file that cannot be put in place comes too late for those who wrote to its unit: it had read what it wanted. So
             // may a fault that its relay found.
@@ -572,11 +614,95 @@ impl<'p> World<'p> {
         })
     }
 
+    /// The services that a node needs.
+    fn needs(&self, node: NodeId) -> impl Iterator<Item = UnitId> {
+        let plan = self.plan;
+        let waits = plan.nodes[node.index()].after.iter();
+        waits.filter_map(move |wait| {
+            let other = &plan.nodes[wait.node.index()];
+            let needed = matches!(wait.state, AfterState::Started | AfterState::Ready);
+            (needed && other.service.is_some()).then_some(UnitId(other.units.start))
+        })
+    }
+
+    fn is_service(&self, unit: UnitId) -> bool {
+        self.declared(unit).service.is_some()
+    }
+
+    fn has_ended_for_good(&self, node: NodeId) -> bool {
+        let mut units = self.units_of(node);
+        units.all(|unit| self.processes[unit.index()].outcome.is_some())
+    }
+
+    /// Who needs a service and was not left out.
+    fn users(&self, service: UnitId) -> Vec<NodeId> {
+        let all = (0..self.plan.nodes.len()).map(NodeId::from);
+        all.filter(|node| {
+            !self.plan.nodes[node.index()].skip && self.needs(*node).any(|unit| unit == service)
+        })
+        .collect()
+    }
+
+    /// Nobody who would need this service is left: of one that nobody ever waits for, none that is to run beside it.
+    fn is_unneeded(&self, service: UnitId) -> bool {
+        let all = || (0..self.plan.nodes.len()).map(NodeId::from);
+        if all().any(|node| self.needs(node).any(|unit| unit == service)) {
+            let users = self.users(service);
+            return users.into_iter().all(|user| self.has_ended_for_good(user));
+        }
+        let plain = |node: &NodeId| self.plan.nodes[node.index()].service.is_none();
+        if !all().any(|node| plain(&node)) {
+            return self.run_failed;
+        }
+        let late = self.late();
+        all()
+            .filter(|node| plain(node) && !late.contains(node))
+            .all(|node| self.has_ended_for_good(node))
+    }
+
+    /// Nodes that wait, through others, for the end of a service.
+    fn late(&self) -> BTreeSet<NodeId> {
+        let mut late = BTreeSet::new();
+        loop {
+            let before = late.len();
+            for (id, node) in self.plan.nodes.iter().enumerate() {
+                let waits = node.after.iter().any(|wait| {
+                    let service = self.plan.nodes[wait.node.index()].service.is_some();
+                    let end = !matches!(wait.state, AfterState::Started | AfterState::Ready);
+                    late.contains(&wait.node) || service && end
+                });
+                if waits {
+                    let group = self.plan.units[node.units.start as usize].group;
+                    let units = &self.plan.groups[group.index()].units;
+                    late.extend(units.iter().map(|unit| self.node_of(*unit)));
+                    late.insert(NodeId::from(id));
+                }
+            }
+            if late.len() == before {
+                return late;
+            }
+        }
+    }
+
+    /// A service that it needs has ended, and not as it should.
+    fn has_lost_service(&self, node: NodeId) -> bool {
+        self.needs(node).any(|unit| {
+            let outcome = &self.processes[unit.index()].outcome;
+            outcome.as_ref().is_some_and(|outcome| match outcome {
+                Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded) => {
+                    false
+                }
+                Outcome::Failed(_) | Outcome::Cancelled(_) => !self.may_fail(unit),
+                Outcome::Skipped(_) => true,
+            })
+        })
+    }
+
     fn condition(&self, node: NodeId, state: AfterState) -> Option<bool> {
         let declared = &self.plan.nodes[node.index()];
         let failed = self.has_failed(node);
         let passes = |outcome: &Outcome| match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser) => true,
+            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded) => true,
             Outcome::Failed(_) | Outcome::Cancelled(_) => declared.allow_failure,
             // A worker that was not started since another could not be.
             Outcome::Skipped(_) => failed && declared.allow_failure,
@@ -585,6 +711,14 @@ impl<'p> World<'p> {
             AfterState::Succeeded => self.all_ended(node, passes),
             AfterState::Finished => self.all_ended(node, |_| true),
             AfterState::Failed => self.all_ended(node, |_| failed),
+            AfterState::Ready if self.ready.contains(&UnitId(declared.units.start)) => Some(true),
+            AfterState::Ready => self.all_ended(node, passes),
+            AfterState::Started if declared.service.is_some() => {
+                match self.all_ended(node, passes) {
+                    None if self.started.contains(&node) => Some(true),
+                    ended => ended,
+                }
+            }
             AfterState::Started if self.started.contains(&node) => Some(true),
             AfterState::Started => self.all_ended(node, passes),
         }
@@ -669,7 +803,12 @@ impl<'p> World<'p> {
         // What claims nothing fits beside a group that is larger than the machine, too.
         let slots = claim.slots == 0 || slots + claim.slots <= self.jobs;
         let memory = claim.memory == 0 || memory + claim.memory <= self.memory;
-        self.running.is_empty() || slots && memory
+        let mut running = self.running.iter();
+        let only_services = running.all(|group| {
+            let units = &self.plan.groups[group.index()].units;
+            units.iter().all(|unit| self.is_service(*unit))
+        });
+        only_services || slots && memory
     }
 
     /// Does an action, and judges it.
@@ -686,11 +825,20 @@ impl<'p> World<'p> {
                         Some(true),
                         "{group:?} before its conditions"
                     );
+                    let first = self.plan.groups[group.index()].units[0];
                     assert!(
-                        !self.run_failed || self.is_cleanup(*group),
+                        !self.run_failed || self.is_cleanup(*group) || self.is_service(first),
                         "{group:?} after the run has failed"
                     );
+                    assert!(
+                        !self.is_service(first) || !self.is_unneeded(first),
+                        "{first:?} is started for nobody"
+                    );
                 } else {
+                    assert!(
+                        self.services_are_ready(*group),
+                        "{group:?} again, without its services"
+                    );
                     assert_eq!(
                         self.backoff.remove(group),
                         Some(true),
@@ -721,15 +869,36 @@ impl<'p> World<'p> {
                     self.due.push(*unit);
                 }
             }
+            Action::Probe(unit) => {
+                let service = self.declared(*unit).service.as_ref();
+                assert!(service.is_some_and(|service| service.ready.is_some()));
+                let process = self.process(*unit);
+                assert!(process.live && !process.stopped && !process.killed);
+                assert!(!self.ready.contains(unit) && self.probing.insert(*unit));
+            }
+            Action::StopProbe(unit) => assert!(self.probing.remove(unit), "{action:?}"),
+            Action::Ready(unit) => {
+                let process = self.process(*unit);
+                assert!(process.live && !process.stopped && !process.killed);
+                assert!(self.is_service(*unit) && !self.probing.contains(unit));
+                assert!(self.ready.insert(*unit), "{action:?} twice");
+            }
             Action::Stop(unit) => {
+                self.judge_stop(*unit);
                 let process = self.process(*unit);
                 assert!(
                     process.live && !process.stopped && !process.killed,
                     "{action:?} to {process:?}"
                 );
                 (process.stopped, process.was_stopped) = (true, true);
+                self.ready.remove(unit);
+                assert!(!self.probing.contains(unit), "{unit:?} is probed on");
             }
             Action::Kill(unit) => {
+                if !self.processes[unit.index()].stopped {
+                    self.judge_stop(*unit);
+                }
+                self.ready.remove(unit);
                 let process = self.process(*unit);
                 assert!(process.live && !process.killed, "{action:?} to {process:?}");
                 (process.killed, process.was_stopped) = (true, true);
@@ -840,6 +1009,43 @@ impl<'p> World<'p> {
         }
     }
 
+    /// All services that its members wait for to be ready are, or need not be.
+    fn services_are_ready(&self, group: GroupId) -> bool {
+        let units = self.plan.groups[group.index()].units.iter();
+        units.filter(|unit| !self.skip(**unit)).all(|unit| {
+            let mut waits = self.declared(*unit).after.iter();
+            waits.all(|wait| {
+                wait.state != AfterState::Ready
+                    || self.condition(wait.node, wait.state) == Some(true)
+            })
+        })
+    }
+
+    /// A service is stopped for a reason.
+    fn judge_stop(&self, unit: UnitId) {
+        if !self.is_service(unit) {
+            return;
+        }
+        let killed = self.signals >= 2 || self.halted == Some(Verdict::Broken);
+        let why = self.processes[unit.index()].not_ready
+            || self.is_unneeded(unit)
+            || self.has_lost_service(self.node_of(unit));
+        if self.halted.is_some() && !killed && !why {
+            // What nobody needs ever is stopped with the others; what somebody needs is not before these.
+            let users = self.users(unit);
+            let lives = |user: &NodeId| {
+                let mut units = self.units_of(*user);
+                units.any(|unit| self.processes[unit.index()].live)
+            };
+            assert!(
+                !users.iter().any(lives),
+                "{unit:?} is stopped before those who need it"
+            );
+        } else if self.halted.is_none() {
+            assert!(why, "{unit:?} is stopped, and needed");
+        }
+    }
+
     /// The failure of a unit by itself, as the world made it.
     fn failure(&self, unit: UnitId) -> Option<Failure> {
         let process = &self.processes[unit.index()];
@@ -855,6 +1061,16 @@ impl<'p> World<'p> {
         if process.timed_out {
             return Some(Failure::TimedOut(Duration::from_secs(9)));
         }
+        if process.not_ready {
+            return Some(Failure::NotReady("shy".to_owned()));
+        }
+        if let Some((_, Some(exit))) = process.ended
+            && self.is_service(unit)
+            && !process.was_stopped
+        {
+            let ready = process.was_ready;
+            return Some(Failure::Ended { exit, ready });
+        }
         match process.ended {
             Some((Ended::Bad | Ended::Broken(_), Some(exit))) if !process.was_stopped => {
                 Some(Failure::Exit(exit))
@@ -868,6 +1084,13 @@ impl<'p> World<'p> {
         let process = &self.processes[unit.index()];
         let spawned = process.spawned > 0;
         match outcome {
+            Outcome::Succeeded { early_close } if self.is_service(unit) => {
+                assert!(spawned && !early_close);
+                assert!(self.is_unneeded(unit), "{unit:?} was needed");
+                // One that was to be restarted when the last that needed it ended has nothing to show.
+                let crashed = !process.was_stopped || process.not_ready;
+                assert!(process.committed || crashed || !self.has_file(unit));
+            }
             Outcome::Succeeded { early_close } => {
                 let by_itself =
                     !process.was_stopped && process.fault.is_none() && !process.timed_out;
@@ -895,7 +1118,13 @@ impl<'p> World<'p> {
                     Cause::Pool(node) => {
                         assert!(self.mates(unit).count() > 0 && *node == self.node_of(unit))
                     }
-                    Cause::After { .. } | Cause::NeverFailed(_) | Cause::ByUser => {
+                    Cause::After { .. } => {
+                        assert!(
+                            self.has_lost_service(self.node_of(unit)),
+                            "{unit:?}: {cause:?}"
+                        );
+                    }
+                    Cause::NeverFailed(_) | Cause::ByUser | Cause::NotNeeded => {
                         panic!("{unit:?} {outcome:?}")
                     }
                 }
@@ -904,7 +1133,11 @@ impl<'p> World<'p> {
                 assert!(!spawned);
                 match cause {
                     Cause::ByUser => assert!(self.skip(unit)),
+                    Cause::NotNeeded => {
+                        assert!(self.is_service(unit) && self.is_unneeded(unit));
+                    }
                     Cause::RunFailed(_) => {
+                        assert!(!self.is_service(unit));
                         assert!(!self.is_cleanup(self.plan.units[unit.index()].group));
                     }
                     Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken => {
@@ -924,6 +1157,7 @@ impl<'p> World<'p> {
     fn judge_all(&self, verdict: Verdict) {
         assert!(self.armed.is_empty(), "{:?} is still armed", self.armed);
         assert!(self.running.is_empty() && self.due.is_empty());
+        assert!(self.probing.is_empty() && self.ready.is_empty());
         let mut expected = Verdict::Succeeded;
         for (id, process) in self.processes.iter().enumerate() {
             let unit = UnitId::from(id);
@@ -939,6 +1173,12 @@ impl<'p> World<'p> {
             }
             // Nothing is left out that could have run.
             let left_out = self.halted.is_some() || self.run_failed && !self.is_cleanup(group);
+            let left_out = match outcome {
+                Outcome::Skipped(Cause::NotNeeded) => true,
+                // A failure of the run leaves them to those who need them.
+                _ if self.is_service(unit) => self.halted.is_some(),
+                _ => left_out,
+            };
             if self.tries[group.index()] == 0 && !self.skip(unit) && !left_out {
                 assert_eq!(
                     self.conditions(group),
@@ -1008,7 +1248,7 @@ impl<'p> World<'p> {
             Cause::RunTimeout => assert!(self.halted.is_some_and(|v| rank(v) >= 2)),
             Cause::Interrupted(_) => assert!(self.halted.is_some_and(|v| rank(v) >= 3)),
             Cause::Broken => assert_eq!(self.halted, Some(Verdict::Broken)),
-            Cause::ByUser => {}
+            Cause::ByUser | Cause::NotNeeded => {}
         }
     }
 
@@ -1110,15 +1350,19 @@ impl<'p> World<'p> {
                 .units
                 .iter()
                 .all(|unit| self.skip(*unit));
-            let first = self.tries[id] == 0
-                && !left_out
-                && self.conditions(group) == Some(true)
-                && (!self.run_failed || self.is_cleanup(group));
             let abandoned = self.plan.groups[id]
                 .units
                 .iter()
                 .all(|unit| self.processes[unit.index()].outcome.is_some());
-            let again = self.backoff.get(&group) == Some(&true) && !abandoned;
+            let is_service = self.is_service(self.plan.groups[id].units[0]);
+            let first = self.tries[id] == 0
+                && !left_out
+                && !(is_service && abandoned)
+                && self.conditions(group) == Some(true)
+                && (!self.run_failed || self.is_cleanup(group) || is_service);
+            let again = self.backoff.get(&group) == Some(&true)
+                && !abandoned
+                && self.services_are_ready(group);
             if self.halted.is_none() && (first || again) {
                 assert!(!self.fits(group), "{group:?} could start");
             }
@@ -1141,7 +1385,20 @@ impl<'p> World<'p> {
             if !process.live || process.was_stopped {
                 continue;
             }
-            assert!(self.halted.is_none(), "{unit:?} runs on after shutdown");
+            let killed = self.signals >= 2 || self.halted == Some(Verdict::Broken);
+            let kept = self.is_service(unit) && !self.is_unneeded(unit) && !killed;
+            assert!(
+                self.halted.is_none() || kept,
+                "{unit:?} runs on after shutdown"
+            );
+            assert!(
+                !self.is_service(unit) || !self.is_unneeded(unit),
+                "{unit:?} runs on for nobody"
+            );
+            assert!(
+                !self.has_lost_service(self.node_of(unit)),
+                "{unit:?} runs on without its service"
+            );
             let ill =
                 |unit: &UnitId| self.processes[unit.index()].outcome.is_some() && !self.good(*unit);
             assert!(
@@ -1202,6 +1459,8 @@ impl<'p> World<'p> {
                         8..10 => Event::Fired(Timer::Timeout(unit)),
                         10..12 => Event::Fired(Timer::Grace(unit)),
                         12 => Event::Fired(Timer::Backoff(self.plan.units[unit.index()].group)),
+                        13 => Event::Ready(unit),
+                        14 => Event::NotReady(unit, "shy".to_owned()),
                         _ if self.outputs(unit).is_empty()
                             || self.processes[unit.index()].committed =>
                         {
@@ -1265,7 +1524,12 @@ impl<'p> World<'p> {
         if let Some(unit) = self.due.first() {
             return Some(Event::Spawned(*unit));
         }
-        timer.map(Event::Fired)
+        if let Some(timer) = timer {
+            return Some(Event::Fired(timer));
+        }
+        // Services alone go on until somebody says so.
+        let alone = self.plan.nodes.iter().all(|node| node.service.is_some());
+        (alone && self.processes.iter().any(|p| p.live)).then_some(Event::Shutdown(15))
     }
 
     fn next_of(&mut self, unit: UnitId) -> Option<Event> {
@@ -1310,9 +1574,23 @@ impl<'p> World<'p> {
                 _ => Some(exit(signal(15), None)),
             };
         }
+        if self.probing.contains(&unit) && self.random.u8(..4) == 0 {
+            return Some(match self.random.u8(..8) {
+                0 => Event::NotReady(unit, "shy".to_owned()),
+                _ => Event::Ready(unit),
+            });
+        }
         if self.kind == Kind::Foretold {
             let tries = self.tries[self.plan.units[unit.index()].group.index()];
             return Some(exit(Exit::Code(foretold(unit, tries)), None));
+        }
+        if self.is_service(unit) {
+            let crashes = process.crashes && self.random.u8(..4) == 0;
+            return crashes.then(|| match self.random.u8(..4) {
+                0 => exit(Exit::Code(0), None),
+                1 => exit(signal(11), None),
+                _ => exit(Exit::Code(3), None),
+            });
         }
         if process.crashes && self.random.u8(..4) == 0 {
             let code = self.random.u8(1..4);
@@ -1350,7 +1628,7 @@ impl<'p> World<'p> {
                 .inputs(unit)
                 .iter()
                 .all(|q| process.closed_some.contains(q) || self.has_ended(*q)),
-            Nature::Endless => false,
+            Nature::Endless | Nature::Service => false,
         };
         let inputs = self.inputs(unit);
         if !done && inputs.len() > process.closed_some.len() + 1 && self.random.u8(..16) == 0 {
@@ -1415,12 +1693,21 @@ impl<'p> World<'p> {
                     }
                     _ => Ended::Bad,
                 };
+                let was_ready = self.ready.remove(unit);
                 let process = self.process(*unit);
+                process.was_ready = was_ready;
                 process.live = false;
                 process.ended = Some((ended, Some(*exit)));
                 if !process.was_stopped {
                     process.fault = fault.clone();
                 }
+            }
+            Event::Ready(unit) => {
+                self.probing.remove(unit);
+            }
+            Event::NotReady(unit, _) => {
+                let was_probing = self.probing.remove(unit);
+                self.process(*unit).not_ready |= was_probing;
             }
             Event::Committed(unit, result) => {
                 let process = self.process(*unit);
@@ -1493,7 +1780,8 @@ fn id_group(plan: &Plan, unit: usize) -> usize {
 fn is_fault(outcome: &Outcome) -> bool {
     !matches!(
         outcome,
-        Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_))
+        Outcome::Succeeded { .. }
+            | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_) | Cause::NotNeeded)
     )
 }
 
@@ -1559,6 +1847,8 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         spawn_failed: vec![false; plan.groups.len()],
         backoff: BTreeMap::new(),
         started: BTreeSet::new(),
+        probing: BTreeSet::new(),
+        ready: BTreeSet::new(),
         signals: 0,
         halted: None,
         run_failed: false,

@@ -46,6 +46,10 @@ pub(super) enum Why {
     Retry,
     /// Something outside of it: it is cancelled.
     Cancel(Cause),
+    /// A service that was not ready in time: it has failed.
+    NotReady(String),
+    /// A service that nobody needs any more: it has succeeded.
+    NotNeeded,
 }
 
 /// How a unit that wrote to a broken queue ended.
@@ -164,6 +168,7 @@ pub(super) fn root(cause: &Cause) -> Option<NodeId> {
         | Cause::RunTimeout
         | Cause::Interrupted(_)
         | Cause::ByUser
+        | Cause::NotNeeded
         | Cause::Broken => None,
     }
 }

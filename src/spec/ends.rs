@@ -100,15 +100,14 @@ impl<'de> Deserialize<'de> for After {
         #[serde(deny_unknown_fields)]
         struct Table {
             node: String,
-            #[serde(default)]
-            state: AfterState,
+            state: Option<AfterState>,
         }
         deserializer.deserialize_any(StringOrTable::new(
             "a node's name, or a table such as { node = \"a\", state = \"finished\" }",
             |string| {
                 Ok(After {
                     node: string.to_owned(),
-                    state: AfterState::default(),
+                    state: None,
                 })
             },
             |table: Table| {
@@ -295,16 +294,12 @@ impl<'de> Deserialize<'de> for Deliver {
 
 /// The message for a word that is none of those allowed, with the nearest as the way out.
 pub(crate) fn unknown_word(found: &str, expected: &str, words: &[&str]) -> String {
-    if words.contains(&"finished") && found == "ready" {
-        return format!(
-            "expected {expected}, found {found:?}\nservices are not part of this version"
-        );
-    }
     let elsewhere = match found {
         "success" | "ok" | "passed" => "succeeded",
         "failure" | "error" => "failed",
         "done" | "complete" | "completed" | "ended" | "exited" | "always" => "finished",
         "running" | "start" => "started",
+        "healthy" | "up" => "ready",
         "broadcast" | "all" | "tee" => "copy",
         "any" | "free" | "shared" => "share",
         "round-robin" | "rr" | "roundrobin" => "round_robin",
@@ -359,8 +354,8 @@ macro_rules! words {
 struct NoTable {}
 
 words!(OnFailure, "\"stop\", \"kill\" or \"continue\"", "stop" => Stop, "kill" => Kill, "continue" => Continue);
-words!(AfterState, "\"succeeded\", \"failed\", \"finished\" or \"started\"",
-    "succeeded" => Succeeded, "failed" => Failed, "finished" => Finished, "started" => Started);
+words!(AfterState, "\"succeeded\", \"failed\", \"finished\", \"started\" or \"ready\"",
+    "succeeded" => Succeeded, "failed" => Failed, "finished" => Finished, "started" => Started, "ready" => Ready);
 words!(Feed, "\"stream\", \"request\" or \"task\"", "stream" => Stream, "request" => Request, "task" => Task);
 words!(Order, "\"input\" or \"completion\"", "input" => Input, "completion" => Completion);
 words!(Overflow, "\"block\", \"spill\", \"drop_newest\" or \"drop_oldest\"",

@@ -10,6 +10,7 @@ mod pieces;
 pub(crate) mod pools;
 mod read;
 mod schema;
+mod service;
 mod source;
 mod syntax;
 
@@ -21,6 +22,7 @@ use crate::spec::values::{Amount, ByteSize, Duration, OneOrMany, Signal};
 
 pub use crate::spec::read::{Partial, Wrong, read};
 pub use crate::spec::schema::pipeline_schema;
+pub use crate::spec::service::{Probe, ProbeKind, Restart, Service};
 pub use crate::spec::source::{MAX_FILE, Source, SourceError};
 
 /// A procflow pipeline: processes, joined by queues.
@@ -261,7 +263,7 @@ process! {
     pub reads: OneOrMany,
     /// Files that it writes by itself, as names or globs. Relative to this file.
     pub writes: OneOrMany,
-    /// What it waits for: `["a", { node = "b", state = "finished" }]`. Without a state: until that node has succeeded.
+    /// What it waits for: `["a", { node = "b", state = "finished" }]`. Without a state: until that node has succeeded, or, if it is a service, is ready.
     #[serde(deserialize_with = "ends::after")]
     pub after: Vec<After>,
     /// Time limit of each attempt, such as `"30s"`; then it is stopped, and has failed. Default: none.
@@ -294,6 +296,9 @@ process! {
     #[serde(deserialize_with = "values::nice")]
     #[schemars(range(min = -20, max = 19))]
     pub nice: Option<i32>,
+    /// It is a service, which runs for as long as somebody waits for it or needs it: `true`, or a table such as `{ ready = { tcp = "127.0.0.1:5432" } }`. Default: false.
+    #[serde(deserialize_with = "service::service")]
+    pub service: Option<Box<Service>>,
     /// What it does, in a sentence. Shown by reports.
     pub description: Option<String>,
     /// Words to select it by: `--only @TAG`.
@@ -439,8 +444,8 @@ pub enum Sink {
 pub struct After {
     /// The node to wait for.
     pub node: String,
-    /// Until when.
-    pub state: AfterState,
+    /// Until when; where nothing is said, a service is waited for until it is ready, any other node until it has succeeded.
+    pub state: Option<AfterState>,
 }
 
 /// What to wait for.
@@ -456,6 +461,18 @@ pub enum AfterState {
     Finished,
     /// Its process runs, or has run.
     Started,
+    /// It is a service, and ready.
+    Ready,
+}
+
+impl AfterState {
+    /// It comes no earlier than the end of the node that is waited for.
+    pub fn is_end(self) -> bool {
+        match self {
+            AfterState::Succeeded | AfterState::Failed | AfterState::Finished => true,
+            AfterState::Started | AfterState::Ready => false,
+        }
+    }
 }
 
 /// `retries = 3`, or a table.

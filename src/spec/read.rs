@@ -97,7 +97,7 @@ fn is_node(table: &str) -> bool {
 }
 
 /// Keys of processes, pools and queues that name no end.
-const OTHERS: [&str; 42] = [
+const OTHERS: [&str; 43] = [
     "command",
     "script",
     "shell",
@@ -138,6 +138,7 @@ const OTHERS: [&str; 42] = [
     "task_timeout",
     "resources",
     "when",
+    "service",
     "needs",
     "depends_on",
 ];
@@ -395,13 +396,10 @@ fn remove<'i>(value: &mut Spanned<DeValue<'i>>, steps: &[Step]) {
 }
 
 /// Keys that the contract has and this version does not.
-const LATER: [(&str, &str); 8] = [
+const LATER: [(&str, &str); 5] = [
     ("matrix", "matrix nodes are not part of this version"),
     ("exclude", "matrix nodes are not part of this version"),
     ("include", "matrix nodes are not part of this version"),
-    ("service", "services are not part of this version"),
-    ("ready", "services are not part of this version"),
-    ("restart", "services are not part of this version"),
     ("when", "conditions are not part of this version"),
     ("executor", "executors are not part of this version"),
 ];
@@ -548,7 +546,7 @@ fn quoted(list: &str) -> Vec<&str> {
 }
 
 /// What other programs call a key, and what it is called here.
-const ELSEWHERE: [(&str, &[&str]); 24] = [
+const ELSEWHERE: [(&str, &[&str]); 27] = [
     (
         "after",
         &[
@@ -587,6 +585,23 @@ const ELSEWHERE: [(&str, &[&str]); 24] = [
         "process",
         &["tasks", "steps", "jobs", "nodes", "services", "stages"],
     ),
+    (
+        "service",
+        &["daemon", "background", "detach", "long_running"],
+    ),
+    (
+        "ready",
+        &[
+            "healthcheck",
+            "health",
+            "probe",
+            "readiness",
+            "readiness_probe",
+            "wait_for",
+            "when",
+        ],
+    ),
+    ("restart", &["retries", "respawn", "restart_policy"]),
     ("timeout", &["time_limit", "deadline"]),
     ("open_files", &["nofile"]),
     ("max", &["times", "count", "attempts"]),
@@ -871,9 +886,22 @@ error: `run.on_failure`: expected \"stop\", \"kill\" or \"continue\", found \"st
                 "did you mean \"finished\"?",
             ),
             (
-                "after = [{ node = \"b\", state = \"ready\" }]",
-                "services are not part of this version",
+                "after = [{ node = \"b\", state = \"healthy\" }]",
+                "did you mean \"ready\"?",
             ),
+            (
+                "service = { ready = \"127.0.0.1:80\" }",
+                "say what it is: { tcp = \"127.0.0.1:80\" }",
+            ),
+            (
+                "service = { ready = \"http://127.0.0.1\" }",
+                "say what it is: { http = \"http://127.0.0.1\" }",
+            ),
+            (
+                "service = { healthcheck = { file = \"f\" } }",
+                "it is called `ready` here",
+            ),
+            ("daemon = true", "it is called `service` here"),
             ("allow_failure = \"yes\"", "write true, without quotes"),
             ("nice = \"10\"", "write it without quotes: 10"),
             ("tags = \"fast\"", "write [\"fast\"]"),
@@ -1046,7 +1074,7 @@ c = 3
                 "`env.B` of process `a`: expected a string, found boolean `true` | put it in quotes: \"true\"",
                 "`env.C` of process `a`: expected a string, found number `1.5` | put it in quotes: \"1.5\"",
                 "`env.D` of process `a`: expected a string, found a date or time | put it in quotes: \"2026-01-01\"",
-                "`after[1].state` of process `a`: expected \"succeeded\", \"failed\", \"finished\" or \"started\", found \"finishd\" | did you mean \"finished\"?",
+                "`after[1].state` of process `a`: expected \"succeeded\", \"failed\", \"finished\", \"started\" or \"ready\", found \"finishd\" | did you mean \"finished\"?",
                 "`after[2]` of process `a`: expected a node's name, or a table such as { node = \"a\", state = \"finished\" }, found integer `7`",
                 "`after[3]` of process `a`: `node` is missing",
                 "`stderr` of process `a`: expected another end than \"value\" | only `stdout` can be a node's value",

@@ -188,7 +188,7 @@ fn output(words: &[&str]) -> Schema {
 written!(After, "After", |generator| json_schema!({
     "description": "A node to wait for, and until when.",
     "anyOf": [
-        { "type": "string", "description": "Until this node has succeeded." },
+        { "type": "string", "description": "Until this node has succeeded, or, if it is a service, is ready." },
         {
             "type": "object",
             "properties": {

@@ -116,9 +116,30 @@ fn every_pipeline_has_a_test() {
             "pool.toml",
             "process.toml",
             "queue.toml",
+            "service.toml",
             "subprocess.toml",
             "word-count.toml"
         ]
+    );
+}
+
+#[test]
+fn service() {
+    let project = Project::new();
+    let output = project.run("service", &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let mut lines: Vec<_> = output
+        .stdout
+        .split_inclusive(|byte| *byte == b'\n')
+        .collect();
+    lines.sort();
+    let lines = lines.concat();
+    let expected = "no-such-page: 404\nservice.toml: the same\n";
+    assert_eq!(String::from_utf8_lossy(&lines), expected, "{said}");
+    assert!(
+        said.contains("stopped, no longer needed; ready after "),
+        "{said}"
     );
 }
 

@@ -20,7 +20,9 @@ use crate::exec::launch::environment::{Base, Environment, variable};
 use crate::exec::launch::lookup::{Lookup, NotFound};
 use crate::exec::launch::task::{joined, tasks_of};
 use crate::plan::template::{Part, Template};
-use crate::plan::{Arg, DEAD_LETTER, Ends, NodeId, Plan, Role, Sink, Source, Tasks, Unit, UnitId};
+use crate::plan::{
+    Arg, DEAD_LETTER, Ends, NodeId, Plan, Probe, ProbeKind, Role, Sink, Source, Tasks, Unit, UnitId,
+};
 use crate::pool::Task;
 use crate::sys::process::{Child, Image, Origin, SpawnError, Spawner, Stage};
 
@@ -70,6 +72,8 @@ pub struct As<'a> {
     pub worker: Option<u32>,
     /// What it is started for, in a `task` pool.
     pub task: Option<&'a Task>,
+    /// It is not the unit's own process, but the command of its probe.
+    pub probe: bool,
 }
 
 /// A unit that could not be started.
@@ -222,6 +226,12 @@ struct Known<'a, 'v> {
 
 impl<'a> Known<'a, '_> {
     fn argv(&self, unit: &Unit) -> Result<Vec<CString>, StartError> {
+        if self.role.probe {
+            let words = self.probe_command().iter();
+            return words
+                .map(|word| self.argument(&self.resolve(word)?))
+                .collect();
+        }
         let mut argv = Vec::with_capacity(unit.argv.len());
         for arg in &unit.argv {
             match arg {
@@ -239,6 +249,18 @@ impl<'a> Known<'a, '_> {
             }
         }
         Ok(argv)
+    }
+
+    fn probe_command(&self) -> &'a [Template] {
+        let node = self.plan.nodes.get(self.unit.node.index());
+        let service = node.and_then(|node| node.service.as_deref());
+        match service.and_then(|service| service.ready.as_ref()) {
+            Some(Probe {
+                kind: ProbeKind::Command(words),
+                ..
+            }) => words,
+            other => panic!("BUG: {other:?} is no command"),
+        }
     }
 
     fn argument(&self, bytes: &[u8]) -> Result<CString, StartError> {
