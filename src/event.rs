@@ -221,6 +221,8 @@ pub enum What {
         id: String,
         /// The pipeline's name.
         pipeline: String,
+        /// Its file, as an absolute path; none where it came from standard input.
+        file: Option<String>,
         /// Wall clock, since 1970.
         time: Duration,
         /// procflow's pid: the process that runs the loop, the parent of every node.

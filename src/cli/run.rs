@@ -131,6 +131,7 @@ fn run_plan(
     }
     let plan = Arc::new(plan);
     check_targets(args)?;
+    let file = pipeline_file(args)?;
     let args = &from_elsewhere(args)?;
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -203,6 +204,7 @@ fn run_plan(
     runner.tell(What::RunStarted {
         id,
         pipeline: plan.name.clone(),
+        file,
         time: now,
         pid: pid(),
         jobs,
@@ -220,6 +222,17 @@ fn run_plan(
         let _ = pruning.join();
     }
     Ok(exit)
+}
+
+/// The absolute path of the pipeline file; none of standard input.
+fn pipeline_file(args: &RunArgs) -> Result<Option<String>, Error> {
+    let file = &args.pipeline.file;
+    if file.as_os_str() == "-" {
+        return Ok(None);
+    }
+    let file = std::path::absolute(file)
+        .map_err(|e| Error::Broken(format!("there is no current directory: {}", reason(&e))))?;
+    Ok(Some(file.display().to_string()))
 }
 
 /// The arguments for a process that is about to go to another directory.

@@ -30,6 +30,9 @@ enum Line<'a> {
         version: u32,
         run: &'a str,
         pipeline: &'a str,
+        /// The pipeline's file, as an absolute path; missing where it came from standard input.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<&'a str>,
         /// Wall clock, RFC 3339, UTC.
         time: String,
         /// Of the procflow process that is the parent of every node.
@@ -357,6 +360,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
         What::RunStarted {
             id,
             pipeline,
+            file,
             time,
             pid,
             jobs,
@@ -365,6 +369,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             version: VERSION,
             run: id,
             pipeline,
+            file: file.as_deref(),
             time: rfc3339(*time),
             pid: *pid,
             jobs: *jobs,

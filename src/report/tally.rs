@@ -290,6 +290,7 @@ impl Tally {
             What::RunStarted {
                 id,
                 pipeline: _,
+                file: _,
                 time,
                 pid,
                 jobs,

@@ -172,6 +172,7 @@ impl<'p> Story<'p> {
         story.event(What::RunStarted {
             id: "R".to_owned(),
             pipeline: "words".to_owned(),
+            file: Some("/p/words.toml".to_owned()),
             time: Duration::from_secs(1_795_531_989),
             pid: 100,
             jobs: 4,
@@ -470,6 +471,7 @@ fn every_event() -> Vec<RunEvent> {
         What::RunStarted {
             id: "R".to_owned(),
             pipeline: "words".to_owned(),
+            file: Some("/p/words.toml".to_owned()),
             time: Duration::from_secs(1_795_531_989),
             pid: 100,
             jobs: 4,
@@ -536,7 +538,7 @@ fn event_lines() {
     for event in every_event() {
         super::events::write_line(&mut lines, &plan, &super::Redactor::default(), &event);
     }
-    let expected = r#"{"event":"run_started","t":1.001234,"version":1,"run":"R","pipeline":"words","time":"2026-11-24T14:53:09.000Z","pid":100,"jobs":4}
+    let expected = r#"{"event":"run_started","t":1.001234,"version":1,"run":"R","pipeline":"words","file":"/p/words.toml","time":"2026-11-24T14:53:09.000Z","pid":100,"jobs":4}
 {"event":"started","t":1.001234,"node":"read","attempt":1,"pid":101}
 {"event":"stopping","t":1.001234,"node":"read","signal":"SIGTERM"}
 {"event":"retrying","t":1.001234,"node":"read","attempt":1,"reason":"exit 3","delay":1.5}

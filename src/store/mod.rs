@@ -14,9 +14,11 @@
 
 mod logs;
 mod run_dir;
+mod runs;
 
 pub use logs::Logs;
-pub use run_dir::{RunDir, RunId};
+pub use run_dir::{KEEP, RunDir, RunId};
+pub use runs::{FindError, Head, Listing, Run, Runs};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use crate::store::{Error, Logs};
 
 /// How many runs are kept.
-const KEEP: usize = 20;
+pub const KEEP: usize = 20;
 
 /// So many more may be there for a while.
 const SLACK: usize = 4;
@@ -44,6 +44,11 @@ impl RunId {
         RunId(format!(
             "{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{fraction:04x}"
         ))
+    }
+
+    /// The run of this name; none where it is not named as runs are.
+    pub fn of(name: &str) -> Option<Self> {
+        RunId::is_like(name).then(|| RunId(name.to_owned()))
     }
 
     /// As text.
@@ -122,12 +127,8 @@ impl RunDir {
         };
         let runs_path = state_path.join("runs");
         let runs = open_or_make(&state, "runs", &runs_path)?;
-        let (id, dir) = make_run(&runs, &runs_path, now)?;
+        let (id, dir, lock) = make_run(&runs, &runs_path, now)?;
         let path = runs_path.join(id.as_str());
-
-        // flock(2) takes a directory as well as a file; one file less for each run to make and to remove.
-        let lock = File::from(dir.try_clone().map_err(|e| Error::io("open", &path, e))?);
-        lock.try_lock().map_err(|e| Error::io("lock", &path, e))?;
         let mut copy = create_file(&dir, "pipeline.toml", &path)?;
         copy.write_all(pipeline_text)
             .map_err(|e| Error::io("write", path.join("pipeline.toml"), e))?;
@@ -318,21 +319,44 @@ fn make_state(path: &Path, flags: OFlag) -> Result<OwnedFd, Error> {
     Ok(dir)
 }
 
-fn make_run(runs: &OwnedFd, runs_path: &Path, now: Duration) -> Result<(RunId, OwnedFd), Error> {
+fn make_run(
+    runs: &OwnedFd,
+    runs_path: &Path,
+    now: Duration,
+) -> Result<(RunId, OwnedFd, File), Error> {
     let first = now.as_secs() * STEPS + u64::from(now.subsec_nanos()) * STEPS / 1_000_000_000;
     let mut step = first;
     loop {
         let id = RunId::at_step(step);
         match mkdirat(runs, id.as_str(), Mode::S_IRWXU) {
-            Ok(()) => {
-                let dir = open_dir(runs, id.as_str(), &runs_path.join(id.as_str()))?;
-                return Ok((id, dir));
-            }
+            Ok(()) => match lock_new(runs, &id, &runs_path.join(id.as_str()))? {
+                Some((dir, lock)) => return Ok((id, dir, lock)),
+                None => step += 1,
+            },
             // Taken by a run that began at the same time (or a clock that was set back): the next free one.
             Err(Errno::EEXIST) if step - first < STEPS => step += 1,
             Err(e) => return Err(Error::io("create", runs_path.join(id.as_str()), e)),
         }
     }
+}
+
+/// Opens and locks a run that has just been made. None where somebody has removed it before it was locked: who prunes everything
+/// that does not live.
+fn lock_new(runs: &OwnedFd, id: &RunId, path: &Path) -> Result<Option<(OwnedFd, File)>, Error> {
+    let dir = match openat(runs, id.as_str(), dir_flags(), Mode::empty()) {
+        Ok(dir) => dir,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(e) => return Err(Error::io("open", path, e)),
+    };
+    // flock(2) takes a directory as well as a file; one file less for each run to make and to remove.
+    let lock = File::from(dir.try_clone().map_err(|e| Error::io("open", path, e))?);
+    // Somebody may hold it for a moment, to see whether it is held; so this waits.
+    lock.lock().map_err(|e| Error::io("lock", path, e))?;
+    let is_there = fstat(&dir)
+        .map_err(|e| Error::io("look at", path, e))?
+        .st_nlink
+        > 0;
+    Ok(is_there.then_some((dir, lock)))
 }
 
 fn open_or_make(parent: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Error> {
@@ -364,7 +388,7 @@ fn create_file(dir: &OwnedFd, name: &str, path: &Path) -> Result<File, Error> {
         .map_err(|e| Error::io("create", path.join(name), e))
 }
 
-fn dir_flags() -> OFlag {
+pub(super) fn dir_flags() -> OFlag {
     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
 
@@ -374,29 +398,36 @@ fn create_flags() -> OFlag {
 
 /// The names of all runs, the oldest first.
 fn run_names(runs: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = names_in(runs)?;
+    names.retain(|name| RunId::is_like(name));
+    Ok(names)
+}
+
+/// All names in a directory, sorted. Bytes that are no UTF-8 are replaced: such a name is none of ours.
+pub(super) fn names_in(dir: &OwnedFd) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::openat(runs, ".", dir_flags(), Mode::empty())?.iter() {
-        let entry = entry?;
-        if let Ok(name) = entry.file_name().to_str()
-            && RunId::is_like(name)
-        {
-            names.push(name.to_owned());
+    for entry in Dir::openat(dir, ".", dir_flags(), Mode::empty())?.iter() {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
         }
     }
     names.sort_unstable();
     Ok(names)
 }
 
-/// Removes a run that does not live.
-fn remove_run(runs: &OwnedFd, name: &str) -> nix::Result<()> {
-    let dir = openat(runs, name, dir_flags(), Mode::empty())?;
-    // One that is just being made is not locked yet; but that one is young, and only the oldest are looked at.
-    let dir = File::from(dir);
+/// Removes a run that does not live, and says whether it has.
+pub(super) fn remove_run(runs: &OwnedFd, name: &str) -> nix::Result<bool> {
+    // One that is just being made may not be locked yet; its maker finds out ([`lock_new`]).
+    let dir = File::from(openat(runs, name, dir_flags(), Mode::empty())?);
     if dir.try_lock().is_err() {
-        return Ok(());
+        return Ok(false);
     }
-    remove_tree(&OwnedFd::from(dir))?;
-    unlinkat(runs, name, UnlinkatFlags::RemoveDir)
+    remove_tree(&OwnedFd::from(dir.try_clone().map_err(|_| Errno::EMFILE)?))?;
+    unlinkat(runs, name, UnlinkatFlags::RemoveDir)?;
+    // Not before: who has just made it waits for the lock, to see whether it is still there.
+    drop(dir);
+    Ok(true)
 }
 
 /// Removes what is in a directory. It follows no link.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::event::{Printer, Stream};
 use crate::plan::UnitId;
-use crate::store::{Error, RunDir};
+use crate::store::{Error, FindError, RunDir, Runs};
 
 const NOW: Duration = Duration::from_millis(1_795_531_989_290);
 
@@ -325,4 +325,160 @@ fn a_full_disk_is_told() {
             "no space left on device; make room, or name another place with --state-dir"
         )
     );
+}
+
+/// The first line of a run's events.
+fn begin(run: &RunDir, file: &str) {
+    use std::io::Write;
+    let line = format!(
+        r#"{{"event":"run_started","t":0.0,"version":1,"run":"{}","pipeline":"words","file":"{file}","time":"2026-11-24T14:53:09.290Z","pid":100,"jobs":4,"of a later version":1}}"#,
+        run.id()
+    );
+    let mut events = run.create_events().unwrap();
+    events.write_all(line.as_bytes()).unwrap();
+    events.write_all(b"\n").unwrap();
+}
+
+#[test]
+fn runs_are_found_by_what_tells_them_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join(".procflow");
+    assert!(matches!(
+        Runs::of(&state).unwrap().find("last"),
+        Err(FindError::NoRuns { .. })
+    ));
+    let file = dir.path().join("p.toml");
+    fs::write(&file, "").unwrap();
+    symlink("p.toml", dir.path().join("q.toml")).unwrap();
+    let first = create(dir.path(), NOW).unwrap();
+    begin(&first, file.to_str().unwrap());
+    let second = create(dir.path(), NOW + Duration::from_secs(60)).unwrap();
+    begin(&second, "/other.toml");
+    drop(first);
+
+    let runs = Runs::of(&state).unwrap();
+    let listing = runs.list().unwrap();
+    let found: Vec<_> = listing
+        .runs
+        .iter()
+        .map(|(run, head)| (run.id().as_str(), run.is_live(), head.pid))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("20261124-145409-4a3d", true, 100),
+            ("20261124-145309-4a3d", false, 100)
+        ]
+    );
+    assert_eq!(listing.runs[0].1.started, NOW);
+    assert!(listing.strange.is_empty());
+
+    let id = |word: &str| runs.find(word).map(|run| run.id().to_string());
+    assert_eq!(id("last").unwrap(), "20261124-145409-4a3d");
+    assert_eq!(id("20261124-1453").unwrap(), "20261124-145309-4a3d");
+    let told = |word: &str| id(word).unwrap_err().to_string();
+    let shown = state.join("runs").display().to_string();
+    assert_eq!(
+        told("2026"),
+        "`2026` begins the names of 2 runs, 20261124-145409-4a3d, 20261124-145309-4a3d; say more of it"
+    );
+    assert_eq!(
+        told("20261124-145309-4a3e"),
+        format!("no run `20261124-145309-4a3e` in {shown}; did you mean `20261124-145309-4a3d`?")
+    );
+    assert_eq!(
+        told(""),
+        format!("no run `` in {shown}; `procflow runs` lists them")
+    );
+    for name in ["p.toml", "q.toml"] {
+        let last = runs.last_of(&dir.path().join(name)).unwrap();
+        assert_eq!(last.id().as_str(), "20261124-145309-4a3d", "{name}");
+    }
+    assert!(runs.last_of(&dir.path().join("r.toml")).is_err());
+}
+
+#[test]
+fn what_is_no_run_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    for second in 0..3 {
+        drop(create(dir.path(), NOW + Duration::from_secs(second)).unwrap());
+    }
+    let below = |name: &str| dir.path().join(".procflow/runs").join(name);
+    fs::write(below("notes"), "").unwrap();
+    fs::write(below("20261124-145309-4a3d/events.jsonl"), "{}\n").unwrap();
+    symlink("/etc/passwd", below("20261124-145310-4a3d/events.jsonl")).unwrap();
+    symlink("/etc", below("20261124-145312-4a3d")).unwrap();
+    let runs = Runs::of(&dir.path().join(".procflow")).unwrap();
+    let listing = runs.list().unwrap();
+    assert!(listing.runs.is_empty());
+    let strange: Vec<_> = listing
+        .strange
+        .iter()
+        .map(|(path, why)| (path.file_name().unwrap().to_str().unwrap(), why.as_str()))
+        .collect();
+    assert_eq!(
+        strange,
+        [
+            ("notes", "is no run"),
+            ("20261124-145312-4a3d", "cannot be opened: Not a directory"),
+            ("20261124-145311-4a3d", "has no events.jsonl"),
+            (
+                "20261124-145310-4a3d",
+                "has an events.jsonl that cannot be read: too many levels of symbolic links"
+            ),
+            (
+                "20261124-145309-4a3d",
+                "has an events.jsonl that does not begin as it should"
+            ),
+        ]
+    );
+    assert!(runs.prune(0).is_err());
+    assert!(below("20261124-145312-4a3d").is_symlink());
+    assert!(below("notes").exists());
+}
+
+#[test]
+fn pruning_spares_what_lives_and_says_what_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = create(dir.path(), NOW).unwrap();
+    for second in 1..4 {
+        drop(create(dir.path(), NOW + Duration::from_secs(second)).unwrap());
+    }
+    let pruned = Runs::of(&dir.path().join(".procflow")).unwrap().prune(1);
+    assert_eq!(
+        pruned.unwrap(),
+        ["20261124-145311-4a3d", "20261124-145310-4a3d"]
+    );
+    assert_eq!(
+        runs(dir.path()),
+        [live.id().as_str(), "20261124-145312-4a3d"]
+    );
+}
+
+/// Who looks whether a run lives, and who removes all that don't, never make a new one fail.
+#[test]
+fn a_run_begins_whoever_looks_and_prunes_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path(), NOW).unwrap());
+    let state = dir.path().join(".procflow");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(ordering) {
+                    let runs = Runs::of(&state).unwrap();
+                    for (run, _) in runs.list().unwrap().runs {
+                        run.is_live();
+                    }
+                    let _ = runs.prune(0);
+                }
+            });
+        }
+        let made: Vec<_> = (0..500)
+            .map(|_| create(dir.path(), NOW).map(|run| run.path().join("pipeline.toml").exists()))
+            .collect();
+        over.store(true, ordering);
+        assert!(made.into_iter().all(|made| made.unwrap()));
+    });
 }
