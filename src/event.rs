@@ -261,6 +261,8 @@ pub enum What {
         failure: Failure,
         /// Until the next try.
         delay: Duration,
+        /// The end of the try's standard error; see [`What::Ended`].
+        stderr_tail: Vec<u8>,
     },
     /// A unit has ended, for good.
     Ended {

@@ -132,6 +132,9 @@ pub struct RunArgs {
     /// Copy the report to this file, as JSON; `-` is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub json: Option<PathBuf>,
+    /// Write a JUnit XML report to this file, as CI servers read it; `-` is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub junit: Option<PathBuf>,
     /// Write events to this file as they happen, one JSON object in a line; `-` is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
     pub events: Option<PathBuf>,

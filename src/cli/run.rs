@@ -26,9 +26,10 @@ use crate::queue::TapPrinter;
 use crate::report;
 use crate::report::terminal::{Look, Wishes};
 use crate::report::{
-    Console, EventLog, Observers, Output, Redactor, Terminal, check_target, write_target,
+    Console, EventLog, Observers, Output, Places, Redactor, Terminal, check_target, write_target,
 };
 use crate::sched::{Scheduler, Verdict};
+use crate::spec::Source;
 use crate::store::RunDir;
 use crate::sys::guard::{self, Link, Notice};
 use crate::sys::machine;
@@ -68,8 +69,8 @@ pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCo
     let guard = guard::start(&origin)
         .map_err(|e| Error::Broken(format!("cannot start the guard process: {e}")))?;
     let pipeline = read(args)?;
-    with_plan(args, pipeline, |plan, text| {
-        run_plan(args, plan, &text, origin, guard)
+    with_plan(args, pipeline, |plan, source| {
+        run_plan(args, plan, source, origin, guard)
     })
 }
 
@@ -85,7 +86,7 @@ fn read(args: &RunArgs) -> Result<Pipeline, Error> {
 fn with_plan(
     args: &RunArgs,
     pipeline: Pipeline,
-    then: impl FnOnce(Plan, String) -> Result<ExitCode, Error>,
+    then: impl FnOnce(Plan, &Source) -> Result<ExitCode, Error>,
 ) -> Result<ExitCode, Error> {
     say(&pipeline)?;
     let Some(plan) = pipeline.plan else {
@@ -95,7 +96,7 @@ fn with_plan(
         node_named(&plan, name)?;
     }
     tapped(&plan, &args.tap)?;
-    then(plan, pipeline.source.text)
+    then(plan, &pipeline.source)
 }
 
 /// Errors and warnings. Notes are `check`'s: they would be said at every run.
@@ -114,7 +115,7 @@ fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
 fn run_plan(
     args: &RunArgs,
     mut plan: Plan,
-    text: &str,
+    source: &Source,
     origin: Origin,
     guard: Link,
 ) -> Result<ExitCode, Error> {
@@ -140,7 +141,7 @@ fn run_plan(
     let dir = RunDir::create(
         args.state_dir.as_deref(),
         &plan.dir,
-        secrets.text(text).as_bytes(),
+        secrets.text(&source.text).as_bytes(),
         now,
     )
     .map_err(|e| Error::Broken(e.to_string()))?;
@@ -214,7 +215,7 @@ fn run_plan(
     let ended = runner
         .run(|| pruning = dir.prune_meanwhile())
         .map_err(|e| broken(&e))?;
-    let exit = finish(args, &plan, &dir, ended)?;
+    let exit = finish(args, &plan, source, &dir, ended)?;
     if let Some(pruning) = pruning
         && dir.is_crowded()
     {
@@ -238,7 +239,12 @@ fn pipeline_file(args: &RunArgs) -> Result<Option<String>, Error> {
 /// The arguments for a process that is about to go to another directory.
 fn from_elsewhere(args: &RunArgs) -> Result<RunArgs, Error> {
     let mut args = args.clone();
-    for path in [&mut args.json, &mut args.events, &mut args.state_dir] {
+    for path in [
+        &mut args.json,
+        &mut args.junit,
+        &mut args.events,
+        &mut args.state_dir,
+    ] {
         if let Some(path) = path.as_mut().filter(|path| path.as_os_str() != "-") {
             *path = std::path::absolute(&*path).map_err(|e| {
                 Error::Broken(format!("there is no current directory: {}", reason(&e)))
@@ -316,8 +322,26 @@ fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
 
 /// What was asked for must be writable before anything starts: nobody wants to learn it after an hour.
 fn check_targets(args: &RunArgs) -> Result<(), Error> {
-    for (flag, path) in [("--json", &args.json), ("--events", &args.events)] {
-        if let Some(path) = path.as_deref().filter(|path| path.as_os_str() != "-") {
+    let mut taken: Vec<(&str, &Path)> = Vec::new();
+    for (flag, path) in [
+        ("--json", &args.json),
+        ("--junit", &args.junit),
+        ("--events", &args.events),
+    ] {
+        let Some(path) = path.as_deref() else {
+            continue;
+        };
+        if let Some((other, _)) = taken.iter().find(|(_, taken)| *taken == path) {
+            return Err(Error::Usage(format!(
+                "{other} and {flag} both write {}: give each a file of its own",
+                match path.to_str() {
+                    Some("-") => "standard output".to_owned(),
+                    _ => path.display().to_string(),
+                }
+            )));
+        }
+        taken.push((flag, path));
+        if path.as_os_str() != "-" {
             check_target(path).map_err(|why| Error::Usage(format!("{flag} {why}")))?;
         }
     }
@@ -328,6 +352,9 @@ fn check_targets(args: &RunArgs) -> Result<(), Error> {
 fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observers<'p>, Error> {
     let broken = |e: crate::store::Error| Error::Broken(e.to_string());
     let mut watch = Observers::new(plan);
+    if args.junit.is_some() {
+        watch.keep_printed();
+    }
     let journal = dir.path().join("events.jsonl").display().to_string();
     watch.keep(
         dir.logs().map_err(broken)?,
@@ -387,7 +414,13 @@ fn pid() -> i32 {
 }
 
 /// The last word: the report, what could not be written of it, and the exit code.
-fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result<ExitCode, Error> {
+fn finish(
+    args: &RunArgs,
+    plan: &Plan,
+    source: &Source,
+    dir: &RunDir,
+    ended: Ended<'_>,
+) -> Result<ExitCode, Error> {
     let Ended {
         verdict,
         broken,
@@ -431,12 +464,20 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
     }
     let report = watch.report().to_json();
     faults.extend(dir.write_report(&report).err().map(|e| e.to_string()));
-    if let Some(path) = &args.json {
+    let mut write = |path: &Path, report: &[u8]| {
+        let result = write_report(path, report);
         faults.extend(
-            write_json(path, &report)
+            result
                 .err()
                 .map(|e| format!("cannot write {}: {}", path.display(), reason(&e))),
         );
+    };
+    if let Some(path) = &args.json {
+        write(path, &report);
+    }
+    if let Some(path) = &args.junit {
+        let places = Places::new(plan, source.name.clone(), &source.text);
+        write(path, watch.junit(&places).as_bytes());
     }
     if !faults.is_empty() {
         let terminal = Terminal::of_stderr();
@@ -450,7 +491,7 @@ fn finish(args: &RunArgs, plan: &Plan, dir: &RunDir, ended: Ended<'_>) -> Result
     Ok(exit)
 }
 
-fn write_json(path: &Path, report: &[u8]) -> io::Result<()> {
+fn write_report(path: &Path, report: &[u8]) -> io::Result<()> {
     if path.as_os_str() == "-" {
         let mut out = io::stdout().lock();
         out.write_all(report)?;

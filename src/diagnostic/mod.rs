@@ -8,7 +8,7 @@ use std::fmt;
 mod render;
 mod spans;
 
-pub use crate::diagnostic::render::{render, render_github, render_json};
+pub use crate::diagnostic::render::{places, render, render_github, render_json};
 
 /// One step of a [`Place`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

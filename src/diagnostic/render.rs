@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::json;
 
 use crate::diagnostic::spans::Spans;
-use crate::diagnostic::{Diagnostic, Severity, harmless};
+use crate::diagnostic::{Diagnostic, Mark, Severity, harmless};
 
 /// Renders for people, errors first, each kind sorted by place in the file: message, place, the line itself with a caret, the way out.
 ///
@@ -94,6 +94,15 @@ pub fn render_github(diagnostics: &[Diagnostic], file_name: &str, text: &str) ->
         );
     }
     out
+}
+
+/// Line and column, both from 1, at which each of these begins.
+pub fn places(text: &str, marks: impl IntoIterator<Item = Mark>) -> Vec<Option<(usize, usize)>> {
+    let (spans, lines) = (Spans::of(text), Lines::of(text));
+    marks
+        .into_iter()
+        .map(|mark| Some(lines.at(text, spans.find(&mark)?.start)))
+        .collect()
 }
 
 /// Renders as a JSON array of objects with `severity`, `message`, `file`, `line`, `column`, `end_line`, `end_column`

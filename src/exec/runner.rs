@@ -512,6 +512,7 @@ impl<'a> Runner<'a> {
                     attempt,
                     failure,
                     delay,
+                    stderr_tail: Vec::new(),
                 });
             }
             Action::Stopping(cause) => self.tell(What::RunStopping { cause }),

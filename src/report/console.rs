@@ -1,5 +1,6 @@
 //! [`Console`]: a run as people see it on a terminal or in a CI log: a line for each end, what nodes print, the closing table.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -248,10 +249,8 @@ impl Console {
             return;
         }
         let worker = Label::of(view.plan, end.unit).worker;
-        let mut harmless = String::new();
         for line in view.secrets.bytes(end.stderr_tail).split(|b| *b == b'\n') {
-            harmless.clear();
-            sanitize::line(&mut harmless, line, self.look.colour);
+            let harmless = self.harmless(line, view);
             self.pending.push_str(&lines::quoted(worker, &harmless));
             self.pending.push('\n');
         }
@@ -269,6 +268,17 @@ impl Console {
             "stopping: {}{once_more}",
             words::cause(view.plan, cause)
         );
+    }
+
+    /// A line that was printed, as it is shown.
+    fn harmless(&self, line: &[u8], view: &View<'_>) -> String {
+        let mut harmless = String::new();
+        sanitize::line(&mut harmless, line, self.look.colour);
+        // It came without secrets. Taking out its controls may have put one together.
+        match view.secrets.text(&harmless) {
+            Cow::Borrowed(_) => harmless,
+            Cow::Owned(redacted) => redacted,
+        }
     }
 
     /// Takes a line that was printed, by this mode.
@@ -289,12 +299,12 @@ impl Console {
                 self.pending
                     .push_str(&layout.paint.paint(AnsiColor::Cyan.on_default(), &name));
                 self.pending.push_str(" | ");
-                sanitize::line(&mut self.pending, line, self.look.colour);
+                let harmless = self.harmless(line, view);
+                self.pending.push_str(&harmless);
                 self.pending.push('\n');
             }
             Output::Grouped | Output::Failed => {
-                let mut harmless = String::new();
-                sanitize::line(&mut harmless, line, self.look.colour);
+                let harmless = self.harmless(line, view);
                 self.blocks
                     .entry(node_of(view.plan, from))
                     .or_default()

@@ -407,6 +407,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             attempt,
             failure,
             delay,
+            stderr_tail: _,
         } => {
             let (node, worker, gathers) = label(*id);
             let reason = redacted(secrets, words::failure(plan, *id, failure));

@@ -105,6 +105,9 @@ pub struct Node {
     pub allow_failure: bool,
     /// Tries; 0 where it was never started.
     pub attempts: u32,
+    /// It has succeeded after a try of its own that failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub flaky: bool,
     /// Of the last try; null for a pool.
     pub pid: Option<i32>,
     /// When its first try began.
@@ -336,6 +339,7 @@ impl Node {
                     .max()
                     .unwrap_or(0),
             },
+            flaky: end.is_some_and(|end| tally.is_flaky(plan, id, end)),
             pid: match planned.pool {
                 None => tally.unit(UnitId(planned.units.start)).pid,
                 Some(_) => None,

@@ -109,9 +109,11 @@ fn remarks(view: &View<'_>, node: NodeId, end: &NodeEnd<'_>) -> Vec<String> {
     }
     if end.attempts > 1 {
         let restarts = u64::from(end.attempts) - 1;
+        let is_flaky = view.tally.is_flaky(view.plan, node, end);
         remarks.push(match is_service {
             true if restarts == 1 => "restarted once".to_owned(),
             true => format!("restarted {restarts} times"),
+            false if is_flaky => format!("flaky: {} tries", end.attempts),
             false => format!("{} tries", end.attempts),
         });
     }

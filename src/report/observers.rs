@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use crate::diagnostic::reason;
 use crate::event::{Exit, Outcome, Printer, RunEvent, Stream, What};
-use crate::plan::{GroupId, Plan, UnitId};
+use crate::plan::{Plan, UnitId};
 use crate::report::block::Tail;
 use crate::report::events::{EventLog, write_line};
 use crate::report::fed::ended_ill;
 use crate::report::json::Report;
+use crate::report::junit;
+use crate::report::places::Places;
+use crate::report::printed::Printed;
 use crate::report::redact::{Held, Redactor};
 use crate::report::tally::Tally;
 use crate::report::units::Label;
@@ -84,6 +87,8 @@ pub struct Observers<'p> {
     journal: Option<EventLog>,
     event_files: Vec<EventLog>,
     reporters: Vec<Box<dyn Reporter>>,
+    /// The ends of what was printed, where a report at the end wants them.
+    printed: Option<Printed>,
     suspended: bool,
     /// The line that is being written; kept for its memory.
     line: Vec<u8>,
@@ -112,6 +117,7 @@ impl<'p> Observers<'p> {
             journal: None,
             event_files: Vec::new(),
             reporters: Vec::new(),
+            printed: None,
             suspended: false,
             line: Vec::new(),
             fatal: None,
@@ -128,6 +134,11 @@ impl<'p> Observers<'p> {
     /// Writes events here as well. Its errors are told at the end ([`Observers::finish`]).
     pub fn add_event_file(&mut self, file: EventLog) {
         self.event_files.push(file);
+    }
+
+    /// Keeps the ends of what units print, for [`Observers::junit`].
+    pub fn keep_printed(&mut self) {
+        self.printed = Some(Printed::default());
     }
 
     /// Shows the run to this one as well.
@@ -150,6 +161,18 @@ impl<'p> Observers<'p> {
         Report::new(self.plan, &self.tally, &self.secrets)
     }
 
+    /// The run as JUnit XML, as far as it has come.
+    pub fn junit(&self, places: &Places) -> String {
+        let nothing = Printed::default();
+        let printed = self.printed.as_ref().unwrap_or(&nothing);
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
+        junit::document(&view, printed, places)
+    }
+
     /// This has happened. Where a unit failed and `stderr_tail` is empty, it is filled in from what came by
     /// [`Observers::output`]. A try's output ends with its `Ended` or `Retrying`, that of a worker with its `WorkerEnded` (of a
     /// `task` pool, which has none, with [`Observers::output_ended`]).
@@ -166,7 +189,14 @@ impl<'p> Observers<'p> {
                     *stderr_tail = tail;
                 }
             }
-            What::Retrying { unit, .. } => self.end_group(self.plan.unit(*unit).group),
+            What::Retrying {
+                unit, stderr_tail, ..
+            } => {
+                let tail = self.end_try(*unit);
+                if stderr_tail.is_empty() {
+                    *stderr_tail = tail;
+                }
+            }
             What::WorkerEnded {
                 unit, worker, exit, ..
             } => {
@@ -265,11 +295,20 @@ impl<'p> Observers<'p> {
         failed.unwrap_or(tail)
     }
 
-    /// Nothing more comes from this try of a group.
-    fn end_group(&mut self, group: GroupId) {
-        for &unit in &self.plan.group(group).units {
-            self.end_unit(unit);
+    /// Nothing more comes from this try of a group, which failed by this unit. Gives the last lines of its standard error.
+    fn end_try(&mut self, failed: UnitId) -> Vec<u8> {
+        let plan = self.plan;
+        let mut tail = Vec::new();
+        for &unit in &plan.group(plan.unit(failed).group).units {
+            let of_unit = self.end_unit(unit);
+            if unit == failed {
+                tail = of_unit;
+            }
+            if let Some(printed) = &mut self.printed {
+                printed.end_try(unit, unit == failed);
+            }
         }
+        tail
     }
 
     /// Nothing more comes from this process: what was held back is shown.
@@ -285,6 +324,9 @@ impl<'p> Observers<'p> {
             let err = self.secrets.end(&mut streams.err);
             streams.tail.push(&err);
             for (stream, bytes) in [(Stream::Out, out), (Stream::Err, err)] {
+                if let Some(printed) = &mut self.printed {
+                    printed.push(from, stream, &bytes);
+                }
                 show(
                     from,
                     stream,

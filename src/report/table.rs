@@ -83,6 +83,9 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usiz
             flow(view.tally.records(view.plan, row.node), count)
         }),
         column("tries", true, &|row| match row.end {
+            Some(end) if view.tally.is_flaky(view.plan, row.node, &end) => {
+                format!("flaky, {}", end.attempts)
+            }
             Some(end) if end.attempts > 1 => end.attempts.to_string(),
             _ => String::new(),
         }),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Cause, Exit, Outcome, RunEvent, Usage, What};
+use crate::event::{Cause, Exit, Failure, Outcome, RunEvent, Usage, What};
 use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan, QueueId, QueueKind, Role, UnitId};
 use crate::report::fed::{Fed, ended_ill, together};
@@ -83,6 +83,23 @@ pub struct Unit {
     pub end: Option<Box<End>>,
     /// What its last try has done, where it is a pool that procflow feeds.
     pub fed: Option<Box<Fed>>,
+    /// Its tries that failed and were followed by another. Tries that ended because of another of their group are not among them.
+    pub failed_tries: Vec<FailedTry>,
+}
+
+/// See [`What::Retrying`].
+#[derive(Debug, Clone)]
+pub struct FailedTry {
+    /// From 1.
+    pub attempt: u32,
+    /// Its start.
+    pub started: Duration,
+    /// When nothing of its group ran any more.
+    pub ended: Duration,
+    /// Why.
+    pub failure: Failure,
+    /// The end of its standard error.
+    pub stderr_tail: Vec<u8>,
 }
 
 impl Unit {
@@ -345,7 +362,21 @@ impl Tally {
                 };
                 self.queue_moved(plan, event.at, *queue, *records, moved);
             }
-            What::Retrying { unit, .. } => {
+            What::Retrying {
+                unit,
+                attempt,
+                failure,
+                delay: _,
+                stderr_tail,
+            } => {
+                let started = self.unit(*unit).started.unwrap_or(event.at);
+                self.unit_mut(*unit).failed_tries.push(FailedTry {
+                    attempt: *attempt,
+                    started,
+                    ended: event.at,
+                    failure: failure.clone(),
+                    stderr_tail: stderr_tail.clone(),
+                });
                 // Told when nothing of its group runs any more.
                 for unit in &plan.group(plan.unit(*unit).group).units {
                     self.stopped_running(plan, *unit);
@@ -580,6 +611,27 @@ impl Tally {
     /// A peak of memory, unless it is no more than procflow's own, which hides it.
     pub fn peak(&self, usage: &Usage) -> Option<u64> {
         (usage.max_rss > self.own_peak).then_some(usage.max_rss)
+    }
+
+    /// A node's tries that failed and were followed by another, by when they ended.
+    pub fn failed_tries(&self, plan: &Plan, node: NodeId) -> Vec<(UnitId, &FailedTry)> {
+        let units = plan.node(node).units.clone().map(UnitId);
+        let mut tries: Vec<_> = units
+            .flat_map(|unit| self.unit(unit).failed_tries.iter().map(move |t| (unit, t)))
+            .collect();
+        tries.sort_by_key(|(_, failed)| failed.ended);
+        tries
+    }
+
+    /// It has succeeded after it had failed: by chance, perhaps. A service, which may be restarted for that, is not meant.
+    pub fn is_flaky(&self, plan: &Plan, node: NodeId, end: &NodeEnd<'_>) -> bool {
+        matches!(end.outcome, Outcome::Succeeded { .. })
+            && plan.node(node).service.is_none()
+            && plan
+                .node(node)
+                .units
+                .clone()
+                .any(|unit| !self.unit(UnitId(unit)).failed_tries.is_empty())
     }
 
     /// What a pool that procflow feeds has done.

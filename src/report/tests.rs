@@ -1,6 +1,7 @@
 //! Whole outputs of made-up runs: what the console says, the lines of the event log, the report.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod junit;
 mod pools;
 
 use std::sync::Arc;
@@ -490,6 +491,7 @@ fn every_event() -> Vec<RunEvent> {
             attempt: 1,
             failure: Failure::Exit(Exit::Code(3)),
             delay: ms(1500),
+            stderr_tail: vec![],
         },
         What::QueueEnded {
             queue: QueueId(0),
@@ -656,6 +658,7 @@ fn a_try_that_failed_is_told_with_what_it_printed() {
         attempt: 1,
         failure,
         delay: Duration::from_micros(1_500_400),
+        stderr_tail: vec![],
     });
     story.at(1600).event(What::Started {
         unit: UnitId(0),
@@ -681,10 +684,10 @@ words: 1 node, 4 jobs, run R
 [0/1] retrying   fetch           exit 7; next try in 1s 500ms
   | no route
   | to ho
-[1/1] succeeded  fetch    0.10s  2 tries; left processes behind, which were killed
+[1/1] succeeded  fetch    0.10s  flaky: 2 tries; left processes behind, which were killed
   | got it
-node   state      exit   time    cpu    memory  tries
-fetch  succeeded     0  0.10s  0.00s  <4.0 MiB      2
+node   state      exit   time    cpu    memory     tries
+fetch  succeeded     0  0.10s  0.00s  <4.0 MiB  flaky, 2
 succeeded: 1 node in 1.70s
 ";
     assert_eq!(said, expected);

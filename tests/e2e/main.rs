@@ -21,6 +21,7 @@ mod memory;
 mod pipelines;
 mod pools;
 mod queues;
+mod reports;
 mod services;
 mod signals;
 mod slots;

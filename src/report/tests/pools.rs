@@ -398,6 +398,7 @@ fn a_pool_is_tried_again_as_a_whole() {
         attempt: 1,
         failure: Failure::Exit(Exit::Code(3)),
         delay: ms(100),
+        stderr_tail: vec![],
     });
     assert_eq!(story.observers.tally().counts.running, 0);
     story.at(120).start(COUNT[0]);
