@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::plan::{NodeId, QueueId, UnitId};
+use crate::plan::{NodeId, QueueId, Skip, UnitId, Unmet};
 
 /// Version of the events' and the report's form. It changes when a reader of the old form would be misled.
 pub const VERSION: u32 = 1;
@@ -136,10 +136,21 @@ pub enum Cause {
     Interrupted(i32),
     /// Left out by `--skip`. No failure.
     ByUser,
+    /// Its `when` does not hold. No failure.
+    When(Unmet),
     /// A service that nobody needs (any more): those who would have did not need it to the end, or were skipped. No failure.
     NotNeeded,
     /// procflow itself could not go on.
     Broken,
+}
+
+impl From<&Skip> for Cause {
+    fn from(skip: &Skip) -> Self {
+        match skip {
+            Skip::ByUser => Cause::ByUser,
+            Skip::When(unmet) => Cause::When(unmet.clone()),
+        }
+    }
 }
 
 /// What procflow measured of a process (wait4(2), of this process and what it waited for).

@@ -108,7 +108,7 @@ fn node(name: &str, unit: u32, after: Vec<After>) -> Node {
         allow_failure: false,
         pool: None,
         service: None,
-        skip: false,
+        skip: None,
         description: None,
         tags: vec![],
     }

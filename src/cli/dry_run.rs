@@ -63,7 +63,7 @@ fn ends(plan: &Plan, unit: UnitId) -> Event {
 fn started(plan: &Plan, group: GroupId) -> Vec<UnitId> {
     let units = plan.group(group).units.iter().copied();
     units
-        .filter(|&unit| !plan.node(plan.unit(unit).node).skip)
+        .filter(|&unit| !plan.node(plan.unit(unit).node).is_left_out())
         .collect()
 }
 

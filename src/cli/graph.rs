@@ -212,7 +212,7 @@ pub fn dot(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             "  "
         };
         for &node in &nodes {
-            let style = match (plan.node(node).skip, &plan.node(node).pool) {
+            let style = match (plan.node(node).is_left_out(), &plan.node(node).pool) {
                 (true, _) => ", style=\"rounded,dotted\"",
                 // A pool is a stack of boxes.
                 (false, Some(_)) => ", peripheries=2",
@@ -428,7 +428,7 @@ pub fn text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
 fn name(drawing: &Drawing<'_>, node: NodeId) -> String {
     let plan = drawing.plan;
     let mut text = harmless(&vertex(plan, node));
-    if plan.node(node).skip {
+    if plan.node(node).is_left_out() {
         text.push_str(" (skipped)");
     }
     let waits: Vec<String> = drawing

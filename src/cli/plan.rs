@@ -170,7 +170,7 @@ fn member(plan: &Plan, node: NodeId) -> String {
     if node.service.is_some() {
         text.push_str(" (service)");
     }
-    if node.skip {
+    if node.is_left_out() {
         text.push_str(" (skipped)");
     }
     text
@@ -299,7 +299,7 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
                 "node": &*plan.nodes[wait.node.index()].name,
                 "state": words::state(wait.state),
             })).collect::<Vec<_>>(),
-            "skip": node.skip,
+            "skip": node.is_left_out(),
             "tags": node.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(),
         });
         if let Some(pool) = &node.pool {

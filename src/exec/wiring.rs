@@ -319,7 +319,7 @@ pub fn wire(
         .collect();
     let mut units = Vec::new();
     for &unit in &plan.group(group).units {
-        if !plan.node(plan.unit(unit).node).skip {
+        if !plan.node(plan.unit(unit).node).is_left_out() {
             units.push((unit, wire_unit(cx, unit, &mut ends)?));
         }
     }
@@ -342,7 +342,7 @@ pub fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
     units
         .iter()
         .copied()
-        .filter(|&unit| !plan.node(plan.unit(unit).node).skip)
+        .filter(|&unit| !plan.node(plan.unit(unit).node).is_left_out())
         .collect()
 }
 

@@ -15,7 +15,7 @@ use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::stored::{self, Implied};
 use crate::plan::{
     After, Arg, Deliver, Feed, Group, GroupId, Node, NodeId, Overflow, Plan, Pool, Queue, QueueId,
-    QueueKind, Resource, Role, Settings, Unit, UnitId,
+    QueueKind, Resource, Role, Settings, Skip, Unit, UnitId,
 };
 use crate::plan::{
     checks, cycles, deliver, ends, environment, params, pools, select, services, settings, stiff,
@@ -391,7 +391,7 @@ impl<'a> Nodes<'a> {
                     .unwrap_or(false),
                 pool: None,
                 service: None,
-                skip,
+                skip: skip.then_some(Skip::ByUser),
                 description: process.description.take().map(Into::into),
                 tags: process.tags.drain(..).map(Into::into).collect(),
             };

@@ -99,7 +99,7 @@ pub(super) fn sum<'a>(members: impl Iterator<Item = (&'a Node, &'a Claim)>) -> S
     let mut resources = Vec::new();
     // Plain processes that say nothing hold one slot together: in a pipe they take turns.
     let mut unsaid = 0;
-    for (node, claim) in members.filter(|(node, _)| !node.skip) {
+    for (node, claim) in members.filter(|(node, _)| !node.is_left_out()) {
         match (claim.cpus, &node.pool) {
             // It waits most of the time, and is not to keep out those it is there for.
             (None, None) if node.service.is_some() => {}
@@ -126,7 +126,7 @@ pub(super) fn sum<'a>(members: impl Iterator<Item = (&'a Node, &'a Claim)>) -> S
 pub(super) fn check(draft: &Draft, group_of: &[u32], all: &[Resource], problems: &mut Problems) {
     let claims = |node: usize, at: usize| {
         let claimed = draft.claims[node].resources.get(at).copied().unwrap_or(0);
-        match draft.nodes[node].skip {
+        match draft.nodes[node].is_left_out() {
             true => 0,
             false => claimed.saturating_mul(workers(&draft.nodes[node])),
         }

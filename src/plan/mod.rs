@@ -164,8 +164,8 @@ pub struct Node {
     pub pool: Option<Arc<Pool>>,
     /// What makes a service of it: it runs until nobody needs it any more. It is one process, alone in its group.
     pub service: Option<Arc<Service>>,
-    /// Left out by `--skip`: never started; for what comes after it, it counts as satisfied, and its queues as empty.
-    pub skip: bool,
+    /// Left out: never started; for what comes after it, it counts as satisfied, and its queues as empty.
+    pub skip: Option<Skip>,
     /// For reports.
     pub description: Option<Arc<str>>,
     /// For reports and `--only @tag`.
@@ -179,6 +179,11 @@ impl Node {
             Some(_) => "pool",
             None => "process",
         }
+    }
+
+    /// It is known to be left out before the run.
+    pub fn is_left_out(&self) -> bool {
+        self.skip.is_some()
     }
 
     /// Its place in the file.
@@ -236,6 +241,40 @@ pub enum ProbeKind {
     File(Template),
     /// This command, which runs as the service does, succeeds.
     Command(Vec<Template>),
+}
+
+/// Why a node is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skip {
+    /// `--skip`.
+    ByUser,
+    /// Its `when` does not hold.
+    When(Unmet),
+}
+
+/// A condition (`when`) that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unmet {
+    /// This variable is not in the node's environment.
+    EnvUnset(Arc<str>),
+    /// It is, and empty.
+    EnvEmpty(Arc<str>),
+    /// It is something else. Of the file, not what it is: that may be a secret.
+    EnvIsNot {
+        /// The variable.
+        name: Arc<str>,
+        /// What it would have to be.
+        is: Arc<str>,
+    },
+    /// This param is something else.
+    ParamIsNot {
+        /// The param.
+        name: Arc<str>,
+        /// What it would have to be.
+        is: Arc<str>,
+    },
+    /// Its command has said no.
+    Command,
 }
 
 /// A condition on another node.

@@ -640,7 +640,7 @@ fn a_skipped_node_stays_and_holds_nothing() {
     let skipped: Vec<&str> = plan
         .nodes
         .iter()
-        .filter(|node| node.skip)
+        .filter(|node| node.is_left_out())
         .map(|node| &*node.name)
         .collect();
     assert_eq!(skipped, ["first", "reader"]);

@@ -83,7 +83,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 allow_failure: false,
                 pool: None,
                 service: None,
-                skip: false,
+                skip: None,
                 description: None,
                 tags: vec![],
             })

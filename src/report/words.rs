@@ -6,7 +6,7 @@
 use crate::event::{Cause, Exit, Failure, Outcome, PoolCounts};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Arg, NodeId, Plan, Role, UnitId};
+use crate::plan::{Arg, NodeId, Plan, Role, UnitId, Unmet};
 use crate::report::flow::Pace;
 use crate::report::tally::NodeEnd;
 use crate::report::units::{self, plural, short};
@@ -200,6 +200,17 @@ fn shell(plan: &Plan, unit: UnitId) -> Option<&str> {
     }
 }
 
+/// Which condition does not hold: `env CI is not set`. Not what it is instead: that may be somebody's secret.
+pub fn unmet(unmet: &Unmet) -> String {
+    match unmet {
+        Unmet::EnvUnset(name) => format!("env {name} is not set"),
+        Unmet::EnvEmpty(name) => format!("env {name} is empty"),
+        Unmet::EnvIsNot { name, is } => format!("env {name} is not {is:?}"),
+        Unmet::ParamIsNot { name, is } => format!("param {name} is not {is:?}"),
+        Unmet::Command => "its command said no (exit 1)".to_owned(),
+    }
+}
+
 /// Why procflow cancelled or skipped: `writer a failed`, `the run stopped after a failed`.
 pub fn cause(plan: &Plan, cause: &Cause) -> String {
     let name = |node: &NodeId| match plan.nodes.get(node.index()) {
@@ -243,6 +254,7 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
         },
         Cause::Interrupted(number) => format!("interrupted by {}", units::signal(*number)),
         Cause::ByUser => "--skip".to_owned(),
+        Cause::When(unmet) => format!("when: {}", self::unmet(unmet)),
         Cause::NotNeeded => "nobody needs it".to_owned(),
         Cause::Broken => "procflow could not go on".to_owned(),
     }

@@ -10,7 +10,7 @@ use crate::plan::template::Template;
 use crate::plan::{
     After, Deliver, Ends, Group, GroupId, Input, Interval, Node, NodeId, Output, Overflow, Plan,
     Probe, ProbeKind, Queue, QueueId, QueueKind, Resource, Retry, Role, Service, Settings, Sink,
-    Source, Unit, UnitId,
+    Skip, Source, Unit, UnitId,
 };
 use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
 
@@ -341,7 +341,7 @@ impl Draft {
                     }),
                 })
             }),
-            skip: draft.skip,
+            skip: draft.skip.then_some(Skip::ByUser),
             description: None,
             tags: Vec::new(),
         };

@@ -193,7 +193,12 @@ impl<'p> Scheduler<'p> {
     ) -> Self {
         let stored = readers_of_stored(plan);
         let mut waits = Vec::new();
-        for (waiter, node) in plan.nodes.iter().enumerate().filter(|(_, node)| !node.skip) {
+        for (waiter, node) in plan
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !node.is_left_out())
+        {
             let waiter = NodeId::from(waiter);
             waits.extend(node.after.iter().map(|after| {
                 let need = Need {
@@ -218,7 +223,7 @@ impl<'p> Scheduler<'p> {
             ends.dedup();
         }
         let mut queues = vec![QueueState::default(); plan.queues.len()];
-        let left_out = |unit: u32| plan.nodes[plan.units[unit as usize].node.index()].skip;
+        let left_out = |unit: u32| plan.nodes[plan.units[unit as usize].node.index()].is_left_out();
         for (_, queue) in reads.iter().filter(|(unit, _)| !left_out(*unit)) {
             queues[queue.index()].readers_open += 1;
         }
@@ -348,8 +353,8 @@ impl<'p> Scheduler<'p> {
             self.out.push(Action::Arm(Timer::Run, timeout));
         }
         for (id, unit) in self.plan.units.iter().enumerate() {
-            if self.plan.nodes[unit.node.index()].skip {
-                self.done(UnitId::from(id), Outcome::Skipped(Cause::ByUser));
+            if let Some(skip) = &self.plan.nodes[unit.node.index()].skip {
+                self.done(UnitId::from(id), Outcome::Skipped(Cause::from(skip)));
             }
         }
         if let Some(cause) = self.halted.clone() {
@@ -571,7 +576,7 @@ impl<'p> Scheduler<'p> {
 
         let (old, new) = (old.side(may_fail), new.side(may_fail));
         // A unit that was left out is in no count of its queues.
-        if old == new || plan.nodes[plan.units[unit.index()].node.index()].skip {
+        if old == new || plan.nodes[plan.units[unit.index()].node.index()].is_left_out() {
             return;
         }
         // Itself first: its end is the reason for what happens to the others, and is told before.
@@ -721,7 +726,7 @@ impl GroupState {
         for id in units {
             let unit = &plan.units[id.index()];
             let node = &plan.nodes[unit.node.index()];
-            if node.skip {
+            if node.is_left_out() {
                 continue;
             }
             group.unmet += u32::try_from(node.after.len()).unwrap_or(u32::MAX);

@@ -44,7 +44,7 @@ impl Scheduler<'_> {
         let plan = self.plan;
         for unit in &plan.groups[group.index()].units {
             let id = self.node_of(*unit);
-            if plan.nodes[id.index()].skip {
+            if plan.nodes[id.index()].is_left_out() {
                 continue;
             }
             let node = &mut self.nodes[id.index()];
@@ -95,7 +95,7 @@ impl Scheduler<'_> {
     fn meaning(&self, id: NodeId, fact: Fact, state: AfterState) -> Meaning {
         let node = &self.nodes[id.index()];
         let declared = &self.plan.nodes[id.index()];
-        let started = node.started as usize == declared.units.len() && !declared.skip;
+        let started = node.started as usize == declared.units.len() && !declared.is_left_out();
         let passes = self.passes(id);
         match (state, fact) {
             (AfterState::Ready, Fact::Ready) => Meaning::Met,
@@ -129,7 +129,8 @@ impl Scheduler<'_> {
         match &self.nodes[id.index()].ill {
             None
             | Some(
-                Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded),
+                Outcome::Succeeded { .. }
+                | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded),
             ) => true,
             Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => {
                 self.plan.nodes[id.index()].allow_failure
@@ -188,7 +189,7 @@ impl Scheduler<'_> {
         for (unit, cause) in causes {
             match &self.units[unit.index()].state {
                 State::Waiting => self.done(unit, Outcome::Skipped(cause)),
-                State::Done(Outcome::Skipped(Cause::ByUser)) => {}
+                State::Done(Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {}
                 other => panic!("BUG: {unit:?} is skipped in {other:?}"),
             }
         }
@@ -242,7 +243,7 @@ impl Scheduler<'_> {
         for unit in &plan.groups[id.index()].units {
             match self.units[unit.index()].state {
                 State::Waiting | State::Backoff => self.set(*unit, State::Starting { stop: None }),
-                State::Done(Outcome::Skipped(Cause::ByUser)) => {}
+                State::Done(Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {}
                 ref other => panic!("BUG: {unit:?} is started in {other:?}"),
             }
         }

@@ -62,7 +62,7 @@ impl Scheduler<'_> {
         };
         let plan = self.plan;
         for unit in &plan.groups[group.index()].units {
-            if self.units[unit.index()].state == State::Done(Outcome::Skipped(Cause::ByUser)) {
+            if self.is_left_out(*unit) {
                 continue;
             }
             self.discard(*unit);

@@ -67,7 +67,7 @@ impl Services {
             for need in needs(plan, node) {
                 if let Some(service) = of.get_mut(&need) {
                     service.idle = false;
-                    service.users += u32::from(!node.skip);
+                    service.users += u32::from(!node.is_left_out());
                 }
             }
         }
@@ -234,7 +234,7 @@ impl Scheduler<'_> {
             .iter()
             .map(|unit| &self.plan.nodes[self.node_of(*unit).index()]);
         let waits = nodes
-            .filter(|node| !node.skip)
+            .filter(|node| !node.is_left_out())
             .flat_map(|node| &node.after)
             .filter(|wait| wait.state == AfterState::Ready);
         // One that has ended is one without which it goes on, or it would not be tried again.
@@ -255,7 +255,7 @@ impl Scheduler<'_> {
         }
         let plan = self.plan;
         let node = &plan.nodes[id.index()];
-        if !node.skip {
+        if !node.is_left_out() {
             for need in needs(plan, node) {
                 if let Some(service) = self.services.of.get_mut(&need) {
                     service.users -= 1;

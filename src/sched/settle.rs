@@ -152,7 +152,8 @@ impl Scheduler<'_> {
                     self.disarm(unit);
                     self.decide(unit, Own::Ill(Outcome::Cancelled(cause)));
                 }
-                State::Settled(Own::Ill(_)) | State::Done(Outcome::Skipped(Cause::ByUser)) => {}
+                State::Settled(Own::Ill(_))
+                | State::Done(Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {}
                 other @ (State::Waiting
                 | State::Committing { .. }
                 | State::Backoff
@@ -468,8 +469,8 @@ impl Scheduler<'_> {
     }
 
     /// `--skip`: nothing passes through it, good or ill.
-    fn is_left_out(&self, unit: UnitId) -> bool {
-        self.plan.nodes[self.node_of(unit).index()].skip
+    pub(super) fn is_left_out(&self, unit: UnitId) -> bool {
+        self.plan.nodes[self.node_of(unit).index()].is_left_out()
     }
 
     /// Lets go of the ends held for a writer, as far as its end allows: all where it ended well; those of queues that are
@@ -533,7 +534,9 @@ impl Scheduler<'_> {
     fn count_failure(&mut self, node: crate::plan::NodeId, outcome: &Outcome) {
         let to_blame = match outcome {
             Outcome::Succeeded { .. }
-            | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_) | Cause::NotNeeded) => return,
+            | Outcome::Skipped(
+                Cause::ByUser | Cause::When(_) | Cause::NeverFailed(_) | Cause::NotNeeded,
+            ) => return,
             Outcome::Failed(_) => Some(node),
             Outcome::Cancelled(cause) | Outcome::Skipped(cause) => root(cause),
         };

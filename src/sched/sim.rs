@@ -472,7 +472,7 @@ impl<'p> World<'p> {
     }
 
     fn skip(&self, unit: UnitId) -> bool {
-        self.declared(unit).skip
+        self.declared(unit).is_left_out()
     }
 
     fn may_fail(&self, unit: UnitId) -> bool {
@@ -565,7 +565,9 @@ impl<'p> World<'p> {
 
     fn good(&self, unit: UnitId) -> bool {
         match &self.processes[unit.index()].outcome {
-            Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser)) => true,
+            Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {
+                true
+            }
             Some(Outcome::Failed(Failure::CannotStart { .. })) => false,
             Some(Outcome::Failed(_)) => self.may_fail(unit),
             Some(Outcome::Cancelled(Cause::Pool(_))) => {
@@ -638,7 +640,8 @@ impl<'p> World<'p> {
     fn users(&self, service: UnitId) -> Vec<NodeId> {
         let all = (0..self.plan.nodes.len()).map(NodeId::from);
         all.filter(|node| {
-            !self.plan.nodes[node.index()].skip && self.needs(*node).any(|unit| unit == service)
+            !self.plan.nodes[node.index()].is_left_out()
+                && self.needs(*node).any(|unit| unit == service)
         })
         .collect()
     }
@@ -689,9 +692,8 @@ impl<'p> World<'p> {
         self.needs(node).any(|unit| {
             let outcome = &self.processes[unit.index()].outcome;
             outcome.as_ref().is_some_and(|outcome| match outcome {
-                Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded) => {
-                    false
-                }
+                Outcome::Succeeded { .. }
+                | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded) => false,
                 Outcome::Failed(_) | Outcome::Cancelled(_) => !self.may_fail(unit),
                 Outcome::Skipped(_) => true,
             })
@@ -702,7 +704,8 @@ impl<'p> World<'p> {
         let declared = &self.plan.nodes[node.index()];
         let failed = self.has_failed(node);
         let passes = |outcome: &Outcome| match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::NotNeeded) => true,
+            Outcome::Succeeded { .. }
+            | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded) => true,
             Outcome::Failed(_) | Outcome::Cancelled(_) => declared.allow_failure,
             // A worker that was not started since another could not be.
             Outcome::Skipped(_) => failed && declared.allow_failure,
@@ -1124,7 +1127,7 @@ impl<'p> World<'p> {
                             "{unit:?}: {cause:?}"
                         );
                     }
-                    Cause::NeverFailed(_) | Cause::ByUser | Cause::NotNeeded => {
+                    Cause::NeverFailed(_) | Cause::ByUser | Cause::When(_) | Cause::NotNeeded => {
                         panic!("{unit:?} {outcome:?}")
                     }
                 }
@@ -1132,7 +1135,7 @@ impl<'p> World<'p> {
             Outcome::Skipped(cause) => {
                 assert!(!spawned);
                 match cause {
-                    Cause::ByUser => assert!(self.skip(unit)),
+                    Cause::ByUser | Cause::When(_) => assert!(self.skip(unit)),
                     Cause::NotNeeded => {
                         assert!(self.is_service(unit) && self.is_unneeded(unit));
                     }
@@ -1248,7 +1251,7 @@ impl<'p> World<'p> {
             Cause::RunTimeout => assert!(self.halted.is_some_and(|v| rank(v) >= 2)),
             Cause::Interrupted(_) => assert!(self.halted.is_some_and(|v| rank(v) >= 3)),
             Cause::Broken => assert_eq!(self.halted, Some(Verdict::Broken)),
-            Cause::ByUser | Cause::NotNeeded => {}
+            Cause::ByUser | Cause::When(_) | Cause::NotNeeded => {}
         }
     }
 
@@ -1302,18 +1305,18 @@ impl<'p> World<'p> {
                 tries += 1;
             }
             let group = self.plan.units[first.index()].group;
-            if !node.skip && met {
+            if !node.is_left_out() && met {
                 assert_eq!(self.tries[group.index()], tries, "{id:?}");
             }
             let some_failed = codes(tries).any(|code| code > 0);
-            assert!(!met || node.skip || some_failed == self.has_failed(id));
+            assert!(!met || node.is_left_out() || some_failed == self.has_failed(id));
             for unit in self.units_of(id) {
                 let outcome = self.processes[unit.index()].outcome.as_ref().unwrap();
                 let code = foretold(unit, tries);
                 let as_foretold = match outcome {
-                    Outcome::Skipped(Cause::ByUser) => node.skip,
+                    Outcome::Skipped(Cause::ByUser | Cause::When(_)) => node.is_left_out(),
                     Outcome::Skipped(Cause::After { .. } | Cause::NeverFailed(_)) => !met,
-                    _ if node.skip || !met => false,
+                    _ if node.is_left_out() || !met => false,
                     Outcome::Succeeded { early_close } => {
                         code == 0 && !early_close && !(some_failed && self.has_file(unit))
                     }
@@ -1674,7 +1677,7 @@ impl<'p> World<'p> {
                     self.started.extend(
                         units
                             .map(|u| plan.units[u.index()].node)
-                            .filter(|node| !plan.nodes[node.index()].skip),
+                            .filter(|node| !plan.nodes[node.index()].is_left_out()),
                     );
                 }
             }
@@ -1781,7 +1784,9 @@ fn is_fault(outcome: &Outcome) -> bool {
     !matches!(
         outcome,
         Outcome::Succeeded { .. }
-            | Outcome::Skipped(Cause::ByUser | Cause::NeverFailed(_) | Cause::NotNeeded)
+            | Outcome::Skipped(
+                Cause::ByUser | Cause::When(_) | Cause::NeverFailed(_) | Cause::NotNeeded
+            )
     )
 }
 
@@ -1873,7 +1878,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
                 world.ends[id],
                 node.after,
                 node.allow_failure,
-                node.skip,
+                node.is_left_out(),
                 unit.settings.retry.max
             ));
         }

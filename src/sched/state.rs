@@ -124,7 +124,9 @@ impl State {
             State::Settled(Own::Ill(outcome)) | State::Done(outcome) => outcome,
         };
         match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser) => Side::Well,
+            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_)) => {
+                Side::Well
+            }
             Outcome::Failed(Failure::CannotStart { .. }) => Side::Ill,
             Outcome::Failed(_) | Outcome::Cancelled(Cause::Pool(_)) if may_fail => Side::Well,
             Outcome::Failed(_) | Outcome::Cancelled(_) | Outcome::Skipped(_) => Side::Ill,
@@ -168,6 +170,7 @@ pub(super) fn root(cause: &Cause) -> Option<NodeId> {
         | Cause::RunTimeout
         | Cause::Interrupted(_)
         | Cause::ByUser
+        | Cause::When(_)
         | Cause::NotNeeded
         | Cause::Broken => None,
     }

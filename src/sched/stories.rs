@@ -43,7 +43,7 @@ impl<'p> Story<'p> {
         for group in spawned {
             for unit in self.scheduler.plan.groups[group.index()].units.clone() {
                 let node = self.scheduler.plan.units[unit.index()].node;
-                if !self.scheduler.plan.nodes[node.index()].skip {
+                if !self.scheduler.plan.nodes[node.index()].is_left_out() {
                     self.scheduler.handle(Event::Spawned(unit), &mut self.said);
                 }
             }
