@@ -243,6 +243,9 @@ impl<'p> Observers<'p> {
         if stream == Stream::Err || node.service.is_some() {
             streams.tail.push(&shown);
         }
+        if let Some(printed) = &mut self.printed {
+            printed.push(from, stream, &shown);
+        }
         let view = View {
             plan: self.plan,
             tally: &self.tally,
