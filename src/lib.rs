@@ -7,7 +7,8 @@
 //!
 //! Imports point one way. `cli` uses everything below it. `exec` uses `sched`, `plan`, `queue`, `pool`, `store`, `sys`, `event`,
 //! `report`, and as `store`, `pool` and `report` do, the words of `diagnostic` for what the system says. `sched` uses only `plan`
-//! and `event`; `queue` only the settings of a queue; `pool` those of a pool, `queue`'s records and the words of `event`; `plan`
+//! and `event`; `draw` only `plan`, the words of `event` and `diagnostic`;
+//! `queue` only the settings of a queue; `pool` those of a pool, `queue`'s records and the words of `event`; `plan`
 //! only `spec` and `diagnostic`; and `sys` nothing of ours. Words of the file, such as what `on_failure` may be, are `spec`'s in
 //! all of them. `tests/layers.rs` has the table, and holds the `use crate::` lines to it.
 
@@ -28,4 +29,5 @@ pub mod queue;
 pub mod store;
 pub mod sys;
 
+pub mod draw;
 pub mod report;

@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "store",
             "sys",
             "report",
+            "draw",
         ],
     ),
     (
@@ -47,8 +48,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "report",
-        &["event", "plan", "spec", "exit", "store", "diagnostic"],
+        &[
+            "draw",
+            "event",
+            "plan",
+            "spec",
+            "exit",
+            "store",
+            "diagnostic",
+        ],
     ),
+    ("draw", &["event", "plan", "spec", "diagnostic"]),
     (
         "store",
         &["event", "plan", "spec", "exit", "sys", "diagnostic"],

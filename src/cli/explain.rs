@@ -920,7 +920,7 @@ mod tests {
     #[test]
     fn every_value_of_a_node_with_its_source() {
         let (spec, plan) = example();
-        let lines = Lines::of(include_str!("example.toml"));
+        let lines = Lines::of(include_str!("../draw/example.toml"));
         assert_eq!(
             printed(|out| explain(&spec, &plan, NodeId(3), &|place| lines.of_key(place), out)),
             r#"process        left                                             line 27
@@ -957,7 +957,7 @@ $HERE          ${{ in.stdin }}                                  line 34
     #[test]
     fn pools_with_what_makes_them_pools() {
         let (spec, plan) = pools();
-        let lines = Lines::of(include_str!("pools.toml"));
+        let lines = Lines::of(include_str!("../draw/pools.toml"));
         let explained = |node: u32| {
             let text = printed(|out| {
                 explain(

@@ -7,8 +7,12 @@ use std::time::Duration;
 use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
 use crate::plan::template::Template;
-use crate::plan::{After, Arg, Feed, Group, NodeId, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
-use crate::spec::{AfterState, OnFailure};
+use crate::plan::{Arg, Feed, Group, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
+use crate::spec::OnFailure;
+
+pub use crate::draw::words::{copy_of, few, is_within, node_name, nodes, state, wait};
+#[cfg(test)]
+pub(crate) use crate::draw::words::{example, planned, pools};
 
 /// The plan; or none, and its errors and warnings told. Warnings are told in any case, notes are `check`'s.
 ///
@@ -34,23 +38,6 @@ pub fn unit_name(plan: &Plan, unit: UnitId) -> &str {
     &plan.nodes[plan.units[unit.index()].node.index()].name
 }
 
-/// The name of a node.
-pub fn node_name(plan: &Plan, node: NodeId) -> &str {
-    &plan.nodes[node.index()].name
-}
-
-/// The nodes of a group, in start order.
-pub fn nodes(plan: &Plan, group: &Group) -> Vec<NodeId> {
-    let mut nodes: Vec<NodeId> = group
-        .units
-        .iter()
-        .map(|&unit| plan.unit(unit).node)
-        .collect();
-    // Units of a node stand together.
-    nodes.dedup();
-    nodes
-}
-
 /// The names of the nodes at one side of a queue, each once.
 pub fn end_nodes<'a>(plan: &'a Plan, units: &[UnitId]) -> Vec<&'a str> {
     let mut names: Vec<&str> = units.iter().map(|&unit| unit_name(plan, unit)).collect();
@@ -65,23 +52,6 @@ pub fn ends(plan: &Plan, queue: &Queue) -> String {
         end_nodes(plan, &queue.readers),
     );
     format!("{} → {}", writers.join(", "), readers.join(", "))
-}
-
-/// Whether a queue lies within a pool: it is procflow's own, for a file that the workers share or write together.
-pub fn is_within(plan: &Plan, queue: &Queue) -> bool {
-    let mut nodes = queue
-        .writers
-        .iter()
-        .chain(&queue.readers)
-        .map(|&unit| plan.unit(unit).node);
-    let first = nodes.next();
-    queue.is_internal() && nodes.all(|node| Some(node) == first)
-}
-
-/// The queue of the file that this one is a pool's copy of; none where it is none, or lies within a pool.
-pub fn copy_of(queue: &Queue) -> Option<&str> {
-    let (of, _) = queue.name.split_once('.')?;
-    (queue.file.is_none()).then_some(of)
 }
 
 /// What a group claims of the plan's resources, and how much.
@@ -167,17 +137,6 @@ fn one_line(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// "a, b, c"; from the ninth on "and N more".
-pub fn few(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    match names.get(..SHOWN) {
-        Some(shown) if names.len() > SHOWN + 1 => {
-            format!("{} and {} more", shown.join(", "), names.len() - SHOWN)
-        }
-        _ => names.join(", "),
-    }
-}
-
 /// At most `width` characters, the last of them `…` where more were there.
 pub fn shortened(line: &str, width: usize) -> String {
     match line.char_indices().nth(width) {
@@ -197,15 +156,6 @@ pub fn shell_word(word: &str) -> Cow<'_, str> {
         return Cow::Borrowed(word);
     }
     Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
-}
-
-/// "`a`", or "`a` failed".
-pub fn wait(plan: &Plan, wait: After) -> String {
-    let name = node_name(plan, wait.node);
-    match wait.state {
-        AfterState::Succeeded => name.to_owned(),
-        other => format!("{name} {}", state(other)),
-    }
 }
 
 /// When a service is ready: "ready when 127.0.0.1:5432 takes a connection; looked at every 100ms to 1s, for 1m at most".
@@ -247,17 +197,6 @@ pub fn readiness(plan: &Plan, probe: Option<&Probe>) -> String {
 }
 
 /// As the file says it.
-pub fn state(state: AfterState) -> &'static str {
-    match state {
-        AfterState::Succeeded => "succeeded",
-        AfterState::Failed => "failed",
-        AfterState::Finished => "finished",
-        AfterState::Started => "started",
-        AfterState::Ready => "ready",
-    }
-}
-
-/// As the file says it.
 pub fn on_failure(policy: OnFailure) -> &'static str {
     match policy {
         OnFailure::Stop => "stop",
@@ -286,35 +225,6 @@ pub fn bytes(bytes: u64) -> String {
         Some((unit, size)) => format!("{} {unit}", bytes / size),
         None if bytes < 10_000 => format!("{bytes} bytes"),
         None => bytesize::ByteSize(bytes).display().iec().to_string(),
-    }
-}
-
-/// The example that the printing commands are tested with, planned as if it stood in `/p`.
-#[cfg(test)]
-pub(crate) fn example() -> (crate::spec::Spec, Plan) {
-    planned(include_str!("example.toml"))
-}
-
-/// The same with pools.
-#[cfg(test)]
-pub(crate) fn pools() -> (crate::spec::Spec, Plan) {
-    planned(include_str!("pools.toml"))
-}
-
-/// A pipeline, planned as if it stood in `/p`.
-#[cfg(test)]
-pub(crate) fn planned(text: &str) -> (crate::spec::Spec, Plan) {
-    let spec = match crate::spec::read(text) {
-        Ok(spec) => spec,
-        Err(wrong) => panic!("{:?}", wrong.problems),
-    };
-    let origin = crate::plan::Origin {
-        dir: "/p".into(),
-        name: "example".to_owned(),
-    };
-    match crate::plan::build(spec.clone(), &origin, &crate::plan::Overrides::none()) {
-        (Some(plan), _) => (spec, plan),
-        (None, problems) => panic!("{problems:?}"),
     }
 }
 
