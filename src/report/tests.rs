@@ -482,6 +482,7 @@ fn every_event() -> Vec<RunEvent> {
             attempt: 1,
             pid: Some(101),
         },
+        What::Ready { unit },
         What::Stopping {
             unit,
             signal: libc::SIGTERM,
@@ -542,6 +543,7 @@ fn event_lines() {
     }
     let expected = r#"{"event":"run_started","t":1.001234,"version":1,"run":"R","pipeline":"words","file":"/p/words.toml","time":"2026-11-24T14:53:09.000Z","pid":100,"jobs":4}
 {"event":"started","t":1.001234,"node":"read","attempt":1,"pid":101}
+{"event":"ready","t":1.001234,"node":"read"}
 {"event":"stopping","t":1.001234,"node":"read","signal":"SIGTERM"}
 {"event":"retrying","t":1.001234,"node":"read","attempt":1,"reason":"exit 3","delay":1.5}
 {"event":"queue_ended","t":1.001234,"queue":"lines","bytes":1,"full":0.0,"empty":0.0}
@@ -700,6 +702,69 @@ succeeded: 1 node in 1.70s
 }
 
 /// It is the explanation of a run that hangs, so it is said even where progress is not.
+/// A plan whose first node is a service.
+fn plan_with_service(names: &[&str]) -> Plan {
+    let mut plan = plan(names, &[]);
+    plan.nodes[0].service = Some(Arc::new(plan::Service { ready: None }));
+    plan
+}
+
+#[test]
+fn services_are_told_of() {
+    let plan = plan_with_service(&["db", "test"]);
+    let mut story = Story::new(&plan, Progress::Plain, Output::Grouped);
+    story.start(0);
+    story.at(1230).event(What::Ready { unit: UnitId(0) });
+    story.at(1240).start(1);
+    story.at(2000).ok(1);
+    let killed = Exit::Signal {
+        number: libc::SIGKILL,
+        core: false,
+    };
+    let well = Outcome::Succeeded { early_close: false };
+    story.at(7000).end(0, well, Some(killed));
+    let (said, observers) = story.finish(ExitCode::Success);
+    let expected = "\
+words: 2 nodes, 4 jobs, run R
+[0/2] ready      db      1.23s
+[1/2] succeeded  test    2.00s
+[2/2] succeeded  db      7.00s  no longer needed; killed, since SIGTERM had not stopped it in 5s; ready after 1.23s
+node  state         exit   time    cpu    memory
+db    succeeded  SIGKILL  7.00s  2.62s  12.0 MiB
+test  succeeded        0  2.00s  0.75s  12.0 MiB
+succeeded: 2 nodes in 7.00s
+";
+    assert_eq!(said, expected);
+    let report = serde_json::to_value(observers.report()).unwrap();
+    assert_eq!(report["nodes"][0]["ready"], 1.23);
+    assert!(report["nodes"][1].get("ready").is_none());
+}
+
+/// What a service says on its standard output counts, too.
+#[test]
+fn a_service_that_failed_has_its_log_at_hand() {
+    let plan = plan_with_service(&["db", "test"]);
+    let mut story = Story::new(&plan, Progress::None, Output::None);
+    story.start(0);
+    story.print(0, Stream::Out, "starting\n");
+    story.print(0, Stream::Err, "no disk\n");
+    let exit = Exit::Code(1);
+    let failure = Failure::Ended { exit, ready: false };
+    story.at(100).end(0, Outcome::Failed(failure), Some(exit));
+    let (db, root) = (NodeId(0), NodeId(0));
+    let skipped = Outcome::Skipped(Cause::After { node: db, root });
+    story.end(1, skipped, None);
+    let (said, _) = story.finish(ExitCode::NodeFailed);
+    let expected = "\
+[1/2] failed     db      0.10s  ended before it was ready: exit 1
+  | starting
+  | no disk
+failed: 2 nodes: 1 failed, 1 skipped in 0.10s
+its files: .procflow/runs/R
+";
+    assert_eq!(said, expected);
+}
+
 #[test]
 fn a_stall_is_told_with_the_way_out() {
     for progress in [Progress::Plain, Progress::None] {
@@ -1197,6 +1262,29 @@ sort   failed     3  0.20s  0.00s
 fetch  -
 failed: 3 nodes: 1 failed in 1.00s";
     assert_eq!(shots[3], last);
+}
+
+#[test]
+fn bars_say_whether_a_service_is_ready() {
+    let plan = plan_with_service(&["db", "test"]);
+    let ticks: [fn(&mut Observers<'_>); 2] = [
+        |o| start(o, 0),
+        |o| {
+            o.event(RunEvent {
+                at: ms(150),
+                what: What::Ready { unit: UnitId(0) },
+            });
+        },
+    ];
+    let mut screen = Shown::new(60, 24);
+    let mut shots = Vec::new();
+    for text in on_a_pty(60, 24, &ticks, &plan, Output::Prefixed) {
+        screen.take(&text);
+        shots.push(screen.text());
+    }
+    let first = |shot: &String| shot.lines().next().unwrap().to_owned();
+    assert_eq!(first(&shots[0]), "⠙ db   0.10s  not ready yet");
+    assert_eq!(first(&shots[1]), "⠹ db   0.20s  ready");
 }
 
 #[test]

@@ -333,6 +333,24 @@ mod tests {
                 "cannot start: no such file: \"x\"",
             ),
             (
+                Failure::Ended {
+                    exit: Exit::Code(127),
+                    ready: false,
+                },
+                "ended before it was ready: exit 127 (sh did not find a command)",
+            ),
+            (
+                Failure::Ended {
+                    exit: Exit::Code(0),
+                    ready: true,
+                },
+                "ended while it was needed: exit 0",
+            ),
+            (
+                Failure::NotReady("not ready after 1s: file x: no such file".to_owned()),
+                "not ready after 1s: file x: no such file",
+            ),
+            (
                 Failure::Result("its value is longer than 64 KiB".to_owned()),
                 "its value is longer than 64 KiB",
             ),
@@ -371,9 +389,21 @@ mod tests {
             (Cause::RunTimeout, "the run timed out"),
             (Cause::Interrupted(libc::SIGINT), "interrupted by SIGINT"),
             (Cause::ByUser, "--skip"),
+            (Cause::NotNeeded, "nobody needs it"),
             (Cause::Broken, "procflow could not go on"),
         ];
         for (why, words) in causes {
+            assert_eq!(cause(&plan, &why), words);
+        }
+        plan.nodes[1].service = Some(std::sync::Arc::new(crate::plan::Service { ready: None }));
+        let of_service = [
+            (Cause::After { node: b, root: b }, "service b failed"),
+            (
+                Cause::After { node: b, root: a },
+                "service b did not last (a failed)",
+            ),
+        ];
+        for (why, words) in of_service {
             assert_eq!(cause(&plan, &why), words);
         }
         plan.timeout = Some(Duration::from_secs(600));

@@ -284,6 +284,10 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
                     Vec::new()
                 };
             }
+            // What hangs on a restart is seen only where there are many.
+            if node.service.is_some() {
+                node.retry.max = random.u32(..3);
+            }
             if random.u8(..3) == 0 {
                 node.outputs.push(vec![Draft::file()]);
             }
@@ -858,7 +862,8 @@ impl<'p> World<'p> {
                     if self.skip(*unit) {
                         continue;
                     }
-                    let crashes = self.random.u8(..5) == 0;
+                    let often = if self.is_service(*unit) { 2 } else { 5 };
+                    let crashes = self.random.u8(..often) == 0;
                     let process = self.process(*unit);
                     assert!(
                         process.outcome.is_none() && !process.live && !process.due && !process.file

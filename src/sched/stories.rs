@@ -1178,3 +1178,221 @@ fn a_stored_queue_is_not_read_when_its_writer_was_cancelled() {
         spawn(2),
     ]);
 }
+
+/// A service with a probe.
+fn service(draft: &mut Draft) -> u32 {
+    let node = draft.node();
+    draft.at(node).service = Some(true);
+    node
+}
+
+fn probe(unit: u32) -> Action {
+    Action::Probe(UnitId(unit))
+}
+
+fn stop_probe(unit: u32) -> Action {
+    Action::StopProbe(UnitId(unit))
+}
+
+fn is_ready(unit: u32) -> Action {
+    Action::Ready(UnitId(unit))
+}
+
+fn service_ended(code: u8, ready: bool) -> Failure {
+    let exit = Exit::Code(code);
+    Failure::Ended { exit, ready }
+}
+
+#[test]
+fn a_service_is_waited_for_and_stopped_after_those_who_need_it() {
+    let mut draft = Draft::default();
+    let (db, web, test) = (service(&mut draft), service(&mut draft), draft.node());
+    draft.after(web, db, AfterState::Ready);
+    draft.after(test, web, AfterState::Ready);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.says(&[spawn(0), probe(db)]);
+    story
+        .on(Event::Ready(UnitId(db)))
+        .says(&[is_ready(db), spawn(1), probe(web)]);
+    story
+        .on(Event::Ready(UnitId(web)))
+        .says(&[is_ready(web), spawn(2)]);
+    let [stop_web, grace_web] = stop(web);
+    story
+        .exit(test, 0)
+        .says(&[ended(test, well()), group_ended(2), stop_web, grace_web]);
+    let [stop_db, grace_db] = stop(db);
+    story.signal(web, 15).says(&[
+        calm(web),
+        ended(web, well()),
+        group_ended(1),
+        stop_db,
+        grace_db,
+    ]);
+    // However it ends then.
+    story.exit(db, 3).says(&[
+        calm(db),
+        ended(db, well()),
+        group_ended(0),
+        finish(Verdict::Succeeded),
+    ]);
+}
+
+#[test]
+fn a_service_that_dies_takes_those_with_it_who_need_it() {
+    let mut draft = Draft::default();
+    let (db, runs, waits) = (service(&mut draft), draft.node(), draft.node());
+    draft.after(runs, db, AfterState::Ready);
+    draft.after(waits, db, AfterState::Ready);
+    draft.after(waits, runs, AfterState::Succeeded);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.on(Event::Ready(UnitId(db)));
+    story.says(&[spawn(0), probe(db), is_ready(db), spawn(1)]);
+    let [stop, grace] = stop(runs);
+    let cause = Cause::After {
+        node: NodeId(db),
+        root: NodeId(db),
+    };
+    story.exit(db, 0).says(&[
+        ended(db, Outcome::Failed(service_ended(0, true))),
+        group_ended(0),
+        stop,
+        grace,
+        ended(waits, Outcome::Skipped(cause.clone())),
+        Action::Stopping(Cause::RunFailed(NodeId(db))),
+    ]);
+    story.signal(runs, 15).says(&[
+        calm(runs),
+        ended(runs, Outcome::Cancelled(cause)),
+        group_ended(1),
+        finish(Verdict::Failed),
+    ]);
+}
+
+#[test]
+fn a_service_that_is_restarted_is_waited_for_again() {
+    let mut draft = Draft::default();
+    let (db, runs, waits) = (service(&mut draft), draft.node(), draft.node());
+    draft.at(db).retry.max = 1;
+    draft.after(runs, db, AfterState::Ready);
+    draft.after(waits, db, AfterState::Ready);
+    draft.after(waits, runs, AfterState::Succeeded);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.on(Event::Ready(UnitId(db)));
+    story.says(&[spawn(0), probe(db), is_ready(db), spawn(1)]);
+    let backoff = Timer::Backoff(GroupId(0));
+    let delay = Duration::from_secs(1);
+    story.exit(db, 1).says(&[
+        group_ended(0),
+        Action::Retrying {
+            unit: UnitId(db),
+            attempt: 1,
+            failure: service_ended(1, true),
+            delay,
+        },
+        Action::Arm(backoff, delay),
+    ]);
+    // What runs goes on. What could be started now waits on.
+    story
+        .exit(runs, 0)
+        .says(&[ended(runs, well()), group_ended(1)]);
+    let (group, attempt) = (GroupId(0), 2);
+    story
+        .on(Event::Fired(backoff))
+        .says(&[Action::Spawn { group, attempt }, probe(db)]);
+    story
+        .on(Event::Ready(UnitId(db)))
+        .says(&[is_ready(db), spawn(2)]);
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_time_is_stopped_and_has_failed() {
+    let mut draft = Draft::default();
+    let (db, test) = (service(&mut draft), draft.node());
+    draft.after(test, db, AfterState::Ready);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.says(&[spawn(0), probe(db)]);
+    let why = "not ready after 1s".to_owned();
+    story
+        .on(Event::NotReady(UnitId(db), why.clone()))
+        .says(&stop(db));
+    story.exit(db, 0).says(&[
+        calm(db),
+        ended(db, Outcome::Failed(Failure::NotReady(why))),
+        group_ended(0),
+        ended(test, after(db, db)),
+        Action::Stopping(Cause::RunFailed(NodeId(db))),
+        finish(Verdict::Failed),
+    ]);
+}
+
+/// It takes nobody's place, however many there are.
+#[test]
+fn a_service_is_not_what_a_large_node_waits_for() {
+    let mut draft = Draft::default();
+    let (db, test) = (service(&mut draft), draft.node());
+    draft.at(test).slots = 9;
+    draft.after(test, db, AfterState::Ready);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.on(Event::Ready(UnitId(db)));
+    story.says(&[spawn(0), probe(db), is_ready(db), spawn(1)]);
+}
+
+#[test]
+fn a_signal_leaves_a_service_to_those_who_need_it() {
+    let mut draft = Draft::default();
+    let (db, shy, test) = (service(&mut draft), service(&mut draft), draft.node());
+    let late = draft.node();
+    draft.after(test, db, AfterState::Ready);
+    draft.after(late, shy, AfterState::Ready);
+    let plan = draft.plan();
+    let mut story = Story::begin(&plan, OnFailure::Stop);
+    story.on(Event::Ready(UnitId(db)));
+    story.says(&[
+        spawn(0),
+        spawn(1),
+        probe(db),
+        probe(shy),
+        is_ready(db),
+        spawn(2),
+    ]);
+    let interrupted = || Cause::Interrupted(2);
+    let [stop_test, grace_test] = stop(test);
+    let [stop_shy, grace_shy] = stop(shy);
+    story.on(Event::Shutdown(2)).says(&[
+        Action::Stopping(interrupted()),
+        stop_test,
+        grace_test,
+        ended(late, Outcome::Skipped(interrupted())),
+        stop_probe(shy),
+        stop_shy,
+        grace_shy,
+    ]);
+    let [stop_db, grace_db] = stop(db);
+    story.exit(test, 0).says(&[
+        calm(test),
+        ended(test, Outcome::Cancelled(interrupted())),
+        group_ended(2),
+        stop_db,
+        grace_db,
+    ]);
+    story.exit(shy, 0).says(&[
+        calm(shy),
+        ended(shy, Outcome::Cancelled(interrupted())),
+        group_ended(1),
+    ]);
+    // The second kills.
+    story
+        .on(Event::Shutdown(2))
+        .says(&[calm(db), Action::Kill(UnitId(db))]);
+    story.signal(db, 9).says(&[
+        ended(db, Outcome::Cancelled(interrupted())),
+        group_ended(0),
+        finish(Verdict::Interrupted(2)),
+    ]);
+}

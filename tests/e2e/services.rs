@@ -156,7 +156,7 @@ fn a_service_that_is_not_ready_in_time_has_failed_with_its_log_at_hand() {
         r#"
         [process.db]
         script = "echo starting up; echo no disk >&2; exec sleep 1000"
-        service = { ready = { file = "never", timeout = "300ms" } }
+        service = { ready = { file = "never", timeout = "1s" } }
         [process.test]
         command = ["true"]
         after = ["db"]
@@ -165,12 +165,9 @@ fn a_service_that_is_not_ready_in_time_has_failed_with_its_log_at_hand() {
     .args(["--progress", "none", "--output", "none"])
     .run()
     .exit(1)
-    .says("not ready after 300ms: file never: no such file\n  | starting up\n  | no disk\n")
+    .says("not ready after 1s: file never: no such file\n  | starting up\n  | no disk\n")
     .nodes([
-        (
-            "db",
-            "failed: not ready after 300ms: file never: no such file",
-        ),
+        ("db", "failed: not ready after 1s: file never: no such file"),
         ("test", "skipped: service db failed"),
     ]);
 }
@@ -188,7 +185,7 @@ fn what_was_seen_last_is_said() {
         ),
         (
             "log = \"up+\"",
-            "log \"up+\": no line of its output matches",
+            "log \"up+\": it has printed no line (does it keep its output in a buffer?)",
         ),
         (
             "command = [\"sh\", \"-c\", \"echo no >&2; echo luck; exit 3\"]",
@@ -199,22 +196,29 @@ fn what_was_seen_last_is_said() {
             "command sleep 1000: it has not ended yet",
         ),
     ];
-    for (probe, seen) in cases {
-        let end = format!("failed: not ready after 200ms: {seen}");
-        Pipeline::new(&format!(
+    let mut text = "[run]\non_failure = \"continue\"\n".to_owned();
+    for (at, (probe, _)) in cases.iter().enumerate() {
+        text += &format!(
             r#"
-            [process.db]
+            [process.n{at}]
             command = ["sleep", "1000"]
-            service = {{ ready = {{ {probe}, timeout = "200ms" }} }}
-            [process.test]
+            service = {{ ready = {{ {probe}, timeout = "1s" }} }}
+            [process.u{at}]
             command = ["true"]
-            after = ["db"]
+            after = ["n{at}"]
             "#
-        ))
-        .run()
-        .exit(1)
-        .node("db", &end);
+        );
     }
+    let ran = Pipeline::new(&text).run().exit(1);
+    let ends = ran.ends();
+    for (at, (_, seen)) in cases.iter().enumerate() {
+        let expected = [
+            format!("failed: not ready after 1s: {seen}"),
+            format!("skipped: service n{at} failed"),
+        ];
+        assert_eq!([&ends[2 * at].1, &ends[2 * at + 1].1], expected.each_ref());
+    }
+    drop(ran.node("n0", &ends[0].1));
 }
 
 /// It is not waited for: it will not appear by itself.

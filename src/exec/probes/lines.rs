@@ -13,6 +13,8 @@ pub(super) struct Lines {
     pattern: Regex,
     out: Vec<u8>,
     err: Vec<u8>,
+    /// Whole lines so far.
+    count: u64,
 }
 
 impl Lines {
@@ -22,6 +24,16 @@ impl Lines {
             pattern,
             out: Vec::new(),
             err: Vec::new(),
+            count: 0,
+        }
+    }
+
+    /// What was seen so far, in words.
+    pub(super) fn seen(&self) -> String {
+        match self.count {
+            0 => "it has printed no line (does it keep its output in a buffer?)".to_owned(),
+            1 => "the line that it has printed does not match".to_owned(),
+            many => format!("none of its {many} lines matches"),
         }
     }
 
@@ -36,6 +48,7 @@ impl Lines {
         let last = parts.next_back().unwrap_or_default();
         for part in parts {
             add(line, part);
+            self.count += 1;
             let whole = line.strip_suffix(b"\r").unwrap_or(line);
             if self.pattern.is_match(whole) {
                 return true;
@@ -80,6 +93,18 @@ mod tests {
         assert!(!found.push(Stream::Err, b"dy\n"));
         assert!(!found.push(Stream::Out, b"dy"));
         assert!(found.push(Stream::Out, b"\n"));
+    }
+
+    #[test]
+    fn what_was_seen_is_said() {
+        let mut found = lines("ready");
+        assert_eq!(
+            found.seen(),
+            "it has printed no line (does it keep its output in a buffer?)"
+        );
+        found.push(Stream::Out, b"rea\ndy\n");
+        found.push(Stream::Err, b"reading");
+        assert_eq!(found.seen(), "none of its 2 lines matches");
     }
 
     #[test]

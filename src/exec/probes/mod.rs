@@ -301,7 +301,7 @@ impl Runner<'_> {
         };
         let seen = match &running.how {
             How::Watch(watch, _) => watch.seen(),
-            How::Lines(_) => "no line of its output matches".to_owned(),
+            How::Lines(lines) => lines.seen(),
             How::Command { seen, .. } => seen.clone(),
         };
         let why = format!(
