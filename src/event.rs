@@ -327,8 +327,10 @@ pub enum What {
         queue: crate::plan::QueueId,
         /// Bytes that came from its writers.
         bytes: u64,
-        /// Records, where procflow looks for them.
+        /// Records, where their end can be seen.
         records: Option<u64>,
+        /// That number is an estimate: some records went by unseen.
+        is_estimate: bool,
         /// Bytes that it holds.
         held: u64,
         /// Records that were dropped, since it was full (`overflow = "drop_newest"`, `"drop_oldest"`).
@@ -342,6 +344,8 @@ pub enum What {
         bytes: Option<u64>,
         /// Records, where known.
         records: Option<u64>,
+        /// That number is an estimate: some records went by unseen.
+        is_estimate: bool,
         /// Bytes from each writer and to each reader, where known.
         ends: Vec<(UnitId, u64)>,
         /// Records that were dropped, since it was full, or since those that may have them had gone.

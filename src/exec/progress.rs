@@ -49,6 +49,7 @@ impl Runner<'_> {
                     queue,
                     bytes,
                     records: counts.inputs.iter().map(|count| count.records).sum(),
+                    is_estimate: counts.is_estimate,
                     held: counts.held,
                     dropped: counts.dropped.records.unwrap_or(0),
                 })

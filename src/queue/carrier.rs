@@ -21,6 +21,7 @@ use nix::sys::time::TimeSpec;
 use crate::plan::Deliver;
 use crate::plan::settings::MAX_RECORD;
 use crate::queue::backlog::{Backlog, SpillError};
+use crate::queue::census::Census;
 use crate::queue::counts::Counters;
 use crate::queue::deal::{self, Bounds, Deal, Hand};
 use crate::queue::framer::Framer;
@@ -50,6 +51,12 @@ pub(crate) struct Carrier {
     owed: Option<usize>,
     /// Bytes of that rest so far.
     owed_length: u64,
+    /// How many records are in blocks that nobody looks at.
+    census: Census,
+    /// Of bytes that go on as they come: what counts their records, where a single byte ends them.
+    counting: Option<Framer>,
+    /// The last of those bytes was no record's end.
+    is_midway: bool,
     /// There is a block to move, but no reader for it now.
     is_held_up: bool,
     /// Who gets a record, where not all get a copy.
@@ -129,12 +136,13 @@ impl Carrier {
             && spec.max_record.is_none()
             && !spec.feedback
             && !framer.is_counted();
-        let framer = if as_they_come {
-            Framer::bytes()
+        let (framer, counting) = if as_they_come {
+            (Framer::bytes(), Some(framer).filter(Framer::is_terminated))
         } else {
-            framer
+            (framer, None)
         };
-        let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), !framer.is_bytes());
+        let has_records = !framer.is_bytes() || counting.is_some();
+        let counters = Counters::new(spec.inputs.len(), spec.outputs.len(), has_records);
         let mut may_splice = spec.inputs.len() == 1
             && !spec.feedback
             && spec.on_writer_failure == OnWriterFailure::Cancel
@@ -198,6 +206,9 @@ impl Carrier {
             may_splice,
             owed: None,
             owed_length: 0,
+            census: Census::default(),
+            counting,
+            is_midway: false,
             is_held_up: false,
             deal,
             missing: Vec::new(),
@@ -254,8 +265,15 @@ impl Carrier {
             && self.sinks.len() > 1
             && self.sinks.iter().all(Sink::is_bare_pipe)
         {
-            let ended = Tee::new(input, &mut self.sinks, &self.control, &self.counters)
-                .and_then(|mut tee| tee.run(source.fate(), || self.events.send(SETTLED)));
+            let counting = self.counting.as_ref();
+            let ended = Tee::new(
+                input,
+                &mut self.sinks,
+                &self.control,
+                &self.counters,
+                counting,
+            )
+            .and_then(|mut tee| tee.run(source.fate(), || self.events.send(SETTLED)));
             let failed = |error| Broken(format!("can't copy queue `{}`: {error}", self.name));
             return ended
                 .map(|ended| if ended { Over::Ended } else { Over::Stopped })
@@ -491,15 +509,19 @@ impl Carrier {
             let moved = splice::block(source, sink, &self.framer, most);
             let handed = moved.as_ref().map_or(0, |moved| moved.handed);
             share.has_given(&choice, handed, now);
-            self.counters.forget_records();
             (choice.at, moved)
         };
         let moved = moved.map_err(|error| match error {
             SpliceError::Source(error) => unreadable(&self.name, error),
             SpliceError::Sink(error) => unwritable(&self.name, error),
         })?;
-        self.counters.inputs[at].add(moved.came, 0);
-        self.counters.outputs[sink].add(moved.left, 0);
+        if moved.unseen > 0 {
+            self.counters.estimate();
+        }
+        let seen = moved.handed - moved.unseen;
+        let records = self.census.count(seen, moved.ends, moved.unseen);
+        self.counters.inputs[at].add(moved.came, records);
+        self.counters.outputs[sink].add(moved.left, records);
         let lost = self.sinks[sink].take_lost();
         self.counters.lost.add(lost, 0);
         // Of a block nobody knows how much of it is that record's; of what follows it all is.
@@ -658,9 +680,25 @@ impl Carrier {
             Next::More => {}
             Next::End => {
                 source.close();
+                // The last record, without its terminator.
+                if std::mem::take(&mut self.is_midway) {
+                    let counters = &self.counters;
+                    let counters = counters.inputs[at..=at].iter().chain(&counters.outputs);
+                    counters.for_each(|counter| counter.add(0, 1));
+                }
                 self.counters.inputs[at].finish();
             }
-            Next::Whole { end, records } => self.offer(at, end, records, Vec::new()),
+            Next::Whole { end, records } => {
+                let records = match &self.counting {
+                    None => records,
+                    Some(framer) => {
+                        let data = source.data(end);
+                        self.is_midway = framer.last_end(data) != Some(end);
+                        framer.ends(data)
+                    }
+                };
+                self.offer(at, end, records, Vec::new());
+            }
             Next::Last { end } => {
                 let missing = source.framer().missing_terminator(source.data(end));
                 self.offer(at, end, 1, missing);

@@ -15,6 +15,8 @@ pub struct Counts {
     pub dropped: Count,
     /// What could be given to nobody since its reader had gone. The records of bytes that were held for it are not counted.
     pub lost: Count,
+    /// Records of inputs and outputs are estimated: some of them went by unseen.
+    pub is_estimate: bool,
     /// Bytes held now, beyond what is in pipes.
     pub held: u64,
     /// How long there was nothing to hand on.
@@ -28,8 +30,8 @@ pub struct Counts {
 pub struct Count {
     /// Bytes.
     pub bytes: u64,
-    /// Records; `None` where the relay did not look for any: where nobody needs to know where they end, and from when on a
-    /// shared queue moves so much that looking at all of it would hold it up.
+    /// Records; `None` where there are none to count (`records = "bytes"`), or where no single byte ends them and nobody needs to
+    /// know where they end.
     pub records: Option<u64>,
     /// Of an input: bytes that have been handed on, or dropped.
     pub passed: u64,
@@ -50,7 +52,8 @@ pub(crate) struct Counters {
     pub held: AtomicU64,
     pub empty: AtomicU64,
     pub full: AtomicU64,
-    has_records: AtomicBool,
+    has_records: bool,
+    is_estimate: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +104,8 @@ impl Counters {
             held: AtomicU64::new(0),
             empty: AtomicU64::new(0),
             full: AtomicU64::new(0),
-            has_records: AtomicBool::new(has_records),
+            has_records,
+            is_estimate: AtomicBool::new(false),
         }
     }
 
@@ -118,9 +122,9 @@ impl Counters {
         self.first_lost.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// Some go by that nobody counts.
-    pub fn forget_records(&self) {
-        self.has_records.store(false, Ordering::Relaxed);
+    /// Some records go by unseen, and what is counted from now on is a guess.
+    pub fn estimate(&self) {
+        self.is_estimate.store(true, Ordering::Relaxed);
     }
 
     pub fn snapshot(&self) -> Counts {
@@ -128,7 +132,6 @@ impl Counters {
             bytes: counter.bytes.load(Ordering::Relaxed),
             records: self
                 .has_records
-                .load(Ordering::Relaxed)
                 .then(|| counter.records.load(Ordering::Relaxed)),
             passed: counter.passed.load(Ordering::Acquire),
             done: counter.done.load(Ordering::Acquire),
@@ -138,6 +141,7 @@ impl Counters {
             outputs: self.outputs.iter().map(count).collect(),
             dropped: count(&self.dropped),
             lost: count(&self.lost),
+            is_estimate: self.is_estimate.load(Ordering::Relaxed),
             held: self.held.load(Ordering::Relaxed),
             empty: Duration::from_nanos(self.empty.load(Ordering::Relaxed)),
             full: Duration::from_nanos(self.full.load(Ordering::Relaxed)),

@@ -308,6 +308,14 @@ impl Framer {
         matches!(self.kind, Kind::Terminator(_))
     }
 
+    /// How many records end in `data`, which begins anywhere. Only of a framing that [is terminated](Framer::is_terminated).
+    pub fn ends(&self, data: &[u8]) -> u64 {
+        match self.kind {
+            Kind::Terminator(byte) => memchr_iter(byte, data).count() as u64,
+            _ => panic!("BUG: {:?} needs more than a byte to see an end", self.kind),
+        }
+    }
+
     /// Where the first record ends that ends in `data`, which begins anywhere. Only of a framing that
     /// [is terminated](Framer::is_terminated).
     pub fn first_end(&self, data: &[u8]) -> Option<usize> {

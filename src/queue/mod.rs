@@ -18,6 +18,7 @@
 pub(crate) mod backlog;
 mod by_field;
 mod carrier;
+mod census;
 mod counts;
 mod deal;
 mod events;

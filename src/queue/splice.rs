@@ -11,7 +11,7 @@
 //! rest of a record, and nobody else gets anything before. So this is only for a writer that is alone, whose failure ends its
 //! readers, too, and for records that end with one byte.
 //!
-//! Records are not counted: who counts must look.
+//! Of the records in the bulk nobody knows how many they are; see [`Census`](crate::queue::census::Census).
 //!
 //! *Tried before:* tee(2) to a pipe of our own to look before it goes. It costs more than it saves. Writing the last page
 //! by vmsplice(2): a reader that splices on would see the page change.
@@ -36,6 +36,10 @@ pub(crate) struct Block {
     pub left: usize,
     /// Bytes that were handed to the reader, those included that it holds back.
     pub handed: usize,
+    /// Of these, bytes that nobody saw.
+    pub unseen: usize,
+    /// Records that end in the others.
+    pub ends: u64,
     /// The reader is owed the rest of a record.
     pub is_owed: bool,
 }
@@ -78,11 +82,13 @@ pub(crate) fn block(
         block.came += bulk;
         block.left += bulk;
         block.handed += bulk;
+        block.unseen = bulk;
     }
     let rest = pay(source, sink, framer, true)?;
     block.came += rest.came;
     block.left += rest.left;
     block.handed += rest.handed;
+    block.ends = rest.ends;
     block.is_owed = rest.is_owed;
     Ok(block)
 }
@@ -108,6 +114,7 @@ pub(crate) fn pay(
     };
     block.is_owed = end.is_none();
     block.handed = end.unwrap_or(held);
+    block.ends = framer.ends(&data[..block.handed]);
     block.left = sink.give(&data[..block.handed])?;
     source.consume(block.handed);
     source.is_midway(block.is_owed);

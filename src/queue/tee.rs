@@ -9,6 +9,9 @@
 //! tee(2) always begins at a pipe's front and may give less than asked, so one pipe can't be teed to several outputs that
 //! have different room. In a chain each stage tees as much as its own output takes and then passes on exactly so
 //! much. An output that takes nothing holds back those behind it, once the pipe between is full, and so the input.
+//!
+//! Records are counted by a look at a copy, which tee(2) makes of what is about to be passed on: at all of it while there is little,
+//! then at a page now and then.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -19,14 +22,20 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::pipe2;
+use nix::unistd::{pipe2, read};
 
+use crate::queue::census::Census;
 use crate::queue::counts::Counters;
+use crate::queue::framer::Framer;
 use crate::queue::relay::{Control, Fate, WriterState};
+use crate::queue::share::PAGE;
 use crate::queue::sink::Sink;
 
 /// More than any pipe holds (pipe(7): `pipe-max-size` is 1 MiB by default).
 const ALL: usize = 1 << 30;
+
+/// So much is looked at as a whole, and of each so much that follows a page: a look at all costs a tenth of the speed.
+const LOOK_EVERY: u64 = 1 << 20;
 
 /// A chain at work.
 pub(crate) struct Tee<'a> {
@@ -46,6 +55,20 @@ pub(crate) struct Tee<'a> {
     input_state: Input,
     /// For each sink: nothing has said that it is full.
     has_room: Vec<bool>,
+    look: Option<Look<'a>>,
+}
+
+/// Counts the records in what is passed on.
+struct Look<'a> {
+    framer: &'a Framer,
+    census: Census,
+    read: OwnedFd,
+    write: OwnedFd,
+    buffer: Vec<u8>,
+    /// The next look is due when so many bytes have passed.
+    due: u64,
+    /// The last byte that was seen, which was the last there was, ends no record.
+    is_midway: bool,
 }
 
 #[derive(Debug, Default)]
@@ -88,8 +111,10 @@ impl<'a> Tee<'a> {
         sinks: &'a mut [Sink],
         control: &'a Control,
         counters: &'a Counters,
+        counting: Option<&'a Framer>,
     ) -> io::Result<Tee<'a>> {
         let size = fcntl(input, FcntlArg::F_GETPIPE_SZ)?;
+        let look = counting.map(|framer| Look::new(framer, size)).transpose()?;
         let link = |_| {
             let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
             // Where the user's pipe pages are used up it stays smaller: slower, that's all.
@@ -111,6 +136,7 @@ impl<'a> Tee<'a> {
             control,
             counters,
             passed: 0,
+            look,
         })
     }
 
@@ -180,6 +206,9 @@ impl<'a> Tee<'a> {
             Moved::Bytes(0) => self.input_state = Input::AtEnd,
             Moved::Bytes(count) => {
                 self.stages[at].owed = count;
+                if at == 0 {
+                    self.look_at(count)?;
+                }
                 self.counters.outputs[at].add(count, 0);
                 return Ok(true);
             }
@@ -195,6 +224,38 @@ impl<'a> Tee<'a> {
         Ok(false)
     }
 
+    /// Counts the records in so many bytes at the front of the input, which the first stage owes.
+    fn look_at(&mut self, count: usize) -> io::Result<()> {
+        let Some(look) = &mut self.look else {
+            return Ok(());
+        };
+        let most = match self.passed {
+            passed if passed < LOOK_EVERY => count,
+            passed if passed < look.due => 0,
+            _ => count.min(PAGE),
+        };
+        look.due = look.due.max(self.passed + LOOK_EVERY);
+        let seen = look.copy(self.input, most)?;
+        let data = &look.buffer[..seen];
+        let ends = look.framer.ends(data);
+        look.is_midway = look.framer.last_end(data) != Some(count);
+        self.count_records(seen, ends, count - seen);
+        Ok(())
+    }
+
+    /// Of bytes that are passed on so many are seen, in which so many records end.
+    fn count_records(&mut self, seen: usize, ends: u64, unseen: usize) {
+        let Some(look) = &mut self.look else { return };
+        if unseen > 0 {
+            self.counters.estimate();
+        }
+        let records = look.census.count(seen, ends, unseen);
+        self.counters.inputs[0].add(0, records);
+        for (sink, counter) in self.sinks.iter().zip(&self.counters.outputs) {
+            counter.add(0, if sink.is_closed() { 0 } else { records });
+        }
+    }
+
     /// A stage without a reader owes the next one all that is there. How much is in the input isn't known: as much as
     /// one splice moves.
     fn skip(&mut self, at: usize) -> io::Result<bool> {
@@ -208,6 +269,7 @@ impl<'a> Tee<'a> {
         match attempt(|flags| splice(self.input, None, self.target(at), None, ALL, flags))? {
             Moved::Bytes(0) => self.input_state = Input::AtEnd,
             Moved::Bytes(count) => {
+                self.count_records(0, 0, count);
                 self.has_passed(at, count);
                 return Ok(true);
             }
@@ -287,6 +349,14 @@ impl<'a> Tee<'a> {
         if self.input_state != Input::AtEnd {
             return;
         }
+        // The last record, without its terminator. (Where its bytes were not seen it makes no difference.)
+        if self
+            .look
+            .as_mut()
+            .is_some_and(|look| std::mem::take(&mut look.is_midway))
+        {
+            self.count_records(0, 1, 0);
+        }
         for (at, sink) in self.sinks.iter_mut().enumerate() {
             let is_last = at == self.stages.len();
             if self.links.iter().take(at).any(|link| link.held > 0) {
@@ -361,6 +431,43 @@ impl<'a> Tee<'a> {
             self.input_state = Input::MayHave;
         }
         Ok(!said[0].is_empty() && self.control.is_stop())
+    }
+}
+
+impl<'a> Look<'a> {
+    fn new(framer: &'a Framer, size: i32) -> io::Result<Look<'a>> {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        // Where it stays smaller, less is seen.
+        let _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(size));
+        Ok(Look {
+            framer,
+            census: Census::default(),
+            read,
+            write,
+            buffer: Vec::new(),
+            due: 0,
+            is_midway: false,
+        })
+    }
+
+    /// Copies the front of `input` to the buffer, at most so much; how much it is.
+    fn copy(&mut self, input: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        if most == 0 {
+            return Ok(0);
+        }
+        let Moved::Bytes(count) = attempt(|flags| tee(input, &self.write, most, flags))? else {
+            return Ok(0);
+        };
+        self.buffer.resize(count.max(self.buffer.len()), 0);
+        let mut done = 0;
+        while done < count {
+            match read(&self.read, &mut self.buffer[done..count]) {
+                Ok(some) => done += some,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
     }
 }
 

@@ -101,6 +101,9 @@ enum Line<'a> {
         /// Records, where procflow looked for them.
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<u64>,
+        /// That number is an estimate: some records went by without a look at them.
+        #[serde(skip_serializing_if = "is_false")]
+        estimated: bool,
         /// Bytes that it holds.
         held: u64,
         /// Records that were dropped, since it was full, or since those that may have them had gone.
@@ -180,6 +183,9 @@ enum Line<'a> {
         /// Records, where procflow counted them.
         #[serde(skip_serializing_if = "Option::is_none")]
         records: Option<u64>,
+        /// That number is an estimate: some records went by without a look at them.
+        #[serde(skip_serializing_if = "is_false")]
+        estimated: bool,
         /// Records that were dropped, since it was full, or since those that may have them had gone.
         #[serde(skip_serializing_if = "is_zero")]
         dropped: u64,
@@ -310,7 +316,7 @@ pub(super) fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !*value
 }
 
@@ -487,6 +493,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             queue,
             bytes,
             records,
+            is_estimate,
             held,
             dropped,
         } => Line::QueueProgress {
@@ -494,6 +501,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             queue: &plan.queue(*queue).name,
             bytes: *bytes,
             records: *records,
+            estimated: *is_estimate,
             held: *held,
             dropped: *dropped,
         },
@@ -501,6 +509,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             queue,
             bytes,
             records,
+            is_estimate,
             dropped,
             full,
             empty,
@@ -513,6 +522,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
                 queue: &planned.name,
                 bytes: *bytes,
                 records: *records,
+                estimated: *is_estimate,
                 dropped: *dropped,
                 full: carried.then(|| seconds(*full)),
                 empty: carried.then(|| seconds(*empty)),

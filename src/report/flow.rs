@@ -13,6 +13,8 @@ use crate::report::tally::{Passed, Passing, QueueEnd, Tally};
 pub struct Pace {
     /// Records so far.
     pub done: Option<u64>,
+    /// That number is an estimate.
+    pub is_estimate: bool,
     /// Records in all.
     pub total: Option<u64>,
     /// Records in a second, lately.
@@ -32,6 +34,8 @@ pub struct Flow {
     pub input: Option<u64>,
     /// Out.
     pub output: Option<u64>,
+    /// These numbers are estimates, or one of them is.
+    pub is_estimate: bool,
 }
 
 impl Flow {
@@ -55,6 +59,7 @@ impl Tally {
             let first = paces.next()?;
             Some(paces.fold(first, |one, other| Pace {
                 done: sum_of_known(one.done, other.done),
+                is_estimate: one.is_estimate || other.is_estimate,
                 records: sum_of_known(one.records, other.records),
                 bytes: sum_of_known(one.bytes, other.bytes),
                 ..one
@@ -80,6 +85,7 @@ impl Tally {
         };
         Some(Pace {
             done: Some(done),
+            is_estimate: false,
             total: fed.counts.total,
             records: Some(speed.records),
             bytes: has_input.then_some(speed.bytes),
@@ -95,6 +101,7 @@ impl Tally {
             return Flow {
                 input: Some(fed.counts.taken_bytes),
                 output: Some(fed.counts.result_bytes),
+                is_estimate: false,
             };
         }
         self.flow(plan, node, |planned, passed, side| {
@@ -110,11 +117,24 @@ impl Tally {
                 input: Some(fed.counts.taken),
                 // What a task prints may be any number of records, an answer is one.
                 output: (feed == Some(Feed::Request)).then_some(fed.counts.answered),
+                is_estimate: false,
             };
         }
-        self.flow(plan, node, |planned, passed, side| {
+        let sides = [Side::Reads, Side::Writes];
+        let mut queues = sides
+            .into_iter()
+            .flat_map(|side| queues_of(plan, node, side));
+        let is_estimate = queues.any(|id| {
+            let passed = self.queue(id).passed.as_deref();
+            passed.is_some_and(|passed| passed.is_estimate)
+        });
+        let flow = self.flow(plan, node, |planned, passed, side| {
             passed.records_of(plan, planned, node, side)
-        })
+        });
+        Flow {
+            is_estimate,
+            ..flow
+        }
     }
 
     /// Sums what `count` knows of each queue that the node has an end of.
@@ -133,6 +153,7 @@ impl Tally {
         Flow {
             input: sum(Side::Reads),
             output: sum(Side::Writes),
+            is_estimate: false,
         }
     }
 }
@@ -204,6 +225,7 @@ impl Passing {
         let speed = self.meter.speed(now);
         Pace {
             done: self.records,
+            is_estimate: self.is_estimate,
             records: speed
                 .filter(|_| self.records.is_some())
                 .map(|speed| speed.records),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::event::{Exit, Outcome, VERSION};
 use crate::plan::{self, NodeId, Plan, QueueKind, Role, UnitId};
 use crate::report::events::{
-    PoolLine, State, exit_code, is_zero, redacted, rfc3339, schema_generator, seconds,
+    PoolLine, State, exit_code, is_false, is_zero, redacted, rfc3339, schema_generator, seconds,
 };
 use crate::report::fed;
 use crate::report::redact::Redactor;
@@ -204,6 +204,9 @@ pub struct Queue {
     pub bytes: Option<u64>,
     /// Records, where procflow looked for them.
     pub records: Option<u64>,
+    /// That number is an estimate: some records went by without a look at them.
+    #[serde(skip_serializing_if = "is_false")]
+    pub estimated: bool,
     /// Bytes in a second, from the start of its first reader or writer to its end.
     pub rate: Option<f64>,
     /// Records that were dropped, since it was full, or since those that may have them had gone.
@@ -488,6 +491,7 @@ impl Queue {
             readers: names(&queue.readers),
             bytes,
             records: passed.and_then(|passed| passed.records),
+            estimated: passed.is_some_and(|passed| passed.is_estimate),
             rate: bytes
                 .filter(|_| life > 0.0)
                 .map(|bytes| (bytes as f64 / life).round()),

@@ -100,13 +100,14 @@ pub fn table(out: &mut String, view: &View<'_>, paint: Paint, width: Option<usiz
     }
 }
 
-/// `3.1 MiB → -`
+/// `3.1 MiB → -`; `~12,400 → 12,400` where they are estimates.
 fn flow(flow: Flow, words: fn(u64) -> String) -> String {
     if flow.is_empty() {
         return String::new();
     }
     let side = |side: Option<u64>| side.map_or("-".to_owned(), words);
-    format!("{} → {}", side(flow.input), side(flow.output))
+    let about = if flow.is_estimate { "~" } else { "" };
+    format!("{about}{} → {}", side(flow.input), side(flow.output))
 }
 
 struct Row<'a> {

@@ -146,6 +146,8 @@ pub struct Queue {
 pub struct Passing {
     /// Records so far.
     pub records: Option<u64>,
+    /// That number is an estimate.
+    pub is_estimate: bool,
     /// What has passed lately.
     pub meter: Meter,
 }
@@ -157,6 +159,8 @@ pub struct Passed {
     pub bytes: Option<u64>,
     /// Records.
     pub records: Option<u64>,
+    /// That number is an estimate.
+    pub is_estimate: bool,
     /// Bytes from each writer and to each reader.
     pub ends: Vec<QueueEnd>,
     /// Records that were dropped.
@@ -354,13 +358,15 @@ impl Tally {
                 queue,
                 bytes,
                 records,
+                is_estimate,
                 ..
             } => {
                 let moved = Moved {
                     bytes: *bytes,
                     records: records.unwrap_or(0),
                 };
-                self.queue_moved(plan, event.at, *queue, *records, moved);
+                let passing = self.queue_moved(plan, event.at, *queue, moved);
+                (passing.records, passing.is_estimate) = (*records, *is_estimate);
             }
             What::Retrying {
                 unit,
@@ -407,6 +413,7 @@ impl Tally {
                 queue,
                 bytes,
                 records,
+                is_estimate,
                 ends,
                 dropped,
                 full,
@@ -419,6 +426,7 @@ impl Tally {
                     Box::new(Passed {
                         bytes: *bytes,
                         records: *records,
+                        is_estimate: *is_estimate,
                         ends: ends.clone(),
                         dropped: *dropped,
                         life,
@@ -511,18 +519,18 @@ impl Tally {
         plan: &Plan,
         at: Duration,
         id: QueueId,
-        records: Option<u64>,
         moved: Moved,
-    ) {
+    ) -> &mut Passing {
         let began = self.began(plan, id);
         let passing = self.queue_mut(id).passing.get_or_insert_with(|| {
             Box::new(Passing {
-                records,
+                records: None,
+                is_estimate: false,
                 meter: Meter::since(began),
             })
         });
-        passing.records = records;
         passing.meter.add(at, moved);
+        passing
     }
 
     /// How a node ended; `None` before all of its units have.

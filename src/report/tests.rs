@@ -286,6 +286,7 @@ fn mixed(plan: &Plan, progress: Progress, output: Output) -> (String, Observers<
         queue: QueueId(0),
         bytes: Some(3_250_586),
         records: Some(1000),
+        is_estimate: false,
         ends: vec![(UnitId(0), 3_250_586), (UnitId(1), 3_250_586)],
         dropped: 0,
         // Of the 319 ms that it lived.
@@ -498,6 +499,7 @@ fn every_event() -> Vec<RunEvent> {
             queue: QueueId(0),
             bytes: Some(1),
             records: None,
+            is_estimate: false,
             ends: Vec::new(),
             dropped: 0,
             full: Duration::ZERO,

@@ -134,6 +134,7 @@ pub fn dropped(dropped: u64, records: Option<u64>) -> String {
 pub fn pace(pace: &Pace) -> Vec<String> {
     let done = pace.done.map(|done| match pace.total {
         Some(total) => format!("{} of {}", units::count(done), plural(total, "record")),
+        None if pace.is_estimate => format!("~{}", plural(done, "record")),
         None => plural(done, "record"),
     });
     let records = pace.records.map(|rate| match done {
