@@ -74,6 +74,7 @@ fn plan(dir: &Path, command: &[&str]) -> Plan {
         jobs: None,
         on_failure: OnFailure::Stop,
         timeout: None,
+        jobserver: Default::default(),
         resources: vec![],
         env: vec![],
         secrets: vec![],

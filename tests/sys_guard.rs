@@ -97,7 +97,7 @@ fn probe() -> ! {
             println!("{fd} was closed");
         }
     }
-    let link = guard::start(&origin).unwrap();
+    let link = guard::start(&origin, None).unwrap();
     println!("runner {}", process::id());
     let signals = Signals::new(&[libc::SIGCHLD]).unwrap();
     let mut spawner = Spawner::new(origin).unwrap();

@@ -34,6 +34,8 @@ pub struct Asked {
     pub skip: Vec<String>,
     /// `--jobs`
     pub jobs: Option<u32>,
+    /// Job slots where neither that nor the file says: those of the make around procflow, else the CPUs.
+    pub jobs_around: Option<u32>,
     /// Keep the spec: it is copied for that.
     pub keep_spec: bool,
 }
@@ -46,6 +48,7 @@ impl Asked {
             only: select.only.clone(),
             skip: select.skip.clone(),
             jobs: None,
+            jobs_around: None,
             keep_spec: false,
         }
     }
@@ -78,7 +81,7 @@ impl Pipeline {
             .or(partial.as_ref().map(|partial| &partial.spec))
         {
             hide_defaults(&mut source.text, spec);
-            let jobs = asked.jobs.or(spec.run.jobs);
+            let jobs = asked.jobs.or(spec.run.jobs).or(asked.jobs_around);
             overrides.jobs = jobs.unwrap_or_else(machine::cpus).max(1);
         }
         let kept = if asked.keep_spec { spec.clone() } else { None };

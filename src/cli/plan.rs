@@ -284,6 +284,7 @@ pub fn json(plan: &Plan) -> Value {
         "jobs": plan.jobs,
         "on_failure": words::on_failure(plan.on_failure),
         "timeout_seconds": plan.timeout.map(|timeout| timeout.as_secs_f64()),
+        "jobserver": words::jobserver(plan.jobserver),
         "resources": plan.resources.iter().map(|one| (one.name.to_string(), one.amount.into())).collect::<Map<_, _>>(),
         "groups": plan.groups.iter().zip(queues(plan)).map(|(group, queues)| group_json(plan, group, &queues)).collect::<Vec<_>>(),
     })

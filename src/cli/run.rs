@@ -17,6 +17,7 @@ use crate::diagnostic::{did_you_mean, harmless, reason};
 use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
+use crate::exec::jobserver::{self, Jobserver, Offer, Outer};
 use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exec::stall::STALLED_AFTER;
 use crate::exec::wiring::Taps;
@@ -60,23 +61,29 @@ const TAP_PATIENCE: Duration = Duration::from_secs(1);
 /// # Errors
 /// See [`Error`].
 pub fn run(args: &RunArgs, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let outer = Outer::of(std::env::var_os("MAKEFLAGS").as_deref());
     if args.dry_run {
-        let pipeline = read(args)?;
+        let pipeline = read(args, &outer)?;
         return with_plan(args, pipeline, |plan, _| {
-            dry_run::print(&plan, jobs(args, &plan), out)
+            dry_run::print(&plan, jobs(args, &outer, &plan), out)
         });
     }
-    let guard = guard::start(&origin)
+    let debt = match &outer {
+        Outer::There(client) => Some(Arc::clone(&client.debt)),
+        Outer::None | Outer::Lost(_) => None,
+    };
+    let guard = guard::start(&origin, debt.as_deref())
         .map_err(|e| Error::Broken(format!("cannot start the guard process: {e}")))?;
-    let pipeline = read(args)?;
+    let pipeline = read(args, &outer)?;
     with_plan(args, pipeline, |plan, source| {
-        run_plan(args, plan, source, origin, guard)
+        run_plan(args, plan, source, origin, outer, guard)
     })
 }
 
-fn read(args: &RunArgs) -> Result<Pipeline, Error> {
+fn read(args: &RunArgs, outer: &Outer) -> Result<Pipeline, Error> {
     let asked = Asked {
         jobs: args.jobs,
+        jobs_around: jobs_around(outer),
         ..Asked::of(&args.pipeline, &args.select)
     };
     Pipeline::load(&args.pipeline.file, asked)
@@ -108,8 +115,54 @@ fn say(pipeline: &Pipeline) -> Result<(), Error> {
     Ok(())
 }
 
-fn jobs(args: &RunArgs, plan: &Plan) -> u32 {
-    args.jobs.or(plan.jobs).unwrap_or_else(machine::cpus).max(1)
+fn jobs(args: &RunArgs, outer: &Outer, plan: &Plan) -> u32 {
+    let said = args.jobs.or(match outer {
+        Outer::Lost(_) => Some(1),
+        Outer::None | Outer::There(_) => plan.jobs,
+    });
+    said.or_else(|| jobs_around(outer))
+        .unwrap_or_else(machine::cpus)
+        .max(1)
+}
+
+/// How many jobs the make around procflow runs, where it says so: what a run takes of it is not bound by this machine's CPUs.
+fn jobs_around(outer: &Outer) -> Option<u32> {
+    match outer {
+        Outer::There(client) => client.jobs,
+        Outer::Lost(_) => Some(1),
+        Outer::None => None,
+    }
+}
+
+/// The slots of this run, and what its nodes get to know of them.
+fn slots(
+    args: &RunArgs,
+    outer: Outer,
+    plan: &Plan,
+    jobs: u32,
+) -> io::Result<(Option<Jobserver>, Offer)> {
+    let say = |text: String| {
+        Terminal::of_stderr().say(&format!("procflow: warning: {}\n", harmless(&text)))
+    };
+    let client = match (outer, args.jobs) {
+        (Outer::None, _) => None,
+        (_, Some(jobs)) => {
+            say(format!(
+                "-j{jobs} is given, so the job slots of the make around procflow are not shared"
+            ));
+            None
+        }
+        (Outer::There(client), None) => Some(client),
+        (Outer::Lost(why), None) => {
+            say(format!(
+                "{why}: going on with 1 job slot; begin the recipe with `+` to share make's, or give procflow its own by -j"
+            ));
+            None
+        }
+    };
+    jobserver::slots(client, plan, jobs, &|name| {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    })
 }
 
 fn run_plan(
@@ -117,6 +170,7 @@ fn run_plan(
     mut plan: Plan,
     source: &Source,
     origin: Origin,
+    outer: Outer,
     guard: Link,
 ) -> Result<ExitCode, Error> {
     if let Some(timeout) = args.timeout {
@@ -148,7 +202,9 @@ fn run_plan(
     let dir = Arc::new(dir);
     let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
     let id = dir.id().to_string();
-    let jobs = jobs(args, &plan);
+    let jobs = jobs(args, &outer, &plan);
+    let (jobserver, offer) = slots(args, outer, &plan, jobs)
+        .map_err(|e| broken(&format_args!("cannot share job slots: {}", reason(&e))))?;
     let watch = observers(args, &plan, &dir)?;
 
     let needs_dir = |queue: &Queue| queue.spills() || queue.kind == QueueKind::Stored;
@@ -181,7 +237,7 @@ fn run_plan(
     let parts = Parts {
         plan: &plan,
         sched: Scheduler::new(&plan, jobs, memory, on_failure, seed(&id)),
-        crew: Crew::new(Arc::clone(&plan), &id, origin)
+        crew: Crew::new(Arc::clone(&plan), &id, origin, offer)
             .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
         watch,
         guard: Some(guard),
@@ -195,6 +251,7 @@ fn run_plan(
         })?,
         spill_dir,
         on_failure,
+        jobserver,
         tasks_log: Box::new({
             let dir = Arc::clone(&dir);
             move |node| dir.create_tasks(node).map_err(io::Error::other)

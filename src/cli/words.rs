@@ -8,7 +8,7 @@ use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
 use crate::plan::template::Template;
 use crate::plan::{Arg, Feed, Group, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
-use crate::spec::OnFailure;
+use crate::spec::{JobserverStyle, OnFailure};
 
 pub use crate::draw::words::{copy_of, few, is_within, node_name, nodes, state, wait};
 #[cfg(test)]
@@ -52,6 +52,15 @@ pub fn ends(plan: &Plan, queue: &Queue) -> String {
         end_nodes(plan, &queue.readers),
     );
     format!("{} → {}", writers.join(", "), readers.join(", "))
+}
+
+/// As the file says it.
+pub fn jobserver(style: JobserverStyle) -> &'static str {
+    match style {
+        JobserverStyle::Pipe => "pipe",
+        JobserverStyle::Fifo => "fifo",
+        JobserverStyle::None => "none",
+    }
 }
 
 /// What a group claims of the plan's resources, and how much.

@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::exec::jobserver::Offer;
 use crate::exec::launch::{As, Launcher, StartError};
 use crate::plan::{NodeId, Plan, UnitId};
 use crate::pool::Task;
@@ -58,6 +59,7 @@ pub struct Crew {
     plan: Arc<Plan>,
     run_id: String,
     origin: Origin,
+    offer: Offer,
     launcher: Launcher<Arc<Plan>>,
     desk: Arc<Desk>,
     helpers: Vec<JoinHandle<()>>,
@@ -113,10 +115,13 @@ impl Crew {
     ///
     /// # Errors
     /// As [`Launcher::new`].
-    pub fn new(plan: Arc<Plan>, run_id: &str, origin: Origin) -> io::Result<Self> {
+    pub fn new(plan: Arc<Plan>, run_id: &str, origin: Origin, offer: Offer) -> io::Result<Self> {
         let (sender, done) = channel();
         Ok(Crew {
-            launcher: Launcher::new(Arc::clone(&plan), run_id, origin.clone())?.at_home(),
+            launcher: Launcher::new(Arc::clone(&plan), run_id, origin.clone())?
+                .offering(&offer)?
+                .at_home(),
+            offer,
             plan,
             run_id: run_id.to_owned(),
             origin,
@@ -195,7 +200,9 @@ impl Crew {
     fn helper(&self) -> io::Result<JoinHandle<()>> {
         let sender = self.sender.clone();
         let mut launcher =
-            Launcher::new(Arc::clone(&self.plan), &self.run_id, self.origin.clone())?.at_home();
+            Launcher::new(Arc::clone(&self.plan), &self.run_id, self.origin.clone())?
+                .offering(&self.offer)?
+                .at_home();
         let desk = Arc::clone(&self.desk);
         let work = move || {
             while let Some((number, job, values)) = desk.take(true) {

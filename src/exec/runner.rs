@@ -19,6 +19,7 @@ use crate::exec::error::Error;
 use crate::exec::feedback::Cycles;
 use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
+use crate::exec::jobserver::Jobserver;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
 use crate::exec::probes::Probes;
@@ -62,6 +63,7 @@ pub(super) enum Token {
     Relays,
     Pools,
     Probes,
+    Slots,
     Capture(u64),
 }
 
@@ -75,7 +77,8 @@ impl Token {
             Token::Relays => 2 << Self::KIND,
             Token::Pools => 3 << Self::KIND,
             Token::Probes => 4 << Self::KIND,
-            Token::Capture(number) => (5 << Self::KIND) | number,
+            Token::Slots => 5 << Self::KIND,
+            Token::Capture(number) => (6 << Self::KIND) | number,
         }
     }
 
@@ -87,7 +90,8 @@ impl Token {
             2 => Token::Relays,
             3 => Token::Pools,
             4 => Token::Probes,
-            5 => Token::Capture(id),
+            5 => Token::Slots,
+            6 => Token::Capture(id),
             _ => panic!("BUG: epoll returned the token {token:#x}"),
         }
     }
@@ -212,6 +216,14 @@ pub struct Runner<'a> {
     pub(super) capturing: HashMap<UnitId, Vec<u8>>,
     /// The values of nodes whose unit has ended.
     pub(super) values: Values,
+    /// Where slots are shared with others.
+    pub(super) jobserver: Option<Jobserver>,
+    /// What the scheduler wants of it.
+    pub(super) wanted_slots: u32,
+    /// The poller has its pipe.
+    pub(super) slots_watched: bool,
+    /// When it was last looked whether all its tokens are there.
+    pub(super) slots_levelled: Duration,
     pub(super) last: HashMap<UnitId, LastTry>,
 
     pub(super) broken: Option<Error>,
@@ -243,6 +255,8 @@ pub struct Parts<'a> {
     pub on_failure: OnFailure,
     /// Makes the file in which a pool of this name notes its tasks.
     pub tasks_log: TasksLog,
+    /// Job slots, where they are shared with others.
+    pub jobserver: Option<Jobserver>,
     /// After so long without movement in a group it is said who waits for whom: [`crate::exec::stall::STALLED_AFTER`], but for tests.
     pub stalled_after: Duration,
 }
@@ -321,6 +335,10 @@ impl<'a> Runner<'a> {
             capturing: HashMap::new(),
             values: Values::default(),
             to_spawn: Vec::new(),
+            jobserver: parts.jobserver,
+            wanted_slots: 0,
+            slots_watched: false,
+            slots_levelled: Duration::ZERO,
             last: HashMap::new(),
             broken: None,
             verdict: None,
@@ -334,6 +352,9 @@ impl<'a> Runner<'a> {
     /// Where the loop itself cannot wait any more. Everything else that goes wrong on the way ends the run in order, with
     /// [`Verdict::Broken`] and what it was.
     pub fn run(mut self, meanwhile: impl FnOnce()) -> Result<Ended<'a>, Error> {
+        if let Some(jobserver) = self.jobserver.as_ref().filter(|slots| slots.is_outer()) {
+            self.inbox.push_back(Event::Slots(jobserver.slots()));
+        }
         self.inbox.push_back(Event::Begin);
         self.settle();
         meanwhile();
@@ -347,6 +368,7 @@ impl<'a> Runner<'a> {
             }
             if ready.is_empty() {
                 self.flush();
+                self.offer_slots();
                 written = now;
                 // What could not be written may have ended the run, where nothing was left to wait for.
                 if !self.goes_on() {
@@ -426,6 +448,7 @@ impl<'a> Runner<'a> {
             Token::Relays => self.read_relays(),
             Token::Pools => self.read_pools(),
             Token::Probes => self.read_probes(),
+            Token::Slots => self.read_slots(),
             Token::Capture(number) => {
                 self.read_capture(number);
             }
@@ -453,7 +476,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Hands the events to the scheduler and does what it says, until both are still.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             while let Some(event) = self.inbox.pop_front() {
                 let mut actions = std::mem::take(&mut self.actions);
@@ -500,6 +523,7 @@ impl<'a> Runner<'a> {
             Action::Commit(unit) => self.commit(unit),
             Action::Discard(unit) => drop(self.files.remove(&unit)),
             Action::GroupEnded(group) => self.end_group(group),
+            Action::WantSlots(slots) => self.want_slots(slots),
             Action::Ended(unit, outcome) => self.report_end(unit, outcome),
             Action::Retrying {
                 unit,

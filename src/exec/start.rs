@@ -21,6 +21,7 @@ impl Runner<'_> {
     /// Starts what the scheduler has said since the last time: makes the queues of each group, then lets the crew make the
     /// processes.
     pub(super) fn spawn(&mut self) {
+        self.level_slots();
         let (mut worker_jobs, workers): (Vec<_>, Vec<_>) =
             self.prepare_workers().into_iter().unzip();
         let mut jobs = Vec::with_capacity(self.to_spawn.len());

@@ -211,6 +211,7 @@ pub fn build(
         jobs: spec.run.jobs,
         on_failure: spec.run.on_failure.unwrap_or_default(),
         timeout: spec.run.timeout.map(|d| d.0),
+        jobserver: spec.run.jobserver.unwrap_or_default(),
         resources,
         env: env.into_vec(),
         secrets,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Place;
 use crate::plan::template::Template;
-use crate::spec::{AfterState, OnFailure};
+use crate::spec::{AfterState, JobserverStyle, OnFailure};
 
 mod arrange;
 mod bridges;
@@ -100,6 +100,8 @@ pub struct Plan {
     pub on_failure: OnFailure,
     /// For the whole run.
     pub timeout: Option<Duration>,
+    /// How nodes share job slots.
+    pub jobserver: JobserverStyle,
     /// Counters that nodes claim from, in the file's order.
     pub resources: Vec<Resource>,
     /// What the pipeline adds to the inherited environment of every node: dotenv files, `[env]`, `PARAM_X`, `PIPELINE_DIR`.

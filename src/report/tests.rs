@@ -70,6 +70,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
         jobs: None,
         on_failure: crate::spec::OnFailure::Stop,
         timeout: None,
+        jobserver: Default::default(),
         resources: vec![],
         env: vec![],
         secrets: vec![],

@@ -12,7 +12,7 @@ use crate::plan::{
     Probe, ProbeKind, Queue, QueueId, QueueKind, Resource, Retry, Role, Service, Settings, Sink,
     Skip, Source, Unit, UnitId,
 };
-use crate::spec::{AfterState, Merge, OnFailure, OnWriterFailure, Records};
+use crate::spec::{AfterState, JobserverStyle, Merge, OnFailure, OnWriterFailure, Records};
 
 /// A plan in the making.
 #[derive(Debug, Default)]
@@ -353,6 +353,7 @@ impl Draft {
             jobs: None,
             on_failure: OnFailure::Stop,
             timeout: self.timeout,
+            jobserver: JobserverStyle::None,
             resources: (self.resources.iter().enumerate())
                 .map(|(at, amount)| Resource {
                     name: format!("r{at}").into(),

@@ -28,6 +28,12 @@ pub struct Scheduler<'p> {
     pub(super) on_failure: OnFailure,
     pub(super) capacity: Amounts,
     pub(super) used: Amounts,
+    /// The most slots that there can ever be; now there are those of `capacity`.
+    pub(super) most_slots: u32,
+    /// The last [`Action::WantSlots`].
+    pub(super) wanted_slots: u32,
+    /// It has been answered.
+    pub(super) answered: bool,
     /// Groups in [`Phase::Running`] that are no services: those end by themselves.
     pub(super) running: u32,
     pub(super) units: Vec<UnitState>,
@@ -182,7 +188,7 @@ pub(super) struct QueueState {
 impl<'p> Scheduler<'p> {
     /// A scheduler that has seen nothing yet.
     ///
-    /// `jobs`: job slots. `memory_limit`: bytes that nodes' `memory` may add up to; `None`: no limit. `seed`: for the jitter of
+    /// `jobs`: the most job slots that there can be; they are all there until [`Event::Slots`] says otherwise. `memory_limit`: bytes that nodes' `memory` may add up to; `None`: no limit. `seed`: for the jitter of
     /// retries; equal seeds and events give equal actions. Linear in the plan's size.
     pub fn new(
         plan: &'p Plan,
@@ -241,6 +247,9 @@ impl<'p> Scheduler<'p> {
                 resources: plan.resources.iter().map(|one| one.amount).collect(),
             },
             used: Amounts::nothing(plan.resources.len()),
+            most_slots: jobs,
+            wanted_slots: 0,
+            answered: true,
             running: 0,
             units: plan
                 .units
@@ -306,6 +315,7 @@ impl<'p> Scheduler<'p> {
             Event::Fired(timer) => self.fired(timer),
             Event::Shutdown(signal) => self.shutdown(signal),
             Event::Broken => self.halt(Cause::Broken, true),
+            Event::Slots(slots) => self.slots_are(slots),
         }
         self.follow_up();
         actions.append(&mut self.out);
@@ -336,6 +346,7 @@ impl<'p> Scheduler<'p> {
                 break;
             }
         }
+        self.ask_for_slots();
         if self.open == 0 {
             self.finish();
         }

@@ -64,7 +64,7 @@
 //! # Files
 //!
 //! `machine`: data, entrance, [`Scheduler`] · `state`: what is true in each state · `settle`: inside a group · `order`: between
-//! nodes · `retry`, `halt`, `service` · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
+//! nodes · `retry`, `halt`, `service` · `slots`: those shared with others · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
 
 use std::time::Duration;
 
@@ -83,6 +83,7 @@ mod service;
 mod settle;
 #[cfg(test)]
 mod sim;
+mod slots;
 mod state;
 #[cfg(test)]
 mod stories;
@@ -130,6 +131,9 @@ pub enum Event {
     Fired(Timer),
     /// procflow got SIGINT, SIGTERM or SIGHUP. The second one kills.
     Shutdown(i32),
+    /// So many job slots there are for this run now, where they are shared with others. At once after [`Action::WantSlots`], and
+    /// whenever it changes after that.
+    Slots(u32),
     /// procflow cannot go on (disk full, no descriptors, the guard died): everything is killed at once.
     Broken,
 }
@@ -189,6 +193,9 @@ pub enum Action {
     Discard(UnitId),
     /// Nothing of this attempt of the group runs any more: drop what is left of its queues.
     GroupEnded(GroupId),
+    /// So many job slots would be used if they were there: get more, if they can be had. 0: no more than there are. Answer with
+    /// [`Event::Slots`], at once and when more have come.
+    WantSlots(u32),
     /// Tell whoever watches: a unit's end.
     Ended(UnitId, Outcome),
     /// Tell whoever watches: a try failed, the group's next comes after `delay`.

@@ -4,7 +4,7 @@ use crate::event::{Cause, Outcome};
 use crate::plan::{GroupId, NodeId, UnitId};
 use crate::sched::Action;
 use crate::sched::machine::Scheduler;
-use crate::sched::ready::{Claim, Free};
+use crate::sched::ready::Claim;
 use crate::sched::state::{From, Phase, State, derived};
 use crate::spec::AfterState;
 
@@ -223,11 +223,7 @@ impl Scheduler<'_> {
         if self.ready.is_empty() {
             return false;
         }
-        let free = Free {
-            amounts: self.capacity.without(&self.used),
-            idle: self.running == 0,
-        };
-        let Some(id) = self.ready.take_first(&free) else {
+        let Some(id) = self.ready.take_first(&self.free()) else {
             return false;
         };
         self.running += u32::from(!self.is_service_group(id));

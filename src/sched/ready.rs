@@ -133,6 +133,36 @@ impl Ready {
         self.buckets.is_empty()
     }
 
+    /// Whether there is one that fits.
+    pub fn any_fits(&self, free: &Free) -> bool {
+        self.buckets.keys().any(|claim| free.fits(claim))
+    }
+
+    /// Slots that would be used if so much were free: of as many groups as fit together, the narrow ones first.
+    pub fn slots_that_fit(&self, mut free: Amounts) -> u32 {
+        let before = free.slots;
+        for (claim, bucket) in &self.buckets {
+            // Nothing but slots is waited for by asking for them.
+            if claim.slots == 0 {
+                continue;
+            }
+            let mut count = u32::try_from(bucket.len()).unwrap_or(u32::MAX);
+            count = count.min(free.slots / claim.slots);
+            if let Some(times) = free.memory.checked_div(claim.memory) {
+                count = count.min(u32::try_from(times).unwrap_or(u32::MAX));
+            }
+            for (free, claimed) in free.resources.iter().zip(&*claim.resources) {
+                count = count.min(free.checked_div(*claimed).unwrap_or(u32::MAX));
+            }
+            free.slots -= count * claim.slots;
+            free.memory -= claim.memory * u64::from(count);
+            for (free, claimed) in free.resources.iter_mut().zip(&*claim.resources) {
+                *free -= count * claimed;
+            }
+        }
+        before - free.slots
+    }
+
     /// Takes the first group in plan order that fits.
     pub fn take_first(&mut self, free: &Free) -> Option<GroupId> {
         let (claim, group) = self
@@ -207,6 +237,31 @@ mod tests {
         assert_eq!(ready.take_first(&idle(&[1, 1])), Some(GroupId(1)));
         assert_eq!(ready.take_first(&idle(&[1, 1])), None);
         assert_eq!(ready.take_first(&idle(&[2, 1])), Some(GroupId(0)));
+    }
+
+    #[test]
+    fn slots_are_counted_for_what_fits_together() {
+        let mut ready = Ready::default();
+        for (group, slots, memory, resources) in [
+            (0, 1, 0, [0, 0]),
+            (1, 1, 0, [0, 0]),
+            (2, 1, 0, [1, 0]),
+            (3, 1, 0, [1, 0]),
+            (4, 2, 3, [0, 0]),
+            (5, 2, 3, [0, 0]),
+            (6, 0, 9, [0, 0]),
+        ] {
+            ready.insert(claim(slots, memory, &resources), GroupId(group));
+        }
+        let fits = |slots, memory, resources: &[u32]| {
+            ready.slots_that_fit(free(slots, memory, resources).amounts)
+        };
+        assert_eq!(fits(9, 9, &[1, 0]), 2 + 1 + 4);
+        assert_eq!(fits(9, 5, &[0, 9]), 2 + 2);
+        assert_eq!(fits(9, 0, &[0, 0]), 2);
+        assert_eq!(fits(5, 9, &[2, 0]), 2 + 2);
+        assert_eq!(fits(1, 9, &[2, 0]), 1);
+        assert_eq!(fits(0, 9, &[2, 0]), 0);
     }
 
     #[test]

@@ -67,6 +67,19 @@
 //! the last claim on a resource stands for all .....................    74
 //! only the first resource is looked at ............................   199
 //! ```
+//!
+//! And since slots come and go:
+//!
+//! ```text
+//! the slot that a run always has is given away ....................    19
+//! one that runs alone has not asked for what there is .............    23
+//! an old answer is taken for that to a new question ...............    23
+//! what somebody waits for is given away ...........................    40
+//! one that runs alone never gets what it claims ...................    40
+//! an answer is not heard ..........................................    40
+//! nobody asks for a single slot ...................................    45
+//! nobody asks again when more is wanted ...........................  1045
+//! ```
 
 #![allow(clippy::unwrap_used, reason = "a test ends there")]
 
@@ -166,6 +179,12 @@ struct World<'p> {
     kind: Kind,
     policy: OnFailure,
     jobs: u32,
+    /// Of these, so many are there now. All, and for good, where they are not shared.
+    slots: u32,
+    shared: bool,
+    /// The last that was asked for, and whether that has been answered.
+    wanted: u32,
+    answered: bool,
     memory: u64,
     random: fastrand::Rng,
     natures: Vec<Nature>,
@@ -799,23 +818,41 @@ impl<'p> World<'p> {
         claims.sum()
     }
 
-    fn fits(&self, group: GroupId) -> bool {
+    fn resources_fit(&self, group: GroupId) -> bool {
         let claims = &self.plan.groups[group.index()].resources;
         let mut resources = claims.iter().zip(&self.plan.resources).enumerate();
-        if resources.any(|(at, (claim, there_is))| self.held(at) + claim > there_is.amount) {
+        resources.all(|(at, (claim, there_is))| self.held(at) + claim <= there_is.amount)
+    }
+
+    /// Slots that are said to be spare are: nobody uses them, and nobody waits for any. And all that are not used are, where nobody
+    /// waits; or others would never get them.
+    fn judge_spare(&self, spare: u32) {
+        let used = self.used().0.max(1);
+        if self.wanted > 0 {
+            assert_eq!(spare, 0, "given away and wanted");
+        } else {
+            assert_eq!(spare, self.slots.saturating_sub(used));
+        }
+    }
+
+    fn fits(&self, group: GroupId) -> bool {
+        if !self.resources_fit(group) {
             return false;
         }
         let (slots, memory) = self.used();
         let claim = &self.plan.groups[group.index()];
         // What claims nothing fits beside a group that is larger than the machine, too.
-        let slots = claim.slots == 0 || slots + claim.slots <= self.jobs;
+        let slots = claim.slots == 0 || slots + claim.slots <= self.slots;
         let memory = claim.memory == 0 || memory + claim.memory <= self.memory;
+        // What runs alone has asked for what it could get before.
+        let asked =
+            self.slots == self.jobs || self.answered && self.wanted >= claim.slots.min(self.jobs);
         let mut running = self.running.iter();
         let only_services = running.all(|group| {
             let units = &self.plan.groups[group.index()].units;
             units.iter().all(|unit| self.is_service(*unit))
         });
-        only_services || slots && memory
+        only_services && asked || slots && memory
     }
 
     /// Does an action, and judges it.
@@ -1010,6 +1047,11 @@ impl<'p> World<'p> {
                 self.backoff.insert(group, false);
             }
             Action::Stopping(_) => {}
+            Action::WantSlots(slots) => {
+                assert!(self.shared && *slots != self.wanted && *slots <= self.jobs);
+                assert!(*slots == 0 || *slots > self.slots);
+                (self.wanted, self.answered) = (*slots, false);
+            }
             Action::Finish(verdict) => {
                 self.finished = Some(*verdict);
                 self.judge_all(*verdict);
@@ -1352,6 +1394,7 @@ impl<'p> World<'p> {
         if self.finished.is_some() {
             return;
         }
+        let mut waits = false;
         for id in 0..self.plan.groups.len() {
             let group = GroupId::from(id);
             let left_out = self.plan.groups[id]
@@ -1373,8 +1416,24 @@ impl<'p> World<'p> {
                 && self.services_are_ready(group);
             if self.halted.is_none() && (first || again) {
                 assert!(!self.fits(group), "{group:?} could start");
+                waits = true;
+                let claim = &self.plan.groups[id];
+                let (slots, memory) = self.used();
+                let rest = claim.memory == 0 || memory + claim.memory <= self.memory;
+                let more = claim.slots > 0 && slots + claim.slots <= self.jobs;
+                if rest && more && self.resources_fit(group) {
+                    assert!(self.wanted > self.slots, "nobody asks for {group:?}");
+                }
             }
         }
+        assert!(
+            self.used().0.min(self.jobs) <= self.slots.max(self.wanted),
+            "what runs alone does not get its slots"
+        );
+        assert!(
+            self.wanted == 0 || waits || self.used().0 > self.slots,
+            "asked for nobody"
+        );
         for (id, process) in self.processes.iter().enumerate() {
             let unit = UnitId::from(id);
             assert!(
@@ -1481,6 +1540,15 @@ impl<'p> World<'p> {
                     }
                 }
             });
+        }
+        // So it does with a question for slots. Others may have all of them.
+        if self.wanted > 0 && !self.answered && self.random.u8(..8) > 0 {
+            return Some(Event::Slots(
+                self.random.u32(self.slots..=self.wanted.max(self.slots)),
+            ));
+        }
+        if self.wanted > self.slots && self.random.u8(..20) == 0 {
+            return Some(Event::Slots(self.random.u32(self.slots + 1..=self.wanted)));
         }
         // exec answers a Spawn at once; now and then something slips in between.
         if let Some(unit) = self.due.first().copied()
@@ -1654,6 +1722,7 @@ impl<'p> World<'p> {
     /// Lets the event come true in the model. False: it cannot be told apart from nothing, and isn't sent.
     fn happen(&mut self, event: &Event) -> bool {
         match event {
+            Event::Slots(slots) => (self.slots, self.answered) = (*slots, true),
             Event::Spawned(unit) | Event::SpawnFailed(unit, _) => {
                 let failed = matches!(event, Event::SpawnFailed(..));
                 let file = self.has_file(*unit);
@@ -1840,12 +1909,17 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
     };
     let jobs = random.u32(1..5);
     let memory = random.bool().then(|| random.u64(1..8));
+    let shared = random.bool();
     let mut world = World {
         plan: &plan,
         ends: queues_of(&plan),
         kind,
         policy,
         jobs,
+        slots: if shared { random.u32(1..=jobs) } else { jobs },
+        shared,
+        wanted: 0,
+        answered: true,
         memory: memory.unwrap_or(u64::MAX),
         natures,
         processes: vec![Process::default(); plan.units.len()],
@@ -1896,6 +1970,10 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
     }
     let mut scheduler = Scheduler::new(&plan, jobs, memory, policy, seed);
     let mut actions = Vec::new();
+    if shared {
+        scheduler.handle(Event::Slots(world.slots), &mut actions);
+        assert_eq!(actions, []);
+    }
     let mut event = Event::Begin;
     let mut steps = 0;
     loop {
@@ -1919,6 +1997,13 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         }
         steps += 1;
         assert!(steps < 20_000, "no end");
+        // What is not needed is given away when exec finds the time.
+        let spare = scheduler.spare_slots();
+        world.judge_spare(spare);
+        if shared && spare > 0 && world.random.bool() {
+            event = Event::Slots(world.slots - spare);
+            continue;
+        }
         // Something that waits may need several looks: a process that dawdles says no now and then.
         event = match (0..200).find_map(|_| world.next()) {
             Some(event) => event,

@@ -8,8 +8,8 @@ use serde::de::{self, Deserializer, SeqAccess, Unexpected, Visitor};
 use crate::diagnostic::did_you_mean;
 use crate::spec::values::{OneOrSeq, StringOrTable, Whole, one_or_seq, whole};
 use crate::spec::{
-    After, AfterState, Deliver, Feed, Inputs, Merge, OnFailure, OnWriterFailure, Order, Output,
-    Overflow, Param, ParamTable, Records, Retries, RetriesTable, Sink, Stdin,
+    After, AfterState, Deliver, Feed, Inputs, JobserverStyle, Merge, OnFailure, OnWriterFailure,
+    Order, Output, Overflow, Param, ParamTable, Records, Retries, RetriesTable, Sink, Stdin,
 };
 
 const INPUT: &str = "a queue's name, \"null\", \"inherit\", or a table such as { file = \"p\" } or { text = \"t\" }";
@@ -354,6 +354,7 @@ macro_rules! words {
 struct NoTable {}
 
 words!(OnFailure, "\"stop\", \"kill\" or \"continue\"", "stop" => Stop, "kill" => Kill, "continue" => Continue);
+words!(JobserverStyle, "\"pipe\", \"fifo\" or \"none\"", "pipe" => Pipe, "fifo" => Fifo, "none" => None);
 words!(AfterState, "\"succeeded\", \"failed\", \"finished\", \"started\" or \"ready\"",
     "succeeded" => Succeeded, "failed" => Failed, "finished" => Finished, "started" => Started, "ready" => Ready);
 words!(Feed, "\"stream\", \"request\" or \"task\"", "stream" => Stream, "request" => Request, "task" => Task);

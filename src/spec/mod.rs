@@ -68,6 +68,21 @@ pub struct Run {
     pub timeout: Option<Duration>,
     /// Counters of what there is, from which nodes claim by their `resources`: `{ gpu = 2, db = 1 }`. Nodes whose claims add up to more wait for each other. Default: none.
     pub resources: IndexMap<String, Amount>,
+    /// How make, cargo and ninja below share the job slots: by `"pipe"` (make, cargo), by `"fifo"` (make from 4.4, cargo, ninja from 1.13), or `"none"`: they start as many jobs as they like. Default: `"pipe"`.
+    pub jobserver: Option<JobserverStyle>,
+}
+
+/// How job slots are shared with programs that know GNU make's jobserver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum JobserverStyle {
+    /// By a pipe that nodes inherit.
+    #[default]
+    Pipe,
+    /// By a name that nodes open.
+    Fifo,
+    /// Not at all.
+    None,
 }
 
 /// What a node's failure means for the rest of the run.

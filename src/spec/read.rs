@@ -820,7 +820,9 @@ error: unknown key `comand` in process `sort`
     fn an_unknown_key_that_is_like_no_other_gets_all_of_them() {
         assert_eq!(
             said("[run]\nzzz = 1\n"),
-            ["unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout, resources"]
+            [
+                "unknown key `zzz` in `run` | known keys are jobs, on_failure, timeout, resources, jobserver"
+            ]
         );
         assert_eq!(
             said("[polo.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
@@ -836,8 +838,8 @@ error: unknown key `comand` in process `sort`
         assert_eq!(
             said("[run]\n\"a`, expected `b\" = 1\n\"\" = 2\n"),
             [
-                "unknown key `a`, expected `b` in `run` | known keys are jobs, on_failure, timeout, resources",
-                "unknown key `` in `run` | known keys are jobs, on_failure, timeout, resources",
+                "unknown key `a`, expected `b` in `run` | known keys are jobs, on_failure, timeout, resources, jobserver",
+                "unknown key `` in `run` | known keys are jobs, on_failure, timeout, resources, jobserver",
             ]
         );
     }

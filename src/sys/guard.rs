@@ -32,6 +32,7 @@ use nix::unistd::pipe2;
 use crate::sys::pipe::set_nonblocking;
 use crate::sys::process::Origin;
 use crate::sys::signals::die_by;
+use crate::sys::tokens::Debt;
 
 /// What the guard waits for. Those that were ignored when procflow was started are not among them, and stay ignored.
 const SIGNALS: [c_int; 10] = [
@@ -91,6 +92,8 @@ impl AsFd for Link {
 
 /// Makes this process the guard, and comes back in the runner, a new process. In the guard it never comes back.
 ///
+/// `debt`: what the runner owes to a jobserver, which the guard pays back when that has ended without.
+///
 /// Call it right after [`Origin::capture`], while there is one thread only. In the runner SIGTTOU is ignored, so that it can write to the
 /// terminal from the background.
 ///
@@ -99,7 +102,7 @@ impl AsFd for Link {
 ///
 /// # Panics
 /// Never, in the guard.
-pub fn start(origin: &Origin) -> io::Result<Link> {
+pub fn start(origin: &Origin, debt: Option<&Debt>) -> io::Result<Link> {
     let (control, forward) = pipe2(OFlag::O_CLOEXEC)?;
     // The guard never waits for a runner that does not read; a signal that finds the pipe full (64 Ki of them) is lost.
     set_nonblocking(&forward)?;
@@ -136,6 +139,7 @@ pub fn start(origin: &Origin) -> io::Result<Link> {
                 forward,
                 waited,
                 strangers: &strangers,
+                debt,
             }
             .watch()
         }
@@ -171,6 +175,7 @@ struct Guard<'a> {
     forward: OwnedFd,
     waited: libc::sigset_t,
     strangers: &'a [libc::pid_t],
+    debt: Option<&'a Debt>,
 }
 
 impl Guard<'_> {
@@ -273,6 +278,9 @@ impl Guard<'_> {
     fn end(&self, status: c_int) -> ! {
         // SAFETY: no memory is touched. SIGCHLD alone ends the wait in `kill_all`.
         kill_all(c"/proc/thread-self/children", self.strangers);
+        if let Some(debt) = self.debt {
+            debt.pay();
+        }
         take_terminal_back();
         if libc::WIFEXITED(status) {
             // SAFETY: nothing is left to be done.

@@ -9,3 +9,4 @@ pub mod pipe;
 pub mod poller;
 pub mod process;
 pub mod signals;
+pub mod tokens;

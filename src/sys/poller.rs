@@ -45,6 +45,14 @@ impl Poller {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
+    /// Watches it no more. Until the next wait it may still be among what the last one has given.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2): it is not watched.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(self.epoll.delete(fd)?)
+    }
+
     /// Waits until at least one descriptor has something to read, has come to its end, or has an error (epoll_ctl(2) reports those
     /// in any case), and gives their tokens. There is none when the time is over (no `timeout`: never) or a signal handler ran. A
     /// wait of less than a millisecond is rounded up, so that a loop with a deadline of its own does not spin.

@@ -68,7 +68,7 @@ fn nodes_have_the_mask_that_procflow_was_started_with() {
 /// Whoever starts procflow may have forgotten descriptors; no node sees them.
 #[test]
 fn nodes_have_no_descriptors_but_their_own() {
-    // Descriptor 3 is the directory that `ls` itself has open.
+    // Descriptor 3 is the directory that `ls` itself has open; 10 and 11 are the jobserver's.
     Pipeline::new("[process.a]\ncommand = [\"ls\", \"/proc/self/fd\"]\nstdout = \"inherit\"\n")
         .under([
             "sh",
@@ -77,13 +77,15 @@ fn nodes_have_no_descriptors_but_their_own() {
             "sh",
         ])
         .run()
-        .stdout("0\n1\n2\n3\n");
+        .stdout("0\n1\n10\n11\n2\n3\n");
 }
 
 #[test]
 fn nodes_of_a_group_do_not_see_each_others_ends() {
     Pipeline::new(
         r#"
+        [run]
+        jobserver = "none"
         [process.write]
         command = ["ls", "/proc/self/fd"]
         stdout = "q"

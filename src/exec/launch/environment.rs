@@ -38,7 +38,7 @@ impl Base {
         Ok(base)
     }
 
-    fn set(&mut self, name: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(super) fn set(&mut self, name: &[u8], value: &[u8]) -> io::Result<()> {
         let entry = entry(name, value)?;
         match self
             .places

@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::event::Failure;
+use crate::exec::jobserver::Offer;
 use crate::exec::launch::environment::{Base, Environment, variable};
 use crate::exec::launch::lookup::{Lookup, NotFound};
 use crate::exec::launch::task::{joined, tasks_of};
@@ -59,6 +60,8 @@ pub struct Launcher<P> {
     lookup: Lookup,
     /// This process runs in the pipeline's directory, so a node that does, too, need not go there.
     at_home: bool,
+    /// What nodes get to know of job slots.
+    offer: Offer,
     /// For each node: those before it whose values it gets. Empty where no node has a value.
     values_before: Vec<Arc<[NodeId]>>,
 }
@@ -110,6 +113,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             clear: Base::new([], pipeline())?,
             lookup: Lookup::default(),
             at_home: false,
+            offer: Offer::default(),
             values_before: values_before(&plan),
             plan,
         })
@@ -120,6 +124,20 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
     pub fn at_home(mut self) -> Self {
         self.at_home = true;
         self
+    }
+
+    /// Nodes share job slots. What the pipeline says of these variables wins, and `clear_env` leaves them out.
+    ///
+    /// # Errors
+    /// None: no flag holds a NUL.
+    pub fn offering(mut self, offer: &Offer) -> io::Result<Self> {
+        for (name, value) in &offer.variables {
+            if !self.plan.env.iter().any(|(said, _)| said == name) {
+                self.base.set(name.as_bytes(), value.as_bytes())?;
+            }
+        }
+        self.offer = offer.clone();
+        Ok(self)
     }
 
     /// Starts a unit's process: `fds` are all descriptors it gets, (ours, its number); `values` knows what nodes that have ended
@@ -176,6 +194,19 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
         let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
         let name = argv.first().map_or(&[][..], |name| name.to_bytes());
         let env_list = env.list();
+        // Only who is told of the pipe gets its ends.
+        let told = env.get(b"MAKEFLAGS").is_some_and(|flags| {
+            let offered = self.offer.makeflags();
+            offered.is_some_and(|offered| offered.as_bytes() == flags)
+        });
+        let with_slots;
+        let fds = match told && !self.offer.fds.is_empty() {
+            true => {
+                with_slots = [fds, &self.offer.fds].concat();
+                &with_slots
+            }
+            false => fds,
+        };
         let mut again = Retries::default();
         loop {
             let program = match self.lookup.find(name, &cwd, env.get(b"PATH")) {
