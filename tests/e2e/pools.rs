@@ -1338,7 +1338,7 @@ fn a_stream_worker_that_leaves_records_unread_fails_the_pool() {
         workers = 2
         batch = 3
         stdin = { file = "in" }
-        script = 'read -r n; exit 0'
+        script = 'read -r n || true'
         stdout = { file = "out" }
         "#,
     )
