@@ -188,6 +188,8 @@ impl Drop for Jobserver {
 pub struct Offer {
     /// Variables that hold the flags, and what they are to be.
     pub(super) variables: Vec<(&'static str, String)>,
+    /// Those that are there already, without what they say of a jobserver: for who gets none.
+    pub(super) without: Vec<(&'static str, String)>,
     /// (ours, its number)
     pub(super) fds: Vec<(RawFd, u32)>,
     /// The descriptors named there, where they are ours.
@@ -206,6 +208,9 @@ impl Offer {
         let mut offer = Offer::default();
         for name in ["MAKEFLAGS", "CARGO_MAKEFLAGS", "MFLAGS"] {
             let flags = inherited(name);
+            if let Some(flags) = &flags {
+                offer.without.push((name, makeflags::with(flags, None)));
+            }
             if flags.is_some() || auth.is_some() && name == "MAKEFLAGS" {
                 let flags = makeflags::with(&flags.unwrap_or_default(), auth);
                 offer.variables.push((name, flags));

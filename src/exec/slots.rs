@@ -34,8 +34,7 @@ impl Runner<'_> {
     }
 
     fn take_slots(&mut self) {
-        // Nothing runs, or not yet, that could hold one.
-        if self.pids.is_empty() {
+        if self.nothing_holds_slots() {
             self.with_jobserver(Jobserver::level);
         }
         let wanted = self.wanted_slots;
@@ -56,7 +55,7 @@ impl Runner<'_> {
     /// Where nothing runs that could hold a token, all of them are there again. That is so between any two nodes of a chain, so it is not
     /// looked at each time.
     pub(super) fn level_slots(&mut self) {
-        if !self.pids.is_empty() || self.jobserver.is_none() {
+        if self.jobserver.is_none() || !self.nothing_holds_slots() {
             return;
         }
         let now = self.clock.now();
@@ -69,6 +68,14 @@ impl Runner<'_> {
         if self.jobserver.as_ref().map(Jobserver::slots) != before {
             self.slots_changed();
         }
+    }
+
+    /// Nothing runs, or not yet, that could hold a token. Services get none.
+    fn nothing_holds_slots(&self) -> bool {
+        self.pids.values().all(|owner| {
+            let unit = self.unit_of(*owner);
+            unit.is_some_and(|unit| self.plan.node(self.plan.unit(unit).node).service.is_some())
+        })
     }
 
     fn slots_changed(&mut self) {

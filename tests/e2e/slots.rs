@@ -206,6 +206,36 @@ fn tokens_of_a_killed_program_are_made_again_when_nothing_runs() {
         .node("thief", "failed: killed by SIGKILL");
 }
 
+/// A service has no tokens, so it does not keep anybody from seeing that some are lost.
+#[test]
+fn a_service_has_no_slots_to_give_and_keeps_none_from_being_found() {
+    let mut text = r#"
+        [run]
+        jobs = 4
+        on_failure = "continue"
+        [process.server]
+        script = 'echo "[$MAKEFLAGS]"; ls /proc/self/fd; exec sleep 1000'
+        stdout = "inherit"
+        service = { ready = { command = ["sh", "-c", "test -z \"$MAKEFLAGS\""] } }
+        [process.thief]
+        script = "head -c 3 /dev/fd/10; kill -9 $$"
+        after = [{ node = "server", state = "ready" }]
+        "#
+    .to_owned();
+    for node in 0..4 {
+        text.push_str(&format!(
+            "[process.n{node}]\ncommand = ['./meet']\nafter = [{{ node = 'thief', state = 'finished' }}, {{ node = 'server', state = 'ready' }}]\n"
+        ));
+    }
+    Pipeline::new(&text)
+        .with_program("meet", &rendezvous(4))
+        .with_file("met/.keep", "")
+        .run()
+        .stdout("[]\n0\n1\n2\n3\n")
+        .exit(1)
+        .node("thief", "failed: killed by SIGKILL");
+}
+
 /// A node can write into the pipe what it likes. The next one alone finds no more in it than there should be.
 #[test]
 fn tokens_that_somebody_has_added_are_taken_out() {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 const OUTER: [&[u8]; 3] = [b"PROCFLOW_RUN_ID", b"PROCFLOW_NODE", b"PROCFLOW_ATTEMPT"];
 
 /// What all nodes have in common, as execve takes it. Values are bytes: inherited ones need not be UTF-8.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Base {
     /// `NAME=value`
     entries: Vec<CString>,

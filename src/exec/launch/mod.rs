@@ -57,6 +57,8 @@ pub struct Launcher<P> {
     base: Base,
     /// The same for nodes with `clear_env`.
     clear: Base,
+    /// The same for services, who get no job slots: what builds ends.
+    apart: Option<Base>,
     lookup: Lookup,
     /// This process runs in the pipeline's directory, so a node that does, too, need not go there.
     at_home: bool,
@@ -112,6 +114,7 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             base: Base::new(std::env::vars_os(), pipeline())?,
             clear: Base::new([], pipeline())?,
             lookup: Lookup::default(),
+            apart: None,
             at_home: false,
             offer: Offer::default(),
             values_before: values_before(&plan),
@@ -131,13 +134,25 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
     /// # Errors
     /// None: no flag holds a NUL.
     pub fn offering(mut self, offer: &Offer) -> io::Result<Self> {
-        for (name, value) in &offer.variables {
-            if !self.plan.env.iter().any(|(said, _)| said == name) {
-                self.base.set(name.as_bytes(), value.as_bytes())?;
-            }
+        if self.plan.nodes.iter().any(|node| node.service.is_some()) {
+            let mut apart = self.base.clone();
+            self.set_flags(&offer.without, &mut apart)?;
+            self.apart = Some(apart);
         }
+        let mut base = std::mem::take(&mut self.base);
+        self.set_flags(&offer.variables, &mut base)?;
+        self.base = base;
         self.offer = offer.clone();
         Ok(self)
+    }
+
+    fn set_flags(&self, flags: &[(&'static str, String)], base: &mut Base) -> io::Result<()> {
+        for (name, value) in flags {
+            if !self.plan.env.iter().any(|(said, _)| said == name) {
+                base.set(name.as_bytes(), value.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a unit's process: `fds` are all descriptors it gets, (ours, its number); `values` knows what nodes that have ended
@@ -180,10 +195,12 @@ impl<P: Deref<Target = Plan>> Launcher<P> {
             .values_before
             .get(unit.node.index())
             .map_or(&[][..], |nodes| nodes);
-        let base = if unit.settings.clear_env {
-            &self.clear
-        } else {
-            &self.base
+        let is_service =
+            || (self.plan.nodes.get(unit.node.index())).is_some_and(|node| node.service.is_some());
+        let base = match &self.apart {
+            _ if unit.settings.clear_env => &self.clear,
+            Some(apart) if is_service() => apart,
+            _ => &self.base,
         };
         let env = known.environment(base, unit, before)?;
 
