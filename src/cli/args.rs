@@ -11,6 +11,7 @@ use crate::cli::completions;
 use crate::diagnostic::harmless;
 use crate::spec::OnFailure;
 use crate::spec::values::Duration;
+use crate::store::KEEP;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -45,6 +46,12 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Draw the graph as text, Graphviz or Mermaid
     Graph(GraphArgs),
+    /// List earlier runs, and those that go on
+    Runs(RunsArgs),
+    /// Show what a run did: its failures and its table
+    Show(ShowArgs),
+    /// Print what the nodes of a run printed
+    Logs(LogsArgs),
     /// Print a JSON Schema, for editors and other readers
     Schema(SchemaArgs),
     /// Write a commented pipeline to start from
@@ -251,6 +258,76 @@ pub enum GraphFormat {
     Mermaid,
     /// For a terminal
     Text,
+}
+
+/// Where runs are looked for.
+#[derive(Debug, Clone, Args)]
+pub struct StateArgs {
+    /// Where the runs are [default: .procflow in the current directory, or beside the pipeline file]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A run, and where it is looked for.
+#[derive(Debug, Clone, Args)]
+pub struct WhichArgs {
+    /// The run: its id or the beginning of it, `last`, or a pipeline file for the last run of that
+    #[arg(value_name = "RUN", value_hint = ValueHint::FilePath, add = ArgValueCompleter::new(completions::runs))]
+    pub run: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub state: StateArgs,
+}
+
+/// `procflow runs`.
+#[derive(Debug, Clone, Args)]
+pub struct RunsArgs {
+    /// Only runs of this pipeline file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub state: StateArgs,
+    /// Remove old runs, and say which; runs that go on stay
+    #[arg(long, conflicts_with_all = ["format", "file"])]
+    pub prune: bool,
+    /// How many of the newest runs `--prune` leaves
+    #[arg(long, value_name = "N", default_value_t = KEEP, requires = "prune")]
+    pub keep: usize,
+    /// How the runs are shown
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    pub format: PlanFormat,
+}
+
+/// `procflow show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub which: WhichArgs,
+    /// How the run is shown; `json` is its report, which a run has when it has ended
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    pub format: PlanFormat,
+}
+
+/// `procflow logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub which: WhichArgs,
+    /// Only what this node printed
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(completions::nodes_of_run))]
+    pub node: Option<String>,
+    /// Only standard output
+    #[arg(long, conflicts_with = "stderr")]
+    pub stdout: bool,
+    /// Only standard error
+    #[arg(long)]
+    pub stderr: bool,
+    /// Go on with what is printed from now on, until the run has ended
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// `procflow schema`.

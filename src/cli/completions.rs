@@ -2,8 +2,8 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap_complete::CompletionCandidate;
@@ -13,6 +13,7 @@ use crate::cli::Error;
 use crate::cli::args::{Cli, CompletionsArgs, Shell};
 use crate::exit::ExitCode;
 use crate::spec::{self, Source, Spec};
+use crate::store::Runs;
 
 /// The variable by which a shell's script asks for candidates.
 const ASK: &str = "PROCFLOW_COMPLETE";
@@ -87,6 +88,60 @@ pub(crate) fn params(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Runs: ids, the newest first, with what they are runs of.
+pub(crate) fn runs(current: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(current) = current.to_str() else {
+        return Vec::new();
+    };
+    let found = Runs::of(&state_dir()).and_then(|runs| runs.list());
+    let listed = found.map(|listing| listing.runs).unwrap_or_default();
+    let ids = listed
+        .into_iter()
+        .map(|(run, head)| (run.id().to_string(), Some(head.pipeline)));
+    let last = [("last".to_owned(), Some("the newest run".to_owned()))];
+    candidates(last.into_iter().chain(ids), current)
+}
+
+/// Names of the nodes of the run that the command line names.
+pub(crate) fn nodes_of_run(current: &OsStr) -> Vec<CompletionCandidate> {
+    let spec = pipeline().or_else(|| {
+        let runs = Runs::of(&state_dir()).ok()?;
+        // The subcommand and options are no runs.
+        let run = words()
+            .iter()
+            .skip(2)
+            .find_map(|word| runs.find(word.to_str()?).ok())?;
+        let mut text = String::new();
+        run.open("pipeline.toml")
+            .ok()?
+            .take(spec::MAX_FILE)
+            .read_to_string(&mut text)
+            .ok()?;
+        match spec::read(&text) {
+            Ok(spec) => Some(spec),
+            Err(wrong) => wrong.partial.map(|partial| partial.spec),
+        }
+    });
+    matching(current, &spec, node_names)
+}
+
+/// What `--state-dir` says, or the default.
+fn state_dir() -> PathBuf {
+    let words = words();
+    let mut words = words.iter().filter_map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        if let Some(dir) = word.strip_prefix("--state-dir=") {
+            return dir.into();
+        }
+        if word == "--state-dir"
+            && let Some(dir) = words.next()
+        {
+            return dir.into();
+        }
+    }
+    ".procflow".into()
+}
+
 /// Names with their descriptions.
 type Names = Vec<(String, Option<String>)>;
 
@@ -128,21 +183,31 @@ fn matching(
     let (Some(spec), Some(current)) = (spec, current.to_str()) else {
         return Vec::new();
     };
-    names(spec)
-        .into_iter()
+    candidates(names(spec).into_iter(), current)
+}
+
+fn candidates(
+    names: impl Iterator<Item = (String, Option<String>)>,
+    current: &str,
+) -> Vec<CompletionCandidate> {
+    names
         .filter(|(name, _)| name.starts_with(current))
         .map(|(name, help)| CompletionCandidate::new(name).help(help.map(Into::into)))
         .collect()
 }
 
-/// The pipeline on the command line that is being completed: its first word that is a readable `.toml` file. clap's engine
-/// does not tell a completer what else is on the line; the words stand after `--` of our own command line.
-fn pipeline() -> Option<Spec> {
-    let words: Vec<OsString> = env::args_os()
+/// The words of the command line that is being completed. clap's engine does not tell a completer what else is on the line; they
+/// stand after `--` of our own command line.
+fn words() -> Vec<OsString> {
+    env::args_os()
         .skip_while(|word| word != "--")
         .skip(1)
-        .collect();
-    words.iter().find_map(|word| {
+        .collect()
+}
+
+/// The pipeline on the command line: its first word that is a readable `.toml` file.
+fn pipeline() -> Option<Spec> {
+    words().iter().find_map(|word| {
         let path = Path::new(word);
         if path.extension() != Some(OsStr::new("toml")) {
             return None;

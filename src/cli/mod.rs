@@ -13,11 +13,14 @@ pub mod dry_run;
 pub mod explain;
 pub mod graph;
 pub mod init;
+pub mod logs;
 pub mod man;
 pub mod pipeline;
 pub mod plan;
 pub mod run;
+pub mod runs;
 pub mod schema;
+pub mod show;
 mod words;
 
 pub use crate::cli::args::{Cli, Command};
@@ -88,6 +91,9 @@ fn print(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Plan(args) => plan::run(&args, out, &mut problems, styled),
         Command::Explain(args) => explain::run(&args, out, &mut problems, styled),
         Command::Graph(args) => graph::run(&args, out, &mut problems, styled),
+        Command::Runs(args) => runs::run(&args, out, &mut problems),
+        Command::Show(args) => show::run(&args, out),
+        Command::Logs(args) => logs::run(&args, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Init(args) => init::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),

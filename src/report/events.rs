@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Exit, Failure, Outcome, PoolCounts, RunEvent, VERSION, Waiting, WaitsOn, What};
 use crate::plan::{Plan, QueueKind, Role, UnitId};
@@ -244,7 +244,7 @@ enum WaitKind {
 }
 
 /// How a node ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It did its work.
@@ -255,6 +255,18 @@ pub enum State {
     Cancelled,
     /// It was never started.
     Skipped,
+}
+
+impl State {
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+            State::Skipped => "skipped",
+        }
+    }
 }
 
 impl From<&Outcome> for State {

@@ -126,6 +126,21 @@ pub struct Node {
     /// Peak resident memory of the last try, of a pool that of its largest process; null where it is not above procflow's own,
     /// which then hides it.
     pub max_rss: Option<u64>,
+    /// Bytes that came in, where they are known: what procflow carried, or a pool counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Bytes that went out, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// Records that came in, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records_in: Option<u64>,
+    /// Records that went out, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records_out: Option<u64>,
+    /// Some of these four were not counted but estimated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub flow_estimated: bool,
     /// Which nodes it ran with, joined by queues: an equal number says together.
     pub group: u32,
     /// The last lines of its standard error (of a service, of both its outputs), where it failed. Bytes that are no UTF-8 stand as U+FFFD; `stderr_lossy` then.
@@ -323,6 +338,7 @@ impl Node {
         let (stderr, stderr_lossy) =
             end.map_or_else(Default::default, |end| text(secrets, end.stderr_tail));
         let units = || planned.units.clone().map(UnitId);
+        let (bytes, records) = (tally.bytes(plan, id), tally.records(plan, id));
         Node {
             name: planned.name.to_string(),
             state: end.map(|end| State::from(end.outcome)),
@@ -360,6 +376,11 @@ impl Node {
             user: measured.map(|usage| seconds(usage.user)),
             system: measured.map(|usage| seconds(usage.system)),
             max_rss: measured.and_then(|usage| tally.peak(usage)),
+            bytes_in: bytes.input,
+            bytes_out: bytes.output,
+            records_in: records.input,
+            records_out: records.output,
+            flow_estimated: bytes.is_estimate || records.is_estimate,
             group: plan.unit(UnitId(planned.units.start)).group.0,
             stderr,
             stderr_lossy,

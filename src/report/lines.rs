@@ -8,10 +8,11 @@ use anstyle::{AnsiColor, Style};
 
 use crate::event::{Failure, Outcome, Waiting};
 use crate::plan::{NodeId, UnitId};
+use crate::report::events::State;
 use crate::report::flow::Pace;
 use crate::report::observers::View;
 use crate::report::stall::{stall, way_out};
-use crate::report::tally::NodeEnd;
+use crate::report::tally::{Counts, NodeEnd};
 use crate::report::terminal::{Look, Paint};
 use crate::report::units::{self, exact, plural, short};
 use crate::report::words;
@@ -55,13 +56,18 @@ impl Layout {
     }
 }
 
-/// The colour of a state.
+/// The colour of how it ended.
 pub fn style(outcome: &Outcome) -> Style {
-    let colour = match outcome {
-        Outcome::Succeeded { .. } => AnsiColor::Green,
-        Outcome::Failed(_) => AnsiColor::Red,
-        Outcome::Cancelled(_) => AnsiColor::Yellow,
-        Outcome::Skipped(_) => return Style::new().dimmed(),
+    state_style(outcome.into())
+}
+
+/// The colour of a state.
+pub fn state_style(state: State) -> Style {
+    let colour = match state {
+        State::Succeeded => AnsiColor::Green,
+        State::Failed => AnsiColor::Red,
+        State::Cancelled => AnsiColor::Yellow,
+        State::Skipped => return Style::new().dimmed(),
     };
     Style::new().fg_color(Some(colour.into()))
 }
@@ -223,13 +229,22 @@ pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
         return;
     };
     let bad = counts.failed + counts.cancelled > 0;
-    let word = words::verdict(exit, bad);
-    let colour = if word == "succeeded" {
-        AnsiColor::Green
-    } else {
-        AnsiColor::Red
+    // Where procflow could not go on, of some that ran nobody knows how they ended; they don't run any more.
+    let counts = Counts {
+        running: 0,
+        ..*counts
     };
-    out.push_str(&paint.paint(colour.on_default().bold(), &word));
+    verdict_of(out, &words::verdict(exit, bad), &counts, time, paint);
+}
+
+/// The same of a run that went so.
+pub fn verdict_of(out: &mut String, word: &str, counts: &Counts, time: Duration, paint: Paint) {
+    let colour = match word {
+        "succeeded" => AnsiColor::Green,
+        "live" => AnsiColor::Cyan,
+        _ => AnsiColor::Red,
+    };
+    out.push_str(&paint.paint(colour.on_default().bold(), word));
     let _ = write!(out, ": {}", plural(counts.total as u64, "node"));
     if counts.succeeded != counts.total {
         let states = [
@@ -237,6 +252,7 @@ pub fn verdict(out: &mut String, view: &View<'_>, paint: Paint) {
             (counts.failed, "failed"),
             (counts.cancelled, "cancelled"),
             (counts.skipped, "skipped"),
+            (counts.running, "running"),
         ];
         for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {
             let count = units::count(*count as u64);

@@ -7,18 +7,14 @@ use crate::event::{Cause, Exit, Failure, Outcome, PoolCounts};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{Arg, NodeId, Plan, Role, UnitId, Unmet};
+use crate::report::events::State;
 use crate::report::flow::Pace;
 use crate::report::tally::NodeEnd;
 use crate::report::units::{self, plural, short};
 
 /// The state that an outcome is: `succeeded`, `failed`, `cancelled`, `skipped`.
 pub fn state(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Succeeded { .. } => "succeeded",
-        Outcome::Failed(_) => "failed",
-        Outcome::Cancelled(_) => "cancelled",
-        Outcome::Skipped(_) => "skipped",
-    }
+    State::from(outcome).word()
 }
 
 /// Why it ended so; nothing where it simply succeeded.

@@ -325,6 +325,14 @@ impl Run {
         Ok(file)
     }
 
+    /// The names of its log files.
+    ///
+    /// # Errors
+    /// As open(2) and readdir(3); it has none before something was printed.
+    pub fn logs(&self) -> io::Result<Vec<String>> {
+        names_in(&openat(&self.dir, "logs", dir_flags(), Mode::empty())?)
+    }
+
     /// What its first event says.
     ///
     /// # Errors

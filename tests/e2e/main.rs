@@ -22,6 +22,7 @@ mod pipelines;
 mod pools;
 mod queues;
 mod reports;
+mod runs;
 mod services;
 mod signals;
 mod slots;

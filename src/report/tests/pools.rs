@@ -282,7 +282,7 @@ fn the_report_has_a_node_for_a_pool_and_its_workers_in_it() {
         serde_json::json!({
             "name": "count", "state": "failed", "reason": "worker 1: killed by SIGKILL", "exit": null,
             "signal": sigkill, "early_close": false, "leaked": false, "allow_failure": false, "attempts": 1, "pid": null,
-            "start": 0.001, "end": 0.25, "wall": 0.25, "user": 0.1125, "system": 0.05625, "max_rss": 12 << 20, "group": 0,
+            "start": 0.001, "end": 0.25, "wall": 0.25, "user": 0.1125, "system": 0.05625, "max_rss": 12 << 20, "bytes_in": 7500, "group": 0,
             "stderr": "second here",
             "workers": [{
                 "worker": 0, "state": "cancelled", "reason": "another worker of count failed", "exit": null, "signal": sigterm,
@@ -484,6 +484,7 @@ its files: .procflow/runs/R
             "signal": null, "early_close": false, "leaked": false, "allow_failure": false, "attempts": 1, "pid": null,
             "start": 0.001, "end": 0.1, "wall": 0.1, "user": 0.09, "system": 0.03, "max_rss": 40 << 20, "group": 0,
             "exit": 7, "stderr": "bad record",
+            "bytes_in": 7440, "bytes_out": 120_000, "records_in": 1240, "records_out": 1200,
             "pool": {
                 "taken": 1240, "taken_bytes": 7440, "answered": 1200, "result_bytes": 120_000, "dead": 2, "retried": 5,
                 "in_flight": 0, "workers_started": 3, "total": 50_000,
