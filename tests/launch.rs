@@ -104,6 +104,8 @@ fn plan(dir: &Path, command: &[&str]) -> Plan {
 fn node(name: &str, unit: u32, after: Vec<After>) -> Node {
     Node {
         name: name.into(),
+        base: name.into(),
+        matrix: vec![],
         units: unit..unit + 1,
         after,
         allow_failure: false,

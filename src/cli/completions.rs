@@ -12,6 +12,7 @@ use clap_complete::env::{CompleteEnv, Shells};
 use crate::cli::Error;
 use crate::cli::args::{Cli, CompletionsArgs, Shell};
 use crate::exit::ExitCode;
+use crate::plan::matrix_names;
 use crate::spec::{self, Source, Spec};
 use crate::store::Runs;
 
@@ -149,7 +150,14 @@ fn node_names(spec: &Spec) -> Names {
     spec.process
         .iter()
         .chain(&spec.pool)
-        .map(|(name, process)| (name.clone(), process.description.clone()))
+        .flat_map(|(name, process)| {
+            // All of a matrix, then each.
+            let each = process.matrix.iter();
+            let each = each.flat_map(|matrix| matrix_names(name, matrix));
+            std::iter::once(name.clone())
+                .chain(each)
+                .map(|name| (name, process.description.clone()))
+        })
         .collect()
 }
 

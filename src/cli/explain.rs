@@ -14,7 +14,7 @@ use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{
     After, Arg, DEAD_LETTER, Feed, Node, NodeId, Order, Output, Plan, Pool, Queue, QueueId,
-    QueueKind, Role, Sink, Source, Tasks, Unit, UnitId,
+    QueueKind, Role, Sink, Source, Tasks, Unit, UnitId, variable,
 };
 use crate::spec::values::OneOrMany;
 use crate::spec::{self, AfterState, Process, Spec, Workers};
@@ -41,23 +41,38 @@ pub fn run(
     ) else {
         return Ok(ExitCode::Usage);
     };
-    let Some(node) = plan.nodes.iter().position(|node| *node.name == *args.node) else {
-        return Err(Error::Usage(format!(
-            "no node `{}` in {}; {}",
-            args.node,
-            pipeline.source.name,
-            instead(plan, &args.node)
-        )));
+    let node = match plan.find(&args.node).as_slice() {
+        &[node] => node,
+        [] => {
+            return Err(Error::Usage(format!(
+                "no node `{}` in {}; {}",
+                args.node,
+                pipeline.source.name,
+                instead(plan, &args.node)
+            )));
+        }
+        nodes => {
+            combinations(plan, &args.node, nodes, out)?;
+            return Ok(ExitCode::Success);
+        }
     };
     let lines = Lines::of(&pipeline.source.text);
-    explain(
-        spec,
-        plan,
-        NodeId::from(node),
-        &|place| lines.of_key(place),
-        out,
-    )?;
+    explain(spec, plan, node, &|place| lines.of_key(place), out)?;
     Ok(ExitCode::Success)
+}
+
+/// The nodes that a name stands for, to ask for one of them.
+fn combinations(plan: &Plan, name: &str, nodes: &[NodeId], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} stands for {} nodes; name one of them to see what it is:",
+        harmless(name),
+        nodes.len()
+    )?;
+    for node in nodes {
+        writeln!(out, "  {}", words::shell_word(&plan.node(*node).name))?;
+    }
+    Ok(())
 }
 
 /// What to ask for where there is no node of that name.
@@ -69,7 +84,9 @@ fn instead(plan: &Plan, name: &str) -> String {
             kind(plan, queue).join(", ")
         );
     }
-    match did_you_mean(name, plan.nodes.iter().map(|node| &*node.name)) {
+    let names = plan.nodes.iter();
+    let names = names.flat_map(|node| [&*node.base, &*node.name]);
+    match did_you_mean(name, names) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`procflow plan` shows its nodes".to_owned(),
     }
@@ -87,7 +104,7 @@ pub fn explain(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let said = &plan.nodes[node.index()];
-    let name = &*said.name;
+    let name = &*said.base;
     let Some(process) = spec.process.get(name).or_else(|| spec.pool.get(name)) else {
         return Ok(());
     };
@@ -102,6 +119,18 @@ pub fn explain(
         },
     };
     table.row(said.table(), harmless(&said.name), table.sources.own(None));
+    if !said.matrix.is_empty() {
+        let values: Vec<String> = said
+            .matrix
+            .iter()
+            .map(|(key, value)| format!("{key} = {}", harmless(value)))
+            .collect();
+        table.row(
+            "matrix",
+            values.join(", "),
+            table.sources.own(Some("matrix")),
+        );
+    }
     if let Some(description) = &said.description {
         table.row(
             "description",
@@ -124,7 +153,7 @@ pub fn explain(
     table.ends(plan, process, unit);
     table.waits(plan, process, said);
     table.group(plan, process, unit);
-    table.environment(plan, process, spec, unit);
+    table.environment(plan, process, spec, (unit, said));
     table.print(out)
 }
 
@@ -674,7 +703,13 @@ impl Table<'_> {
     }
 
     /// What is added to the inherited environment: the pipeline's part, then the node's.
-    fn environment(&mut self, plan: &Plan, process: &Process, spec: &Spec, unit: &Unit) {
+    fn environment(
+        &mut self,
+        plan: &Plan,
+        process: &Process,
+        spec: &Spec,
+        (unit, node): (&Unit, &Node),
+    ) {
         let mut rows = Vec::new();
         let own = |name: &str| unit.env.iter().any(|(own, _)| own == name);
         for (name, value) in plan.env.iter().filter(|(name, _)| !own(name)) {
@@ -707,7 +742,13 @@ impl Table<'_> {
                 .env
                 .as_ref()
                 .is_some_and(|env| env.contains_key(name));
-            let source = if by_env {
+            let by_matrix = node
+                .matrix
+                .iter()
+                .any(|(key, _)| *name == format!("MATRIX_{}", variable(key)));
+            let source = if by_matrix {
+                self.sources.own(Some("matrix"))
+            } else if by_env {
                 self.sources.at(&self.sources.process.key("env").key(name))
             } else {
                 format!("env_file, {}", self.sources.own(Some("env_file")))
@@ -719,9 +760,6 @@ impl Table<'_> {
             ));
         }
         // Standard ends need no path: the process has them.
-        let variable = |prefix: &str, name: &str| {
-            format!("${prefix}{}", name.to_ascii_uppercase().replace('-', "_"))
-        };
         for input in unit
             .ends
             .inputs
@@ -734,7 +772,7 @@ impl Table<'_> {
                 .map(|(fd, _)| format!("/dev/fd/{fd}"))
                 .collect();
             rows.push((
-                variable("IN_", &input.name),
+                format!("$IN_{}", variable(&input.name)),
                 paths.join(" "),
                 "procflow".to_owned(),
             ));
@@ -742,7 +780,7 @@ impl Table<'_> {
         let named = |output: &&Output| output.fd > 2 && &*output.name != DEAD_LETTER;
         for output in unit.ends.outputs.iter().filter(named) {
             rows.push((
-                variable("OUT_", &output.name),
+                format!("$OUT_{}", variable(&output.name)),
                 format!("/dev/fd/{}", output.fd),
                 "procflow".to_owned(),
             ));

@@ -303,6 +303,14 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
             "skip": node.is_left_out(),
             "tags": node.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(),
         });
+        if !node.matrix.is_empty() {
+            let values = node.matrix.iter();
+            json["base"] = (*node.base).into();
+            json["matrix"] = values
+                .map(|(key, value)| (key.to_string(), Value::from(&**value)))
+                .collect::<Map<_, _>>()
+                .into();
+        }
         if let Some(pool) = &node.pool {
             json["pool"] = json!({ "workers": pool.workers, "feed": words::feed(pool.feed) });
         }

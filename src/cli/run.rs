@@ -366,8 +366,16 @@ fn finish_taps(
 }
 
 fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
-    if let Some(index) = plan.nodes.iter().position(|node| &*node.name == name) {
-        return Ok(NodeId::from(index));
+    match plan.find(name).as_slice() {
+        [] => {}
+        &[node] => return Ok(node),
+        nodes @ [first, ..] => {
+            return Err(Error::Usage(format!(
+                "--exit-code-from {name}: these are {} nodes; name one of them, such as '{}'",
+                nodes.len(),
+                plan.node(*first).name
+            )));
+        }
     }
     let hint = did_you_mean(name, plan.nodes.iter().map(|node| &*node.name))
         .map(|near| format!("; did you mean `{near}`?"))

@@ -20,6 +20,7 @@ use crate::exec::wiring::{self, Captured, LogEnds};
 use crate::plan::{GroupId, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
+use crate::store::file_name;
 use crate::sys::pipe::{Pipe, unread};
 use crate::sys::process::{Child, NextEnded, next_ended, reap_orphan};
 
@@ -424,7 +425,7 @@ impl Runner<'_> {
                 QueueKind::Direct => None,
                 QueueKind::Stored if relayed.contains(&queue) => continue,
                 QueueKind::Stored => {
-                    let file = self.spill_dir.join(&*plan.queue(queue).name);
+                    let file = self.spill_dir.join(&*file_name(&plan.queue(queue).name));
                     std::fs::metadata(file).ok().map(|meta| meta.len())
                 }
             };

@@ -22,6 +22,7 @@ use crate::exec::wiring::{
 use crate::plan::{Deliver, GroupId, Plan, Queue, QueueId, QueueKind, Role, Source, Unit, UnitId};
 use crate::queue::{RelayInput, RelayOutput};
 use crate::spec::Records;
+use crate::store::file_name;
 use crate::sys::pipe::Pipe;
 
 /// Makes a queue's file anew, and its writers' ends. What an earlier try has left in it is gone.
@@ -75,7 +76,7 @@ pub(super) fn open(cx: &Context<'_>, id: QueueId) -> Result<OwnedFd, WireError> 
 }
 
 fn path(cx: &Context<'_>, queue: &Queue) -> PathBuf {
-    cx.spill_dir.join(&*queue.name)
+    cx.spill_dir.join(&*file_name(&queue.name))
 }
 
 /// The stored queues that workers of a pool in this group share.

@@ -18,10 +18,14 @@ use crate::plan::{
     QueueKind, Resource, Role, Settings, Skip, Unit, UnitId,
 };
 use crate::plan::{
-    checks, cycles, deliver, ends, environment, params, pools, select, services, settings, stiff,
-    template, uses,
+    checks, cycles, deliver, ends, environment, matrix, params, pools, select, services, settings,
+    stiff, template, uses,
 };
 use crate::spec::{self, AfterState, Process, Spec};
+
+/// So many waits come of names that stand for several nodes, at most: two matrices of 10,000 combinations, one after the other,
+/// would have 10,000 times as many.
+const MOST_WAITS: usize = 1_000_000;
 
 /// Where a pipeline comes from.
 #[derive(Debug, Clone)]
@@ -101,7 +105,7 @@ pub fn build(
     checks::names(&spec, &mut problems);
     checks::run(&spec.run, &mut problems);
     let resources = claims::resources(&spec.run.resources, &mut problems);
-    let mut processes = pools::nodes(&mut spec);
+    let (mut processes, matrices) = matrix::expand(pools::nodes(&mut spec), &mut problems);
     let params = params::decide(&spec.params, overrides, &mut problems);
     let mut dotenv = Dotenv::new(&origin.dir, overrides.env);
     let dir = origin.dir.to_string_lossy();
@@ -115,7 +119,7 @@ pub fn build(
         let mut found = Found::new(&mut problems, &mut values);
         pipeline_env(
             &mut spec,
-            &processes,
+            (&processes, &matrices),
             &params,
             &dir,
             overrides,
@@ -124,8 +128,8 @@ pub fn build(
         )
     };
     secrets.extend(env.secrets().map(str::to_owned));
-    let skip = names_of_skip(&processes, overrides, &mut problems);
-    let keep = select::chosen(&processes, overrides, &mut problems);
+    let skip = names_of_skip(&processes, &matrices, overrides, &mut problems);
+    let keep = select::chosen(&processes, &matrices, overrides, &mut problems);
 
     let mut queues = ends::Queues::default();
     let mut value_uses = Vec::new();
@@ -142,6 +146,8 @@ pub fn build(
             queues: &mut queues,
             dotenv: &mut dotenv,
             secrets: &mut secrets,
+            matrices: &matrices,
+            waits: 0,
         };
         nodes.build(&mut processes, &skip, &mut found, &mut value_uses)
     };
@@ -226,7 +232,7 @@ pub fn build(
 /// Dotenv files, `[env]`, `PARAM_X`, `PIPELINE_DIR`.
 fn pipeline_env(
     spec: &mut Spec,
-    nodes: &IndexMap<String, Process>,
+    (nodes, matrices): (&IndexMap<String, Process>, &matrix::Matrices),
     params: &params::Params,
     dir: &str,
     overrides: &Overrides<'_>,
@@ -242,6 +248,8 @@ fn pipeline_env(
         inherited: overrides.env,
         dir,
         nodes,
+        matrices,
+        matrix: None,
         own_env: &[],
         ends: None,
         of: Of::Process,
@@ -263,13 +271,15 @@ fn pipeline_env(
             inherited: overrides.env,
             dir,
             nodes,
+            matrices,
+            matrix: None,
             own_env: &[],
             ends: None,
             of: Of::Process,
         };
         let value = template::parse(text.clone(), &scope, &site, found);
         let secret = found.secret.get();
-        if environment::is_taken(name, Of::Process, &site, params, found.problems) {
+        if environment::is_taken(name, &scope, &site, found.problems) {
             continue;
         }
         // A part that is left is a problem already told.
@@ -293,16 +303,17 @@ fn pipeline_env(
 /// Which nodes `--skip` leaves out.
 fn names_of_skip(
     processes: &IndexMap<String, Process>,
+    matrices: &matrix::Matrices,
     overrides: &Overrides<'_>,
     problems: &mut Problems,
 ) -> Vec<bool> {
     let mut skip = vec![false; processes.len()];
     for name in &overrides.skip {
-        match processes.get_index_of(name.as_str()) {
-            Some(index) => skip[index] = true,
+        match matrices.find(processes, name) {
+            Some(nodes) => nodes.iter().for_each(|node| skip[node.index()] = true),
             None => {
                 let problem = error(format!("--skip {name}: no node `{name}`"));
-                problems.push_unknown(problem, name, processes.keys().map(String::as_str), None);
+                matrices.push_unknown(problem, processes, name, None, problems);
             }
         }
     }
@@ -322,6 +333,9 @@ pub(super) struct Nodes<'a> {
     queues: &'a mut ends::Queues,
     dotenv: &'a mut Dotenv<'a>,
     secrets: &'a mut Vec<String>,
+    matrices: &'a matrix::Matrices,
+    /// Waits of nodes for nodes so far, where a name stands for several.
+    waits: usize,
 }
 
 impl<'a> Nodes<'a> {
@@ -349,6 +363,8 @@ impl<'a> Nodes<'a> {
             default_ends: &ends::default_ends(),
             settings,
         };
+        // Problems from this one on are of the node's matrix.
+        let mut before = 0;
         for (index, &skip) in skip.iter().enumerate() {
             let Some((_, process)) = processes.get_index_mut(index) else {
                 break;
@@ -358,17 +374,31 @@ impl<'a> Nodes<'a> {
             let Some((name, _)) = processes.get_index(index) else {
                 break;
             };
+            let combination = self.matrices.of(index);
+            let base = combination.map_or(name.as_str(), |own| &own.base);
+            let so_far = found.problems.0.len();
+            if index == 0
+                || self
+                    .matrices
+                    .of(index - 1)
+                    .is_none_or(|last| *last.base != *base)
+            {
+                before = so_far;
+            }
             let top = Site::top(match process.pool {
                 Some(_) => "pool",
                 None => "process",
             });
-            let site = top.key(name);
+            let site = top.key(base);
             let node = NodeId::from(index);
             let declared = Declared {
                 name,
                 node,
                 site: &site,
-                scope: self.scope(processes),
+                scope: Scope {
+                    matrix: combination,
+                    ..self.scope(processes)
+                },
             };
             let after = std::mem::take(&mut process.after);
             let first = UnitId::from(draft.units.len());
@@ -382,8 +412,11 @@ impl<'a> Nodes<'a> {
                     found.problems,
                 ),
             });
+            let name: Arc<str> = name.as_str().into();
             let mut common = Node {
-                name: name.as_str().into(),
+                base: combination.map_or_else(|| Arc::clone(&name), |own| Arc::clone(&own.base)),
+                name,
+                matrix: combination.map_or_else(Vec::new, |own| own.values.clone()),
                 units: first.0..first.0,
                 after: Vec::new(),
                 allow_failure: process
@@ -417,14 +450,10 @@ impl<'a> Nodes<'a> {
                 }
             };
             common.units.end = UnitId::from(draft.units.len()).0;
-            common.after = waits(
-                &after,
-                processes,
-                &is_service,
-                &|name| self.queues.0.contains_key(name),
-                &site,
-                found.problems,
-            );
+            common.after = self.waits(&after, processes, &is_service, node, &site, found.problems);
+            if before < so_far {
+                found.problems.once(before, so_far);
+            }
             draft.nodes.push(common);
             uses.extend(found.values.drain(..).map(|(value, place)| ValueUse {
                 user: node,
@@ -446,10 +475,115 @@ impl<'a> Nodes<'a> {
             inherited: self.inherited,
             dir: self.dir,
             nodes,
+            matrices: self.matrices,
+            matrix: None,
             own_env: &[],
             ends: None,
             of: Of::Process,
         }
+    }
+
+    /// `after`, by number.
+    fn waits(
+        &mut self,
+        after: &[spec::After],
+        processes: &IndexMap<String, Process>,
+        is_service: &[bool],
+        node: NodeId,
+        site: &Site<'_>,
+        problems: &mut Problems,
+    ) -> Vec<After> {
+        let mut waits = Vec::with_capacity(after.len());
+        let own = self.matrices.of(node.index()).map(|own| &own.base);
+        for (i, wait) in after.iter().enumerate() {
+            let mark = || site.key("after").index(i).mark_value();
+            let Some(nodes) = self.matrices.find(processes, &wait.node) else {
+                let name = &wait.node;
+                let problem = Diagnostic::error(mark(), format!("no node `{name}`"));
+                let is_queue = self.queues.0.contains_key(name.as_str());
+                let hint = is_queue
+                    .then(|| format!("`{name}` is a queue: wait for a node that writes it"));
+                self.matrices
+                    .push_unknown(problem, processes, name, hint, problems);
+                continue;
+            };
+            let base = |node: &NodeId| self.matrices.of(node.index()).map(|other| &other.base);
+            if let (Some(own), Some(_)) = (own, nodes.iter().find(|node| base(node) == own)) {
+                problems.push(
+                    Diagnostic::error(
+                        mark(),
+                        format!("`{own}` waits for itself: all of its combinations would"),
+                    )
+                    .help("drop it from `after`; what comes first is a process of its own"),
+                );
+                continue;
+            }
+            if nodes.len() > 1 {
+                self.waits += nodes.len();
+                // Told once, at the first that is one too many.
+                if self.waits > MOST_WAITS {
+                    if self.waits - nodes.len() <= MOST_WAITS {
+                        problems.push(
+                            Diagnostic::error(
+                                mark(),
+                                format!("more than {MOST_WAITS} waits of one combination for another"),
+                            )
+                            .help(format!(
+                                "let a process wait for `{}`, `command = [\"true\"]`, and this one for that",
+                                wait.node
+                            )),
+                        );
+                    }
+                    continue;
+                }
+            }
+            // All of a matrix are services, or none is.
+            let serves = nodes.first().is_some_and(|node| is_service[node.index()]);
+            let default = match serves {
+                true => AfterState::Ready,
+                false => AfterState::Succeeded,
+            };
+            let state = wait.state.unwrap_or(default);
+            if state == AfterState::Ready && !serves {
+                problems.push(services::never_ready(
+                    &wait.node,
+                    site.key("after").index(i).key("state").mark_value(),
+                ));
+            }
+            waits.extend(nodes.into_iter().map(|node| After { node, state }));
+        }
+        // Stable: several states of one node stay as they were said.
+        waits.sort_by_key(|wait| wait.node);
+        waits.dedup();
+        let contradicts = |a: AfterState, b: AfterState| {
+            matches!(
+                (a, b),
+                (AfterState::Succeeded, AfterState::Failed)
+                    | (AfterState::Failed, AfterState::Succeeded)
+            )
+        };
+        let before = problems.0.len();
+        for pair in waits.windows(2) {
+            if pair[0].node == pair[1].node && contradicts(pair[0].state, pair[1].state) {
+                let index = pair[0].node.index();
+                let name = processes
+                    .get_index(index)
+                    .map_or("", |(name, _)| name.as_str());
+                let name = self.matrices.of(index).map_or(name, |of| &of.base);
+                let first = problems.0.len();
+                problems.push(
+                    Diagnostic::error(
+                        site.key("after").mark_value(),
+                        format!("it waits for both the success and the failure of `{name}`"),
+                    )
+                    .help(format!(
+                        "for either of them say `{{ node = \"{name}\", state = \"finished\" }}`"
+                    )),
+                );
+                problems.once(before, first);
+            }
+        }
+        waits
     }
 
     /// The units of a pool.
@@ -508,10 +642,8 @@ impl<'a> Nodes<'a> {
                 gathered = files;
             } else {
                 // What was told of one worker holds for all.
-                for problem in found.problems.0.split_off(so_far) {
-                    if !found.problems.0[before..].contains(&problem) {
-                        found.problems.push(problem);
-                    }
+                if before < so_far {
+                    found.problems.once(before, so_far);
                 }
                 found.values.sort();
                 found.values.dedup();
@@ -837,80 +969,6 @@ fn globs(
             template::parse(pattern, &scope.at(When::Start), &site, found)
         })
         .collect()
-}
-
-/// `after`, by number.
-fn waits(
-    after: &[spec::After],
-    processes: &IndexMap<String, Process>,
-    is_service: &[bool],
-    is_queue: &dyn Fn(&str) -> bool,
-    node: &Site<'_>,
-    problems: &mut Problems,
-) -> Vec<After> {
-    let mut waits = Vec::with_capacity(after.len());
-    for (i, wait) in after.iter().enumerate() {
-        match processes.get_index_of(wait.node.as_str()) {
-            Some(index) => {
-                let default = match is_service[index] {
-                    true => AfterState::Ready,
-                    false => AfterState::Succeeded,
-                };
-                let state = wait.state.unwrap_or(default);
-                if state == AfterState::Ready && !is_service[index] {
-                    problems.push(services::never_ready(
-                        &wait.node,
-                        node.key("after").index(i).key("state").mark_value(),
-                    ));
-                }
-                waits.push(After {
-                    node: NodeId::from(index),
-                    state,
-                });
-            }
-            None => {
-                let problem = Diagnostic::error(
-                    node.key("after").index(i).mark_value(),
-                    format!("no node `{}`", wait.node),
-                );
-                problems.push_unknown(
-                    problem,
-                    &wait.node,
-                    processes.keys().map(String::as_str),
-                    is_queue(&wait.node).then(|| {
-                        format!("`{}` is a queue: wait for a node that writes it", wait.node)
-                    }),
-                );
-            }
-        }
-    }
-    // Stable: several states of one node stay as they were said.
-    waits.sort_by_key(|wait| wait.node);
-    waits.dedup();
-    let contradicts = |a: AfterState, b: AfterState| {
-        matches!(
-            (a, b),
-            (AfterState::Succeeded, AfterState::Failed)
-                | (AfterState::Failed, AfterState::Succeeded)
-        )
-    };
-    for pair in waits.windows(2) {
-        if pair[0].node == pair[1].node && contradicts(pair[0].state, pair[1].state) {
-            let name = processes
-                .get_index(pair[0].node.index())
-                .map_or("", |(name, _)| name.as_str());
-            problems.push(
-                Diagnostic::error(
-                    node.key("after").mark_value(),
-                    format!("it waits for both the success and the failure of `{name}`"),
-                )
-                .help(format!(
-                    "for either of them say `{{ node = \"{name}\", state = \"finished\" }}`"
-                )),
-            );
-        }
-    }
-    waits
 }
 
 /// The nodes at the ends of each queue, and what is said of it.

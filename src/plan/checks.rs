@@ -1,6 +1,6 @@
 //! Rules that look at more than one node, and those of tables that are no node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -162,8 +162,12 @@ pub(super) fn queues(
                 words.mark(first),
                 format!("queue `{name}` is read by {names}: it must say who gets what"),
             );
-            for reader in others {
-                problem = problem.and(words.mark(reader), "");
+            // Combinations of a matrix all say it at one place.
+            let mut marks: Vec<Mark> = others.iter().map(|reader| words.mark(reader)).collect();
+            marks.dedup();
+            marks.retain(|mark| *mark != words.mark(first));
+            for mark in marks {
+                problem = problem.and(mark, "");
             }
             problems.push(problem.help(format!(
                 "for every reader to get all, say `deliver = \"copy\"` under `[queue.{name}]`; for each record to go to one of them, `deliver = \"share\"`"
@@ -277,7 +281,13 @@ pub(super) fn values(
             offered.insert(name, &node.name);
         }
     }
+    let mut told: HashSet<&Place> = HashSet::new();
     for used in uses {
+        // Combinations of a matrix say the same at the same place.
+        if told.contains(&used.place) {
+            continue;
+        }
+        let before = problems.0.len();
         let (user, node) = (
             &draft.nodes[used.user.index()],
             &draft.nodes[used.node.index()],
@@ -288,8 +298,11 @@ pub(super) fn values(
         let mut units = draft.nodes[used.node.index()].units.clone();
         if !units.any(|unit| offers_value(draft, unit)) {
             problems.push(
-                Diagnostic::error(mark, format!("`{node}` offers no value"))
-                    .help(format!("say `stdout = \"value\"` in {} `{node}`", table.1)),
+                Diagnostic::error(mark, format!("`{node}` offers no value")).help(format!(
+                    "say `stdout = \"value\"` in {} `{}`",
+                    table.1,
+                    draft.nodes[used.node.index()].base
+                )),
             );
         } else if !order.comes_after(used.user, used.node) {
             problems.push(
@@ -300,10 +313,14 @@ pub(super) fn values(
                     ),
                 )
                 .help(format!(
-                    "add `after = [\"{node}\"]` to {} `{user}`",
-                    table.0
+                    "add `after = [\"{node}\"]` to {} `{}`",
+                    table.0,
+                    draft.nodes[used.user.index()].base
                 )),
             );
+        }
+        if problems.0.len() > before {
+            told.insert(&used.place);
         }
     }
 }
@@ -331,6 +348,7 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
         }
     };
     let name = |unit: usize| &draft.nodes[draft.units[unit].node.index()].name;
+    let mut told: HashSet<Place> = HashSet::new();
     let mut writers: HashMap<PathBuf, Writer> = HashMap::new();
     for (unit, said) in draft.units.iter().enumerate() {
         for output in &said.ends.outputs {
@@ -343,6 +361,12 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                 let place = key(unit, &output.name, "outputs");
                 match writers.get(&file) {
                     Some(first) if first.append && append => {}
+                    Some(first) if first.place == place && first.unit != unit => {
+                        // Two of one matrix; told once for all of them, and all write where the first one does.
+                        if told.insert(place.clone()) {
+                            problems.push(of_one_matrix(draft, first.unit, unit, path, place));
+                        }
+                    }
                     Some(first) => {
                         let both = if first.unit == unit {
                             format!("by two ends of `{}`", name(unit))
@@ -383,10 +407,14 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                 else {
                     continue;
                 };
-                if !order.comes_after(said.node, draft.units[writer.unit].node) {
+                let place = key(unit, &input.name, "inputs");
+                if !told.contains(&place)
+                    && !order.comes_after(said.node, draft.units[writer.unit].node)
+                {
+                    told.insert(place.clone());
                     problems.push(
                         Diagnostic::warning(
-                            Mark::Value(key(unit, &input.name, "inputs")),
+                            Mark::Value(place),
                             format!(
                                 "`{}` reads {path}, which `{}` writes, without waiting for it",
                                 name(unit),
@@ -396,9 +424,9 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
                         .and(Mark::Value(writer.place.clone()), "written here")
                         .help(format!(
                             "add `after = [\"{}\"]` to {} `{}`",
-                            name(writer.unit),
+                            draft.nodes[draft.units[writer.unit].node.index()].base,
                             draft.nodes[said.node.index()].table(),
-                            name(unit)
+                            draft.nodes[said.node.index()].base
                         )),
                     );
                 }
@@ -407,9 +435,40 @@ pub(super) fn files(draft: &Draft, dir: &Path, order: &mut Order<'_>, problems: 
     }
 }
 
+/// Two combinations that write one file.
+fn of_one_matrix(
+    draft: &Draft,
+    first: usize,
+    second: usize,
+    path: &str,
+    place: Place,
+) -> Diagnostic {
+    let node = |unit: usize| &draft.nodes[draft.units[unit].node.index()];
+    let (first, second) = (node(first), node(second));
+    let both = first.matrix.iter().zip(&second.matrix);
+    let axis = both
+        .filter(|(one, other)| one != other)
+        .map(|((axis, _), _)| axis)
+        .next();
+    let problem = Diagnostic::error(
+        Mark::Value(place),
+        format!(
+            "{path} is written by `{}` and by `{}`",
+            first.name, second.name
+        ),
+    );
+    match axis {
+        Some(axis) => problem.help(format!(
+            "one would replace the other's: put `${{{{ matrix.{axis} }}}}` in the path, and all else that they differ in"
+        )),
+        None => problem,
+    }
+}
+
 /// Two nodes that read procflow's own standard input at the same time.
 pub(super) fn standard_input(draft: &Draft, order: &mut Order<'_>, problems: &mut Problems) {
     let mut last: Option<(usize, &str)> = None;
+    let mut told = None;
     for (unit, said) in draft.units.iter().enumerate() {
         let mut inputs = said.ends.inputs.iter();
         let Some(input) = inputs.find(|i| i.from.iter().any(|(_, s)| *s == Source::Inherit)) else {
@@ -419,9 +478,16 @@ pub(super) fn standard_input(draft: &Draft, order: &mut Order<'_>, problems: &mu
             continue;
         };
         let (node, before) = (said.node, draft.units[other].node);
-        if node == before || order.comes_after(node, before) || order.comes_after(before, node) {
+        let base = &draft.nodes[node.index()].base;
+        if node == before
+            || told == Some(base)
+            || order.comes_after(node, before)
+            || order.comes_after(before, node)
+        {
             continue;
         }
+        // The next one of its matrix is no news.
+        told = Some(base);
         let name = |node: NodeId| &draft.nodes[node.index()].name;
         let place = |node: NodeId, end: &str| {
             let place = draft.nodes[node.index()].place();
@@ -431,15 +497,20 @@ pub(super) fn standard_input(draft: &Draft, order: &mut Order<'_>, problems: &mu
                 place.key("inputs").key(end)
             })
         };
+        let problem = Diagnostic::warning(
+            place(node, &input.name),
+            format!(
+                "`{}` and `{}` both read procflow's standard input: who gets which part of it is chance",
+                name(before),
+                name(node)
+            ),
+        );
+        if *draft.nodes[before.index()].base == **base {
+            problems.push(problem.help("let a process read it, `command = [\"cat\"]` with `stdin = \"inherit\"` and `stdout = \"all\"`; then `stdin = \"all\"` here, and `deliver = \"copy\"` under `[queue.all]`"));
+            continue;
+        }
         problems.push(
-            Diagnostic::warning(
-                place(node, &input.name),
-                format!(
-                    "`{}` and `{}` both read procflow's standard input: who gets which part of it is chance",
-                    name(before),
-                    name(node)
-                ),
-            )
+            problem
             .and(place(before, end), "first here")
             .help(format!(
                 "let one come after the other: `after = [\"{}\"]` in process `{}` (on a terminal they take turns by themselves)",

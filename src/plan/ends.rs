@@ -1,5 +1,6 @@
 //! Where a node's descriptors lead: `stdin`, `stdout`, `stderr`, `inputs`, `outputs`, and the queues that they name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -76,7 +77,11 @@ pub(super) struct Draft {
 
 /// All queues so far, in order of first mention.
 #[derive(Debug, Default)]
-pub(super) struct Queues(pub(super) IndexMap<Arc<str>, Draft>);
+pub(super) struct Queues(
+    pub(super) IndexMap<Arc<str>, Draft>,
+    /// Of names that values of matrices are in, what they would be as these stand.
+    HashMap<Box<str>, Box<str>>,
+);
 
 impl Queues {
     fn mention(&mut self, name: &str) -> (QueueId, &mut Draft) {
@@ -104,6 +109,10 @@ pub(super) fn written(
     let mut found = Found::new(&mut problems, &mut values);
     let top = Site::top("process");
     for (i, process) in nodes.values().enumerate() {
+        let scope = &Scope {
+            matrix: scope.matrices.of(i),
+            ..*scope
+        };
         let workers = match process.pool.as_deref() {
             Some(pool) if pools::feed(pool) == Feed::Stream => {
                 Some(pools::workers(pool, jobs, &top, scope, &mut found))
@@ -115,7 +124,7 @@ pub(super) fn written(
             for worker in 0..workers.unwrap_or(1) {
                 let scope = Scope {
                     of: workers.map_or(Of::Process, |_| Of::Worker(worker)),
-                    ..scope.at(When::Plan)
+                    ..scope.at(When::Name)
                 };
                 found.worker.set(false);
                 let name = template::parse(name.clone(), &scope, &top, &mut found);
@@ -495,7 +504,7 @@ impl Builder<'_> {
         let Stdin::Queue(text) = one else {
             return Vec::new();
         };
-        let text = template::parse(text, &self.scope.at(When::Plan), site, found);
+        let text = template::parse(text, &self.scope.at(When::Name), site, found);
         let Some(text) = text.literal() else {
             return Vec::new();
         };
@@ -748,11 +757,18 @@ impl Builder<'_> {
     }
 
     /// A queue's name with what is known put in; none where it can't be one, which is then a problem.
-    fn queue_name(&self, name: String, site: &Site<'_>, found: &mut Found<'_>) -> Option<Box<str>> {
+    fn queue_name(
+        &mut self,
+        name: String,
+        site: &Site<'_>,
+        found: &mut Found<'_>,
+    ) -> Option<Box<str>> {
         let before = found.problems.0.len();
         found.secret.set(false);
+        found.matrix.set(false);
+        let said = name.clone();
         let template::Template::Literal(name) =
-            template::parse(name, &self.scope.at(When::Plan), site, found)
+            template::parse(name, &self.scope.at(When::Name), site, found)
         else {
             return None;
         };
@@ -787,7 +803,27 @@ impl Builder<'_> {
             });
             return None;
         }
+        if found.matrix.get() {
+            self.check_apart(said, &name, site, found);
+        }
         Some(name)
+    }
+
+    /// Two values of a matrix that differ, and would be one in the name of a queue.
+    fn check_apart(&mut self, said: String, name: &str, site: &Site<'_>, found: &mut Found<'_>) {
+        let meant = template::parse(said, &self.scope.at(When::Plan), site, found);
+        let Some(meant) = meant.literal() else { return };
+        let known = self.queues.1.entry(name.into());
+        let known = known.or_insert_with(|| meant.into());
+        if **known != *meant {
+            found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("`{known}` and `{meant}` would both be queue `{name}`"),
+                )
+                .help("names of queues have letters, digits, `_` and `-` only, and `_` stands for all else: take values that differ in more"),
+            );
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use indexmap::IndexMap;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::dotenv::{self, Wrong};
-use crate::plan::params::Params;
 use crate::plan::problems::{Problems, Site, variable};
 use crate::plan::scope::{Found, Of, Scope, When};
 use crate::plan::template::{self, Template};
@@ -157,8 +156,8 @@ pub(super) fn check_name(name: &str, site: &Site<'_>, problems: &mut Problems) {
 }
 
 /// Whether procflow sets this variable itself, for every node: what the file says of it then counts for nothing.
-fn is_procflows(name: &str, of: Of, params: &Params) -> bool {
-    let in_pools = match of {
+fn is_procflows(name: &str, scope: &Scope<'_>) -> bool {
+    let in_pools = match scope.of {
         Of::Process => false,
         Of::Worker(_) | Of::Answerer => name == "WORKER",
         Of::Task { .. } => matches!(name, "WORKER" | "TASK" | "TASK_INDEX"),
@@ -170,18 +169,22 @@ fn is_procflows(name: &str, of: Of, params: &Params) -> bool {
         )
         || name
             .strip_prefix("PARAM_")
-            .is_some_and(|rest| params.keys().any(|param| variable(param) == rest))
+            .is_some_and(|rest| scope.params.keys().any(|param| variable(param) == rest))
+        || name.strip_prefix("MATRIX_").is_some_and(|rest| {
+            let own = scope.matrix.into_iter();
+            let mut keys = own.flat_map(|own| own.values.iter().map(|(key, _)| key));
+            keys.any(|key| variable(key) == rest)
+        })
 }
 
 /// Whether a variable of an `env` table is procflow's own, which is then a warning: procflow's value wins.
 pub(super) fn is_taken(
     name: &str,
-    of: Of,
+    scope: &Scope<'_>,
     site: &Site<'_>,
-    params: &Params,
     problems: &mut Problems,
 ) -> bool {
-    let taken = is_procflows(name, of, params);
+    let taken = is_procflows(name, scope);
     if taken {
         problems.push(
             Diagnostic::warning(
@@ -194,7 +197,7 @@ pub(super) fn is_taken(
     taken
 }
 
-/// A node's own variables: those of its dotenv files, then its `env`. Secret values that came to be go to `secrets`.
+/// A node's own variables: those of its matrix, of its dotenv files, then its `env`. Secret values that came to be go to `secrets`.
 pub(super) fn of_node(
     files: Vec<String>,
     env: Option<Box<IndexMap<String, String>>>,
@@ -205,8 +208,14 @@ pub(super) fn of_node(
     secrets: &mut Vec<String>,
 ) -> Vec<(String, Template)> {
     let mut own: Vec<(String, Template)> = Vec::new();
+    for (key, value) in scope.matrix.into_iter().flat_map(|own| &own.values) {
+        own.push((
+            format!("MATRIX_{}", variable(key)),
+            Template::Literal((&**value).into()),
+        ));
+    }
     for (name, value) in read_files(files, &node.key("env_file"), scope, dotenv, found) {
-        if !is_procflows(&name, scope.of, scope.params) {
+        if !is_procflows(&name, scope) {
             own.push((name, Template::Literal(value.into())));
         }
     }
@@ -227,7 +236,7 @@ pub(super) fn of_node(
         if let (true, Some(value)) = (found.secret.get(), value.literal()) {
             secrets.push(value.to_owned());
         }
-        if !is_taken(&name, scope.of, &site, scope.params, found.problems) {
+        if !is_taken(&name, scope, &site, found.problems) {
             own.push((name, value));
         }
     }

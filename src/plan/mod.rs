@@ -23,6 +23,7 @@ mod deliver;
 mod dotenv;
 mod ends;
 mod environment;
+mod matrix;
 mod params;
 mod pools;
 pub mod probe;
@@ -41,6 +42,8 @@ mod tests;
 mod uses;
 
 pub use crate::plan::build::{Origin, Overrides, build};
+pub use crate::plan::matrix::names as matrix_names;
+pub use crate::plan::problems::variable;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -154,8 +157,12 @@ pub struct Resource {
 /// What the file declares under one name.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Its name.
+    /// Its name; of a matrix node with its combination: `test[py=3.12,db=pg]`.
     pub name: Arc<str>,
+    /// The name that the file declares: `test`. Nodes of one matrix share it.
+    pub base: Arc<str>,
+    /// Its combination, where it comes from a matrix: axes and values, in the axes' order, then what `include` adds.
+    pub matrix: Vec<(Arc<str>, Arc<str>)>,
     /// Its units (ids from start to end).
     pub units: Range<u32>,
     /// What it waits for. Sorted by the file's order; without duplicates.
@@ -190,7 +197,7 @@ impl Node {
 
     /// Its place in the file.
     pub fn place(&self) -> Place {
-        Place::of(&[self.table(), &self.name])
+        Place::of(&[self.table(), &self.base])
     }
 
     /// The services that are kept for it: those it waits for until they run or are ready. `nodes` are all of the plan. One may

@@ -152,7 +152,25 @@ impl Problems {
 
     /// Whether one of them keeps the pipeline from running.
     pub(super) fn fatal(&self) -> bool {
-        self.0.iter().any(|p| p.severity == Severity::Error)
+        self.fatal_since(0)
+    }
+
+    /// Whether one of them from this number on does.
+    pub(super) fn fatal_since(&self, first: usize) -> bool {
+        let mut since = self.0.iter().skip(first);
+        since.any(|p| p.severity == Severity::Error)
+    }
+
+    /// Takes out those from `first` on that are told since `before` already: what is said of one of several that were made of the
+    /// same words holds for all.
+    pub(super) fn once(&mut self, before: usize, first: usize) {
+        for problem in self.0.split_off(first) {
+            // Each of thousands may have its own: a look at all of them for each would take minutes.
+            let told = self.0.iter().skip(before).take(SUGGESTED);
+            if !told.clone().any(|told| *told == problem) {
+                self.0.push(problem);
+            }
+        }
     }
 }
 
@@ -179,11 +197,14 @@ pub(super) fn error(message: impl Into<String>) -> Diagnostic {
     }
 }
 
-/// The part of a variable's name that stands for `name`: upper case, `-` as `_`.
-pub(super) fn variable(name: &str) -> String {
-    name.chars()
+/// The part of a variable's name that stands for `name`: upper case, `-` as `_`. In the name of a matrix node all that a variable
+/// can't have is `_`, but for the bracket at its end: `TEST_PY_3_12`.
+pub fn variable(name: &str) -> String {
+    let of_matrix = name.contains('[');
+    name.trim_end_matches(']')
+        .chars()
         .map(|c| {
-            if c == '-' {
+            if c == '-' || of_matrix && !c.is_ascii_alphanumeric() {
                 '_'
             } else {
                 c.to_ascii_uppercase()
@@ -222,6 +243,7 @@ mod tests {
             assert!(!is_name(bad), "{bad}");
         }
         assert_eq!(variable("word-count"), "WORD_COUNT");
+        assert_eq!(variable("test[py=3.12,db=pg]"), "TEST_PY_3_12_DB_PG");
     }
 
     #[test]

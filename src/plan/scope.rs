@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::plan::ends::LAST_DESCRIPTOR;
 use crate::plan::environment::Environment;
+use crate::plan::matrix::{self, Combination, Matrices};
 use crate::plan::params::Params;
 use crate::plan::problems::{self, Problems, Site, is_name};
 use crate::plan::template::{Builder, Part, Template};
@@ -17,8 +18,10 @@ use crate::spec::Process;
 /// When a string is needed, which says what it may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// While planning: queue names, `env_file`, `[env]`.
+    /// While planning: `workers`, `env_file`, `[env]`.
     Plan,
+    /// The same, for the name of a queue, which has letters, digits, `_` and `-` only.
+    Name,
     /// By procflow before it starts the process: paths. `/dev/fd/N` would be procflow's own descriptor there.
     Start,
     /// The same, for each process of a pool anew: `cwd`.
@@ -55,6 +58,10 @@ pub(super) struct Scope<'a> {
     pub(super) dir: &'a str,
     /// For their names alone; the processes may be taken out already.
     pub(super) nodes: &'a IndexMap<String, Process>,
+    /// Which of them come from matrices.
+    pub(super) matrices: &'a Matrices,
+    /// The node's own combination.
+    pub(super) matrix: Option<&'a Combination>,
     /// The node's own environment, as far as it is known here.
     pub(super) own_env: &'a [(String, Template)],
     /// The node's own ends.
@@ -72,6 +79,8 @@ pub(super) struct Found<'a> {
     pub(super) secret: Cell<bool>,
     /// The number of a worker has been put in since this was last set to false.
     pub(super) worker: Cell<bool>,
+    /// A value of a matrix has been put in since this was last set to false.
+    pub(super) matrix: Cell<bool>,
 }
 
 impl<'a> Found<'a> {
@@ -81,14 +90,16 @@ impl<'a> Found<'a> {
             values,
             secret: Cell::new(false),
             worker: Cell::new(false),
+            matrix: Cell::new(false),
         }
     }
 }
 
 /// All that may stand before the first dot.
-const ROOTS: [&str; 10] = [
+const ROOTS: [&str; 11] = [
     "params",
     "env",
+    "matrix",
     "in",
     "out",
     "value",
@@ -130,11 +141,12 @@ impl Scope<'_> {
         match name.split_once('.') {
             Some(("params", param)) => self.put_param(param, site, into, found),
             Some(("env", variable)) => self.put_env(variable, site, into, found),
+            Some(("matrix", axis)) => self.put_matrix(axis, site, into, found),
             Some(("in", end)) => self.put_end(end, Side::In, site, into, found),
             Some(("out", end)) => self.put_end(end, Side::Out, site, into, found),
             Some(("value", node)) => self.put_value(node, site, into, found),
             Some(("run", "id")) => match self.when {
-                When::Plan => found.problems.push(too_early(name, site)),
+                When::Plan | When::Name => found.problems.push(too_early(name, site)),
                 When::Start | When::Cwd | When::Process => into.part(Part::RunId),
             },
             Some(("pipeline", "dir")) => into.text(self.dir),
@@ -252,22 +264,97 @@ impl Scope<'_> {
     }
 
     fn put_value(&self, node: &str, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
-        let Some(index) = self.nodes.get_index_of(node) else {
+        let nodes = self.matrices.find(self.nodes, node);
+        let Some(nodes) = nodes.filter(|nodes| !nodes.is_empty()) else {
             let problem = Diagnostic::error(site.mark_value(), format!("no node `{node}`"));
-            found
-                .problems
-                .push_unknown(problem, node, self.nodes.keys().map(String::as_str), None);
+            self.matrices
+                .push_unknown(problem, self.nodes, node, None, found.problems);
+            return;
+        };
+        let &[index] = nodes.as_slice() else {
+            let first = nodes
+                .first()
+                .and_then(|first| self.nodes.get_index(first.index()));
+            let problem = Diagnostic::error(
+                site.mark_value(),
+                format!(
+                    "`{node}` stands for {} nodes, which have a value each",
+                    nodes.len()
+                ),
+            );
+            found.problems.push(match first {
+                Some((name, _)) => {
+                    problem.help(format!("name one of them: `${{{{ value.{name} }}}}`"))
+                }
+                None => problem,
+            });
             return;
         };
         match self.when {
-            When::Plan => found
+            When::Plan | When::Name => found
                 .problems
                 .push(too_early(&format!("value.{node}"), site)),
             When::Start | When::Cwd | When::Process => {
-                found.values.push((NodeId::from(index), site.place()));
-                into.part(Part::Value(NodeId::from(index)));
+                found.values.push((index, site.place()));
+                into.part(Part::Value(index));
             }
         }
+    }
+}
+
+/// What only a node with a matrix has.
+impl Scope<'_> {
+    fn put_matrix(&self, axis: &str, site: &Site<'_>, into: &mut Builder, found: &mut Found<'_>) {
+        let Some(own) = self.matrix else {
+            found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("`matrix.{axis}` means nothing here"),
+                )
+                .help("only a process or pool with a `matrix` has values of it, for each of its combinations"),
+            );
+            return;
+        };
+        if let Some((_, value)) = own.values.iter().find(|(known, _)| **known == *axis) {
+            found.matrix.set(true);
+            return match self.when {
+                When::Name => into.text(&matrix::in_queue_name(value)),
+                When::Plan | When::Start | When::Cwd | When::Process => into.text(value),
+            };
+        }
+        let mut others = self.matrices.nodes_of(&own.base).into_iter().flatten();
+        let elsewhere = others.any(|node| {
+            let other = self.matrices.of(node);
+            other.is_some_and(|other| other.values.iter().any(|(known, _)| **known == *axis))
+        });
+        if elsewhere {
+            found.problems.push(
+                Diagnostic::error(
+                    site.mark_value(),
+                    format!("not every combination has `{axis}`: only some of `include` say it"),
+                )
+                .help(format!(
+                    "let `include` say it for all, `include = [{{ {axis} = \"\" }}, ...]` first; in a script the variable `MATRIX_{}` may be unset",
+                    problems::variable(axis)
+                )),
+            );
+            return;
+        }
+        let names: Vec<String> = own
+            .values
+            .iter()
+            .map(|(known, _)| format!("matrix.{known}"))
+            .collect();
+        let names = || names.iter().map(String::as_str);
+        found.problems.push_unknown(
+            Diagnostic::error(
+                site.mark_value(),
+                format!("the matrix has no axis `{axis}`"),
+            ),
+            &format!("matrix.{axis}"),
+            names(),
+            Some(format!("known are {}", problems::listed(names()))),
+        );
     }
 }
 
@@ -389,9 +476,6 @@ fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
         .split_once('.')
         .map_or((name, None), |(root, rest)| (root, Some(rest)));
     let problem = Diagnostic::error(site.mark_value(), format!("unknown name `{name}`"));
-    if root == "matrix" {
-        return problem.help("`matrix` comes with matrices, which this version does not have");
-    }
     let whole = did_you_mean(name, ROOTS);
     let by_root = did_you_mean(root, ROOTS);
     let mut help = String::new();
@@ -403,7 +487,7 @@ fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {
             let _ = write!(help, "did you mean `{near}.{rest}`?");
         }
         _ => help.push_str(
-            "known are params.X, env.X, in.X, out.X, value.NODE, run.id and pipeline.dir, and in pools task, task.N, task.index and worker",
+            "known are params.X, env.X, matrix.X, in.X, out.X, value.NODE, run.id and pipeline.dir, and in pools task, task.N, task.index and worker",
         ),
     }
     problem.help(help)

@@ -6,6 +6,7 @@
 use indexmap::IndexMap;
 
 use crate::plan::build::Draft;
+use crate::plan::matrix::Matrices;
 use crate::plan::problems::{Problems, error};
 use crate::plan::{After, NodeId, Overrides, ProbeKind, QueueId, Sink, Source, Tasks, UnitId};
 use crate::spec::Process;
@@ -13,6 +14,7 @@ use crate::spec::Process;
 /// The nodes that `--only` names; none where it is not given.
 pub(super) fn chosen(
     processes: &IndexMap<String, Process>,
+    matrices: &Matrices,
     overrides: &Overrides<'_>,
     problems: &mut Problems,
 ) -> Option<Vec<NodeId>> {
@@ -37,8 +39,8 @@ pub(super) fn chosen(
                 let problem = error(format!("--only {word}: no node has the tag `{tag}`"));
                 problems.push_unknown(problem, word, tags.iter().map(String::as_str), None);
             }
-        } else if let Some(index) = processes.get_index_of(word.as_str()) {
-            chosen.push(NodeId::from(index));
+        } else if let Some(nodes) = matrices.find(processes, word) {
+            chosen.extend(nodes);
         } else {
             let is_tag = processes
                 .values()
@@ -47,7 +49,7 @@ pub(super) fn chosen(
             if is_tag {
                 problems.push(problem.help(format!("`{word}` is a tag: say `--only @{word}`")));
             } else {
-                problems.push_unknown(problem, word, processes.keys().map(String::as_str), None);
+                matrices.push_unknown(problem, processes, word, None, problems);
             }
         }
     }

@@ -289,6 +289,7 @@ fn instead_of(name: &str) -> String {
     let from_root = |root: &str| match root.split_once('.') {
         Some(("params" | "param", x)) => Some(format!("PARAM_{}", variable(x))),
         Some(("env", x)) => Some(x.to_owned()),
+        Some(("matrix", x)) => Some(format!("MATRIX_{}", variable(x))),
         Some(("in", x)) => Some(format!("IN_{}", variable(x))),
         Some(("out", x)) => Some(format!("OUT_{}", variable(x))),
         Some(("value", x)) => Some(format!("VALUE_{}", variable(x))),

@@ -21,6 +21,7 @@ use crate::report::tally::NodeEnd;
 use crate::report::terminal::{Look, Paint, Terminal};
 use crate::report::units::{Label, bytes, plural, shortened};
 use crate::report::words;
+use crate::store::file_name;
 
 /// How a run's progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,7 +229,7 @@ impl Console {
                         format!(
                             ", all of it in {}",
                             dir.join("logs")
-                                .join(format!("{}.*", view.plan.node(node).name))
+                                .join(format!("{}.*", file_name(&view.plan.node(node).name)))
                                 .display()
                         )
                     });

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,9 @@ enum Line<'a> {
     Started {
         t: f64,
         node: &'a str,
+        /// Its values, where it is one of the combinations of a matrix.
+        #[serde(skip_serializing_if = "IndexMap::is_empty")]
+        matrix: IndexMap<&'a str, &'a str>,
         /// Which worker of a pool, from 0.
         #[serde(skip_serializing_if = "Option::is_none")]
         worker: Option<u32>,
@@ -367,6 +371,12 @@ pub(super) fn redacted<'a>(secrets: &Redactor, text: String) -> Cow<'a, str> {
     }
 }
 
+/// The values of a unit's node, where it is one of a matrix.
+fn values(plan: &Plan, unit: UnitId) -> IndexMap<&str, &str> {
+    let values = plan.node(plan.unit(unit).node).matrix.iter();
+    values.map(|(key, value)| (&**key, &**value)).collect()
+}
+
 fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a> {
     let t = seconds(event.at);
     let label = |unit: UnitId| {
@@ -397,6 +407,7 @@ fn line<'a>(plan: &'a Plan, secrets: &Redactor, event: &'a RunEvent) -> Line<'a>
             Line::Started {
                 t,
                 node,
+                matrix: values(plan, *unit),
                 worker,
                 gathers,
                 attempt: *attempt,

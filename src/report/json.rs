@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
@@ -89,6 +90,9 @@ pub struct Totals {
 pub struct Node {
     /// Its name.
     pub name: String,
+    /// Its values, where it is one of the combinations of a matrix.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub matrix: IndexMap<String, String>,
     /// Null where the run broke off before it was known.
     pub state: Option<State>,
     /// Why, in words; null where it simply succeeded.
@@ -341,6 +345,11 @@ impl Node {
         let (bytes, records) = (tally.bytes(plan, id), tally.records(plan, id));
         Node {
             name: planned.name.to_string(),
+            matrix: planned
+                .matrix
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             state: end.map(|end| State::from(end.outcome)),
             reason: end
                 .and_then(|end| words::node_reason(plan, end))

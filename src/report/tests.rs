@@ -79,6 +79,8 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
             .zip(ids.clone())
             .map(|(name, id)| Node {
                 name: (*name).into(),
+                base: (*name).into(),
+                matrix: vec![],
                 units: id..id + 1,
                 after: vec![],
                 allow_failure: false,

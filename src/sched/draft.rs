@@ -325,6 +325,8 @@ impl Draft {
         };
         let node = |((id, draft), units): ((usize, &DraftNode), Range<u32>)| Node {
             name: format!("n{id}").into(),
+            base: format!("n{id}").into(),
+            matrix: Vec::new(),
             units,
             after: draft.after.clone(),
             allow_failure: draft.allow_failure,

@@ -74,7 +74,14 @@ impl Scheduler<'_> {
             {
                 Meaning::Never(self.why_not(node))
             } else {
-                self.meaning(node, fact, need.state)
+                match self.meaning(node, fact, need.state) {
+                    Meaning::Never(_)
+                        if need.state == AfterState::Failed && self.another_may(waiter, node) =>
+                    {
+                        Meaning::Met
+                    }
+                    meaning => meaning,
+                }
             };
             match meaning {
                 Meaning::Nothing => {}
@@ -137,6 +144,25 @@ impl Scheduler<'_> {
             }
             Some(Outcome::Skipped(_)) => false,
         }
+    }
+
+    /// A matrix has failed when one of its combinations has, and all have ended: whether another than this one, which the same
+    /// node waits for, has failed or still may.
+    fn another_may(&self, waiter: NodeId, node: NodeId) -> bool {
+        let own = &self.plan.nodes[node.index()];
+        if own.matrix.is_empty() {
+            return false;
+        }
+        // The last ones are the likeliest to be open.
+        let mut waits = self.plan.nodes[waiter.index()].after.iter().rev();
+        waits.any(|wait| {
+            let other = &self.nodes[wait.node.index()];
+            wait.state == AfterState::Failed
+                && wait.node != node
+                && self.plan.nodes[wait.node.index()].base == own.base
+                && (other.open > 0
+                    || matches!(other.ill, Some(Outcome::Failed(_) | Outcome::Cancelled(_))))
+        })
     }
 
     /// The cause for those who need more of a node than it gave.

@@ -629,6 +629,42 @@ fn a_failure_that_never_comes_is_none() {
     ]);
 }
 
+/// Of a matrix, `failed` is one of its combinations, when all of them have ended.
+#[test]
+fn a_matrix_has_failed_when_one_of_its_combinations_has() {
+    let mut draft = Draft::default();
+    let [a, b, c, rescue] = draft.nodes();
+    for node in [a, b, c] {
+        draft.after(rescue, node, AfterState::Failed);
+    }
+    let mut plan = draft.plan();
+    for node in &mut plan.nodes[..3] {
+        node.base = "t".into();
+        node.matrix = vec![("x".into(), node.name.clone())];
+    }
+    for bad in [None, Some(a), Some(b), Some(c)] {
+        let mut story = Story::begin(&plan, OnFailure::Continue);
+        story.says(&[spawn(0), spawn(1), spawn(2)]);
+        let code = |node| u8::from(bad == Some(node));
+        let end = |node| if bad == Some(node) { failed(1) } else { well() };
+        story
+            .exit(a, code(a))
+            .says(&[ended(a, end(a)), group_ended(0)]);
+        story
+            .exit(c, code(c))
+            .says(&[ended(c, end(c)), group_ended(2)]);
+        let mut said = vec![ended(b, end(b)), group_ended(1)];
+        match bad {
+            Some(_) => said.push(spawn(3)),
+            None => {
+                let never = Outcome::Skipped(Cause::NeverFailed(NodeId(b)));
+                said.extend([ended(rescue, never), finish(Verdict::Succeeded)]);
+            }
+        }
+        story.exit(b, code(b)).says(&said);
+    }
+}
+
 #[test]
 fn an_allowed_failure_fails_nobody() {
     let mut draft = Draft::default();

@@ -6,6 +6,7 @@
 pub mod values;
 
 mod ends;
+mod matrix;
 mod pieces;
 pub(crate) mod pools;
 mod read;
@@ -314,10 +315,23 @@ process! {
     /// It is a service, which runs for as long as somebody waits for it or needs it: `true`, or a table such as `{ ready = { tcp = "127.0.0.1:5432" } }`. Default: false.
     #[serde(deserialize_with = "service::service")]
     pub service: Option<Box<Service>>,
+    /// Runs once for each combination of these values: `{ py = ["3.11", "3.12"], db = ["pg", "sqlite"] }` gives `test[py=3.11,db=pg]` and three more. `exclude` leaves combinations out, `include` adds some. Used as `${{ matrix.py }}` in strings, and as `$MATRIX_PY` in scripts.
+    pub matrix: Option<Box<Matrix>>,
     /// What it does, in a sentence. Shown by reports.
     pub description: Option<String>,
     /// Words to select it by: `--only @TAG`.
     pub tags: Vec<String>,
+}
+
+/// `matrix`: one node for each combination of the axes' values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Matrix {
+    /// Each axis with its values, in the file's order.
+    pub axes: IndexMap<String, Vec<String>>,
+    /// Combinations that have all of these values are left out.
+    pub exclude: Vec<IndexMap<String, String>>,
+    /// Combinations that are added, or values for combinations that are there.
+    pub include: Vec<IndexMap<String, String>>,
 }
 
 /// What makes a pool of a process.

@@ -65,7 +65,7 @@ impl Partial {
 
     /// Whether an end of a queue, or what a queue says of its readers, may be among what was left out.
     pub fn lost_ends(&self) -> bool {
-        const ENDS: [&str; 10] = [
+        const ENDS: [&str; 11] = [
             "stdin",
             "stdout",
             "stderr",
@@ -76,6 +76,8 @@ impl Partial {
             "workers",
             "feed",
             "tasks",
+            // Names of queues may come from it.
+            "matrix",
         ];
         self.lost.iter().any(|lost| match lost.0.as_slice() {
             [Step::Key(table), _, Step::Key(key), ..] if is_node(table) || table == "queue" => {
@@ -396,10 +398,7 @@ fn remove<'i>(value: &mut Spanned<DeValue<'i>>, steps: &[Step]) {
 }
 
 /// Keys that the contract has and this version does not.
-const LATER: [(&str, &str); 5] = [
-    ("matrix", "matrix nodes are not part of this version"),
-    ("exclude", "matrix nodes are not part of this version"),
-    ("include", "matrix nodes are not part of this version"),
+const LATER: [(&str, &str); 2] = [
     ("when", "conditions are not part of this version"),
     ("executor", "executors are not part of this version"),
 ];
@@ -479,6 +478,10 @@ fn help_with(expected: &str, place: &Place, found: &DeValue<'_>) -> Option<Strin
             let name = nix::sys::signal::Signal::try_from(name).ok()?.as_str();
             Some(format!("write \"{}\"", name.trim_start_matches("SIG")))
         }
+        DeValue::Float(_) if expected == "a string or a whole number" => Some(format!(
+            "put it in quotes, \"{}\": as a number 3.10 would be 3.1",
+            plain(found)
+        )),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)
             if expected.starts_with("a string") =>
         {
@@ -501,8 +504,17 @@ fn help_with(expected: &str, place: &Place, found: &DeValue<'_>) -> Option<Strin
             };
             Some(format!("write {truth}, without quotes"))
         }
-        DeValue::String(text) if expected == "an array of strings" => {
+        // `include = ["a"]`
+        DeValue::String(_) if expected == "a table such as { py = \"3.12\" }" => Some(
+            "`include` and `exclude` hold combinations: call an axis something else".to_owned(),
+        ),
+        DeValue::String(text)
+            if matches!(expected, "an array of strings" | "an array of values") =>
+        {
             Some(format!("write [{text:?}]"))
+        }
+        DeValue::Table(_) if expected.starts_with("an array of tables") => {
+            Some("put it in brackets: [{ ... }]".to_owned())
         }
         DeValue::Integer(_) if array => Some(format!("write [{}]", plain(found))),
         DeValue::Table(_) if array && key == "after" => {
@@ -825,10 +837,10 @@ error: unknown key `comand` in process `sort`
             ]
         );
         assert_eq!(
-            said("[polo.a]\nworkers = 3\n[process.b]\nmatrix = { a = [1] }\n"),
+            said("[polo.a]\nworkers = 3\n[process.b]\nwhen = { a = [1] }\n"),
             [
                 "unknown key `polo` at the top level | did you mean `pool`?",
-                "unknown key `matrix` in process `b` | matrix nodes are not part of this version",
+                "unknown key `when` in process `b` | conditions are not part of this version",
             ]
         );
     }

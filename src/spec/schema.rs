@@ -9,8 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::spec::values::{Amount, ByteSize, Duration, OneOrMany, Signal};
 use crate::spec::{
-    After, AfterState, Deliver, Inputs, Output, Param, ParamTable, Records, Retries, RetriesTable,
-    Spec, Stdin, Tasks, Workers,
+    After, AfterState, Deliver, Inputs, Matrix, Output, Param, ParamTable, Records, Retries,
+    RetriesTable, Spec, Stdin, Tasks, Workers,
 };
 
 /// The schema as JSON Schema draft-07, the newest that editors' TOML servers are sure to know.
@@ -297,5 +297,34 @@ written!(Tasks, "Tasks", |_generator| {
                 "additionalProperties": false,
             },
         ],
+    })
+});
+
+written!(Matrix, "Matrix", |_generator| {
+    let value = serde_json::json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }, { "type": "boolean" }] });
+    let rows = |description: &str| {
+        serde_json::json!({
+            "type": "array",
+            "items": { "type": "object", "additionalProperties": value.clone(), "minProperties": 1 },
+            "description": description,
+        })
+    };
+    json_schema!({
+        "description": "Axes with their values: one process for each combination.",
+        "type": "object",
+        "properties": {
+            "exclude": rows("Combinations that have all of these values are left out: [{ py = \"3.11\", db = \"pg\" }]."),
+            "include": rows("Combinations that are added, [{ py = \"3.13\", db = \"pg\" }]; or more values for those that are there, [{ py = \"3.12\", flags = \"-O\" }]."),
+        },
+        "patternProperties": {
+            "^(?!(include|exclude)$)[A-Za-z_][A-Za-z0-9_-]*$": {
+                "type": "array",
+                "items": value,
+                "minItems": 1,
+                "uniqueItems": true,
+                "description": "The values of an axis. Put numbers with a point in quotes: 3.10 is 3.1.",
+            },
+        },
+        "additionalProperties": false,
     })
 });

@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use crate::event::{Printer, Stream};
 use crate::plan::UnitId;
 use crate::store::Error;
+use crate::store::names::file_name;
 use crate::store::run_dir::make_dir;
 
 /// A buffer that grows beyond this is written at once.
@@ -86,7 +87,7 @@ impl Logs {
                 Stream::Err => "err",
             };
             Log {
-                name: file_name(&label(), printer, extension),
+                name: format!("{}.{extension}", file_name(&label())),
                 made: false,
                 file: None,
                 buffer: Vec::new(),
@@ -182,27 +183,4 @@ fn open_log(run: &OwnedFd, log: &mut Log) -> io::Result<File> {
     let file = openat(run, path.as_str(), flags, Mode::from_bits_truncate(0o600))?;
     log.made = true;
     Ok(File::from(file))
-}
-
-/// A file name for a printer. Names of the pipeline are plain, but what a matrix puts into them need not be, and a file name has
-/// at most 255 bytes.
-fn file_name(label: &str, printer: Printer, extension: &str) -> String {
-    let mut name: String = label
-        .chars()
-        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
-        .collect();
-    let changed = name != label || name.starts_with('.');
-    if name.len() > 200 {
-        name.truncate(name.floor_char_boundary(200));
-    }
-    if changed || name.len() < label.len() {
-        // The numbers make it unique again.
-        let name = name.trim_start_matches('.');
-        let unit = printer.unit.0;
-        return match printer.worker {
-            None => format!("{name}~{unit}.{extension}"),
-            Some(worker) => format!("{name}~{unit}.{worker}.{extension}"),
-        };
-    }
-    format!("{name}.{extension}")
 }

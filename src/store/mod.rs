@@ -10,13 +10,17 @@
 //!     queues/           made when a queue needs it
 //! ```
 //!
+//! The name of a matrix node, `test[py=3.12]`, may hold anything: [`file_name`] makes a file's name of it.
+//!
 //! It knows files and names, not what is in them: `report` writes events and the report, `queue` what it spills.
 
 mod logs;
+mod names;
 mod run_dir;
 mod runs;
 
 pub use logs::Logs;
+pub use names::file_name;
 pub use run_dir::{KEEP, RunDir, RunId};
 pub use runs::{FindError, Head, Listing, Run, Runs};
 

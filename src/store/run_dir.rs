@@ -19,6 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use crate::store::names::file_name;
 use crate::store::{Error, Logs};
 
 /// How many runs are kept.
@@ -167,7 +168,7 @@ impl RunDir {
     pub fn create_tasks(&self, pool: &str) -> Result<File, Error> {
         let logs = self.path.join("logs");
         make_dir(&self.dir, "logs", &logs)?;
-        let name = format!("logs/{pool}.tasks.jsonl");
+        let name = format!("logs/{}.tasks.jsonl", file_name(pool));
         let flags = OFlag::O_WRONLY
             | OFlag::O_CREAT
             | OFlag::O_APPEND

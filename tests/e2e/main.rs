@@ -17,6 +17,7 @@ mod failure;
 mod hostile;
 mod kill;
 mod lifecycle;
+mod matrix;
 mod memory;
 mod pipelines;
 mod pools;

@@ -122,18 +122,9 @@ fn entry(name: &[u8], value: &[u8]) -> io::Result<CString> {
     Ok(CString::new([name, b"=", value].concat())?)
 }
 
-/// The variable that stands for a name of the file: upper case, `-` as `_`.
+/// The variable that stands for a name of the file.
 pub(super) fn variable(prefix: &str, name: &str) -> String {
-    prefix
-        .chars()
-        .chain(name.chars().map(|c| {
-            if c == '-' {
-                '_'
-            } else {
-                c.to_ascii_uppercase()
-            }
-        }))
-        .collect()
+    format!("{prefix}{}", crate::plan::variable(name))
 }
 
 #[cfg(test)]
