@@ -90,6 +90,10 @@ No colours; colours where no terminal is, too.
 .TP
 \\fBCI\\fR
 Where it is set, what a run shows is made for a log, even on a terminal.
+.TP
+\\fBGITHUB_ACTIONS\\fR, \\fBGITLAB_CI\\fR
+Where one is \\fBtrue\\fR, the log is made for that server: folded output, annotations of failures, and on GitHub a job summary in
+\\fBGITHUB_STEP_SUMMARY\\fR.
 .PP
 Its processes get, beside their environment: \\fBPROCFLOW_RUN_ID\\fR, \\fBPROCFLOW_NODE\\fR, \\fBPROCFLOW_ATTEMPT\\fR (from 1),
 \\fBPIPELINE_DIR\\fR, and \\fBPARAM_X\\fR, \\fBIN_X\\fR, \\fBOUT_X\\fR and \\fBVALUE_NODE\\fR for what the pipeline names; in pools

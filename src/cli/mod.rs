@@ -20,6 +20,7 @@ pub mod plan;
 pub mod run;
 pub mod runs;
 pub mod schema;
+pub mod server;
 pub mod show;
 mod words;
 

@@ -12,8 +12,9 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
+use crate::cli::server::Server;
 use crate::cli::{Error, dry_run, words};
-use crate::diagnostic::{did_you_mean, harmless, reason};
+use crate::diagnostic::{Severity, did_you_mean, harmless, reason, render_github};
 use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
 use crate::exec::deadlines::RunClock;
@@ -25,6 +26,8 @@ use crate::exit::ExitCode;
 use crate::plan::{NodeId, Plan, Queue, QueueId, QueueKind, Role, Unit};
 use crate::queue::TapPrinter;
 use crate::report;
+use crate::report::ci::{Host, OWN};
+use crate::report::summary;
 use crate::report::terminal::{Look, Wishes};
 use crate::report::{
     Console, EventLog, Observers, Output, Places, Redactor, Terminal, check_target, write_target,
@@ -112,6 +115,17 @@ fn say(pipeline: &Pipeline) -> Result<(), Error> {
     let mut problems = Vec::new();
     words::plan_or_problems(pipeline, &mut problems, terminal.look().colour)?;
     terminal.say(&String::from_utf8_lossy(&problems));
+    if terminal.host() == Host::GitHub {
+        let file = Server::of_process(&pipeline.source).file;
+        let told = pipeline.problems.iter();
+        let told: Vec<_> = told
+            .filter(|problem| problem.severity != Severity::Note)
+            .cloned()
+            .collect();
+        for line in render_github(&told, &file, &pipeline.source.text).lines() {
+            terminal.say(&format!("{OWN}{line}\n"));
+        }
+    }
     Ok(())
 }
 
@@ -205,7 +219,8 @@ fn run_plan(
     let jobs = jobs(args, &outer, &plan);
     let (jobserver, offer) = slots(args, outer, &plan, jobs)
         .map_err(|e| broken(&format_args!("cannot share job slots: {}", reason(&e))))?;
-    let watch = observers(args, &plan, &dir)?;
+    let server = Server::of_process(source);
+    let watch = observers(args, &plan, source, &server, &dir)?;
 
     let needs_dir = |queue: &Queue| queue.spills() || queue.kind == QueueKind::Stored;
     let is_fed = |unit: &Unit| unit.role == Role::Pool;
@@ -272,7 +287,7 @@ fn run_plan(
     let ended = runner
         .run(|| pruning = dir.prune_meanwhile())
         .map_err(|e| broken(&e))?;
-    let exit = finish(args, &plan, source, &dir, ended)?;
+    let exit = finish(args, &plan, source, &server, &dir, ended)?;
     if let Some(pruning) = pruning
         && dir.is_crowded()
     {
@@ -414,7 +429,13 @@ fn check_targets(args: &RunArgs) -> Result<(), Error> {
 }
 
 /// Everyone who watches this run.
-fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observers<'p>, Error> {
+fn observers<'p>(
+    args: &RunArgs,
+    plan: &'p Plan,
+    source: &Source,
+    server: &Server,
+    dir: &RunDir,
+) -> Result<Observers<'p>, Error> {
     let broken = |e: crate::store::Error| Error::Broken(e.to_string());
     let mut watch = Observers::new(plan);
     if args.junit.is_some() {
@@ -430,12 +451,13 @@ fn observers<'p>(args: &RunArgs, plan: &'p Plan, dir: &RunDir) -> Result<Observe
     }
     let terminal = Terminal::of_stderr();
     let (progress, output) = display(args, terminal.look(), Wishes::of_process().ci);
-    watch.add_reporter(Box::new(Console::new(
-        terminal,
-        progress,
-        output,
-        Some(dir.path().to_owned()),
-    )));
+    let places = match terminal.host() {
+        Host::GitHub => Places::new(plan, server.file.clone(), &source.text),
+        Host::GitLab | Host::Other => Places::default(),
+    };
+    let run_dir = Some(dir.path().to_owned());
+    let console = Console::new(terminal, progress, output, run_dir);
+    watch.add_reporter(Box::new(console.with_places(places)));
     Ok(watch)
 }
 
@@ -483,6 +505,7 @@ fn finish(
     args: &RunArgs,
     plan: &Plan,
     source: &Source,
+    server: &Server,
     dir: &RunDir,
     ended: Ended<'_>,
 ) -> Result<ExitCode, Error> {
@@ -544,6 +567,16 @@ fn finish(
         let places = Places::new(plan, source.name.clone(), &source.text);
         write(path, watch.junit(&places).as_bytes());
     }
+    if let Some(path) = &server.summary
+        && let Err(e) = append_summary(path, &watch)
+    {
+        // Nobody asked for it by name, so it is no reason to fail.
+        Terminal::of_stderr().say(&format!(
+            "warning: cannot write the job summary, {}: {}\n",
+            harmless(&path.display().to_string()),
+            reason(&e)
+        ));
+    }
     if !faults.is_empty() {
         let terminal = Terminal::of_stderr();
         for fault in &faults {
@@ -554,6 +587,17 @@ fn finish(
         }
     }
     Ok(exit)
+}
+
+/// Adds the run to the summary of the job, which other steps and nodes write to as well.
+fn append_summary(path: &Path, watch: &Observers<'_>) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)?;
+    let taken = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let room = summary::LIMIT.saturating_sub(taken);
+    file.write_all(watch.summary(room).as_bytes())
 }
 
 fn write_report(path: &Path, report: &[u8]) -> io::Result<()> {

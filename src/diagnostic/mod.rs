@@ -8,7 +8,9 @@ use std::fmt;
 mod render;
 mod spans;
 
-pub use crate::diagnostic::render::{places, render, render_github, render_json};
+pub use crate::diagnostic::render::{
+    github_message, github_property, places, render, render_github, render_json,
+};
 
 /// One step of a [`Place`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

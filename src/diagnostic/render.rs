@@ -258,14 +258,14 @@ impl Lines {
 }
 
 /// As the runner unescapes a command's message.
-fn github_message(text: &str) -> String {
+pub fn github_message(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")
         .replace('\n', "%0A")
 }
 
 /// As the runner unescapes a command's property.
-fn github_property(text: &str) -> String {
+pub fn github_property(text: &str) -> String {
     github_message(text).replace(':', "%3A").replace(',', "%2C")
 }
 

@@ -13,8 +13,10 @@ use crate::event::{Cause, Failure, Outcome, Printer, RunEvent, Stream, What};
 use crate::plan::{NodeId, Plan, UnitId};
 use crate::report::bars::Bars;
 use crate::report::block::{Block, Lines};
+use crate::report::ci::{self, Level};
 use crate::report::lines::{self, Layout};
 use crate::report::observers::{Reporter, View};
+use crate::report::places::Places;
 use crate::report::sanitize;
 use crate::report::table;
 use crate::report::tally::NodeEnd;
@@ -87,6 +89,7 @@ pub struct Console {
     output: Output,
     /// Where the run's files are, to be named when something failed.
     run_dir: Option<PathBuf>,
+    log: ci::Log,
     layout: Option<Layout>,
     bars: Option<Bars>,
     /// The screen is someone else's for the time.
@@ -139,7 +142,7 @@ impl Console {
         output: Output,
         run_dir: Option<PathBuf>,
     ) -> Self {
-        let look = terminal.look();
+        let (look, host) = (terminal.look(), terminal.host());
         let progress = if progress == Progress::Bars && look.size.is_none() {
             Progress::Plain
         } else {
@@ -152,6 +155,7 @@ impl Console {
             progress,
             output,
             run_dir,
+            log: ci::Log::new(host, Places::default()),
             layout: None,
             bars,
             suspended: false,
@@ -161,6 +165,13 @@ impl Console {
             blocks: HashMap::new(),
             pending: String::new(),
         }
+    }
+
+    /// Failures are put at the line of the file where their nodes stand, on a CI server that can.
+    #[must_use]
+    pub fn with_places(mut self, places: Places) -> Self {
+        self.log = ci::Log::new(self.terminal.host(), places);
+        self
     }
 
     fn layout(&mut self, view: &View<'_>) -> Layout {
@@ -195,35 +206,109 @@ impl Console {
             return;
         }
         let layout = self.layout(view);
-        lines::ended(&mut self.pending, view, layout, node, end);
+        let mut line = String::new();
+        lines::ended(&mut line, view, layout, node, end);
         match block {
-            Some(block) if show_block => self.say_block(&block, node, view),
-            _ if failed => self.quote_tail(end, view),
-            _ => {}
+            Some(block) if show_block => {
+                let times = (end.at.saturating_sub(end.usage.wall), end.at);
+                self.say_block(&line, &block, node, times, !failed, view);
+            }
+            _ => {
+                self.say_line(&line);
+                if failed {
+                    self.quote_tail(end, view);
+                }
+            }
         }
     }
 
-    fn retrying(&mut self, unit: UnitId, failure: &Failure, delay: Duration, view: &View<'_>) {
+    /// What a CI server is to show by itself: a failure, and what is no failure but should be looked at.
+    fn annotate(&mut self, node: NodeId, end: &NodeEnd<'_>, view: &View<'_>) {
+        let may_fail = view.plan.node(node).allow_failure;
+        let (level, state, why) = match end.outcome {
+            Outcome::Failed(_) => {
+                let why = words::node_reason(view.plan, end).unwrap_or_default();
+                let (level, state) = if may_fail {
+                    (Level::Warning, "failed, as it may")
+                } else {
+                    (Level::Error, "failed")
+                };
+                (level, state, why)
+            }
+            _ if view.tally.is_flaky(view.plan, node, end) => {
+                let tries = view.tally.failed_tries(view.plan, node);
+                let tries = tries.iter().map(|(unit, failed)| {
+                    let why = words::unit_failure(view.plan, *unit, &failed.failure);
+                    format!("try {} failed: {why}", failed.attempt)
+                });
+                let why = tries.collect::<Vec<_>>().join("\n");
+                (Level::Warning, "is flaky", why)
+            }
+            _ => return,
+        };
+        let mut text = why;
+        for line in end.stderr_tail.split(|byte| *byte == b'\n') {
+            if !end.stderr_tail.is_empty() {
+                text.push('\n');
+                sanitize::line(&mut text, line, false);
+            }
+        }
+        let name = &view.plan.node(node).name;
+        let title = format!("{name} {state}");
+        let text = view.secrets.text(&text);
+        self.log
+            .annotate(&mut self.pending, level, node, &title, &text);
+    }
+
+    fn retrying(
+        &mut self,
+        unit: UnitId,
+        failure: &Failure,
+        delay: Duration,
+        now: Duration,
+        view: &View<'_>,
+    ) {
         self.running.retain(|node, _| view.tally.node(*node).runs());
         let node = view.plan.unit(unit).node;
         let block = self.blocks.remove(&node);
         if self.progress != Progress::None {
             let layout = self.layout(view);
-            lines::retrying(&mut self.pending, view, layout, unit, failure, delay);
+            let mut line = String::new();
+            lines::retrying(&mut line, view, layout, unit, failure, delay);
             // What the failed try printed stands below it, not mixed with what the next one prints.
-            if let Some(block) = block {
-                self.say_block(&block, node, view);
+            match block {
+                Some(block) => {
+                    let tries = view.tally.unit(unit).failed_tries.last();
+                    let start = tries.map_or(now, |failed| failed.started);
+                    self.say_block(&line, &block, node, (start, now), true, view);
+                }
+                None => self.say_line(&line),
             }
         }
     }
 
-    fn say_block(&mut self, block: &Block, node: NodeId, view: &View<'_>) {
+    /// Says a line that has words of others in it, which are no commands of ours.
+    fn say_line(&mut self, line: &str) {
+        self.pending.push_str(&line.replace(ci::OWN, ""));
+    }
+
+    /// Says a line and, below it, what was printed: where the log can be folded, as a part of it. `times`: of the start and the
+    /// end of the process.
+    fn say_block(
+        &mut self,
+        title: &str,
+        block: &Block,
+        node: NodeId,
+        times: (Duration, Duration),
+        folded: bool,
+        view: &View<'_>,
+    ) {
+        let began = view.tally.run.time;
+        let out = &mut self.pending;
+        let section = self.log.open(out, node, title, began + times.0, folded);
         for line in block.lines() {
             match line {
-                Ok(line) => {
-                    self.pending.push_str(line);
-                    self.pending.push('\n');
-                }
+                Ok(line) => self.log.line(out, section.as_ref(), line),
                 Err((count, size)) => {
                     let logs = self.run_dir.as_ref().map(|dir| {
                         format!(
@@ -233,16 +318,17 @@ impl Console {
                                 .display()
                         )
                     });
-                    let _ = writeln!(
-                        self.pending,
+                    let line = format!(
                         "  {} ({}) left out{}",
                         plural(count, "line"),
                         bytes(size),
                         logs.unwrap_or_default()
                     );
+                    self.log.line(out, section.as_ref(), &line);
                 }
             }
         }
+        self.log.close(out, section, began + times.1);
     }
 
     fn quote_tail(&mut self, end: &NodeEnd<'_>, view: &View<'_>) {
@@ -358,11 +444,12 @@ impl Reporter for Console {
                 failure,
                 delay,
                 ..
-            } => self.retrying(*unit, failure, *delay, view),
+            } => self.retrying(*unit, failure, *delay, event.at, view),
             What::Ended { unit, .. } => {
                 let node = view.plan.unit(*unit).node;
                 if let Some(end) = view.tally.node_end(view.plan, node) {
                     self.ended(node, &end, view);
+                    self.annotate(node, &end, view);
                 }
             }
             What::Ready { unit } => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::diagnostic::harmless;
 use crate::event::{Failure, Outcome, Waiting};
 use crate::plan::{NodeId, UnitId};
 use crate::report::events::State;
@@ -98,7 +99,8 @@ pub fn ended(out: &mut String, view: &View<'_>, layout: Layout, node: NodeId, en
     );
     for (i, remark) in remarks(view, node, end).iter().enumerate() {
         out.push_str(if i == 0 { "  " } else { "; " });
-        out.push_str(&view.secrets.text(remark));
+        // A program's name may hold a line's end, and what looks like a line of ours.
+        out.push_str(&harmless(&view.secrets.text(remark)));
     }
     out.push('\n');
 }
@@ -150,7 +152,7 @@ pub fn retrying(
             .paint(AnsiColor::Yellow.on_default(), "retrying "),
     );
     let why = words::unit_failure(view.plan, unit, failure);
-    let why = view.secrets.text(&why);
+    let why = harmless(&view.secrets.text(&why));
     // Delays are drawn at random: whole milliseconds are enough to read.
     let delay = exact(Duration::from_millis(
         u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),

@@ -12,6 +12,7 @@
 
 pub mod bars;
 pub mod block;
+pub mod ci;
 pub mod console;
 pub mod events;
 pub mod fed;
@@ -28,6 +29,7 @@ pub mod redact;
 pub mod rows;
 pub mod sanitize;
 pub mod stall;
+pub mod summary;
 pub mod table;
 pub mod tally;
 pub mod target;

@@ -16,6 +16,7 @@ use crate::report::junit;
 use crate::report::places::Places;
 use crate::report::printed::Printed;
 use crate::report::redact::{Held, Redactor};
+use crate::report::summary;
 use crate::report::tally::Tally;
 use crate::report::units::Label;
 use crate::store;
@@ -171,6 +172,16 @@ impl<'p> Observers<'p> {
             secrets: &self.secrets,
         };
         junit::document(&view, printed, places)
+    }
+
+    /// The run as the summary of a job, in at most so many bytes; see [`summary::markdown`].
+    pub fn summary(&self, limit: usize) -> String {
+        let view = View {
+            plan: self.plan,
+            tally: &self.tally,
+            secrets: &self.secrets,
+        };
+        summary::markdown(&view, limit)
     }
 
     /// This has happened. Where a unit failed and `stderr_tail` is empty, it is filled in from what came by

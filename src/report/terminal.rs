@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anstyle::Style;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::report::ci::{self, Host};
+
 /// How long a non-blocking descriptor may refuse bytes before it counts as gone, in milliseconds. Someone else made it
 /// non-blocking (it is shared with whoever started us), so waiting is all that can be done.
 const PATIENCE: u16 = 1000;
@@ -22,6 +24,7 @@ pub struct Terminal(Arc<Mutex<Inner>>);
 struct Inner {
     out: Out,
     look: Look,
+    host: Host,
     /// Not yet written: so that what belongs together goes out in one write(2).
     pending: Vec<u8>,
 }
@@ -59,6 +62,8 @@ pub struct Wishes {
     pub dumb: bool,
     /// `CI` is set, and neither `0` nor `false`: what is a terminal there is kept as a log.
     pub ci: bool,
+    /// Who shows the log; each of them is such a `ci`.
+    pub host: Host,
     /// The first set one of `LC_ALL`, `LC_CTYPE` and `LANG` names UTF-8.
     pub utf8: bool,
 }
@@ -77,11 +82,14 @@ impl Wishes {
             .find_map(set)
             .unwrap_or_default()
             .to_lowercase();
+        let host = Host::from_env(&var);
         Wishes {
+            host,
             no_color: set("NO_COLOR").is_some(),
             force_color: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
             dumb: set("TERM").is_some_and(|value| value == "dumb"),
-            ci: set("CI").is_some_and(|value| !matches!(&*value, "0" | "false")),
+            ci: host != Host::Other
+                || set("CI").is_some_and(|value| !matches!(&*value, "0" | "false")),
             utf8: locale.contains("utf-8") || locale.contains("utf8"),
         }
     }
@@ -105,7 +113,7 @@ impl Terminal {
             colour,
             unicode: wishes.utf8,
         };
-        Ok(Terminal::with(Out::Fd(File::from(fd)), look))
+        Ok(Terminal::with(Out::Fd(File::from(fd)), look, wishes.host))
     }
 
     /// Speaks to standard error, as the environment wishes; to nobody where that is closed.
@@ -131,18 +139,25 @@ impl Terminal {
                 colour: false,
                 unicode: false,
             },
+            Host::Other,
         )
     }
 
     /// Keeps what is said, for [`Terminal::said`].
     pub fn kept(look: Look) -> Self {
-        Terminal::with(Out::Text(Vec::new()), look)
+        Terminal::kept_for(Host::Other, look)
     }
 
-    fn with(out: Out, look: Look) -> Self {
+    /// Keeps what is said to this host, for [`Terminal::said`].
+    pub fn kept_for(host: Host, look: Look) -> Self {
+        Terminal::with(Out::Text(Vec::new()), look, host)
+    }
+
+    fn with(out: Out, look: Look, host: Host) -> Self {
         Terminal(Arc::new(Mutex::new(Inner {
             out,
             look,
+            host,
             pending: Vec::new(),
         })))
     }
@@ -164,6 +179,11 @@ impl Terminal {
         inner.look
     }
 
+    /// Who shows it.
+    pub fn host(&self) -> Host {
+        self.lock().host
+    }
+
     /// What was said to a terminal that keeps it.
     pub fn said(&self) -> String {
         match &self.lock().out {
@@ -172,9 +192,17 @@ impl Terminal {
         }
     }
 
-    /// Says this with the next [`Terminal::flush`].
+    /// Says this with the next [`Terminal::flush`]. Where a CI server obeys what it shows, it finds nothing to obey in it but
+    /// lines that begin with [`OWN`](crate::report::ci::OWN).
     pub fn queue(&self, text: &str) {
-        self.lock().pending.extend_from_slice(text.as_bytes());
+        let mut inner = self.lock();
+        match inner.host {
+            Host::Other => inner.pending.extend_from_slice(text.as_bytes()),
+            host => {
+                let text = ci::harmless(host, text);
+                inner.pending.extend_from_slice(text.as_bytes());
+            }
+        }
     }
 
     /// Says what is queued, in one write(2) where the other side takes it.

@@ -3,6 +3,7 @@
 
 mod junit;
 mod pools;
+mod summary;
 
 use std::sync::Arc;
 use std::time::Duration;

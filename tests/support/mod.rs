@@ -237,6 +237,9 @@ impl Pipeline {
         for name in [
             "CI",
             "GITHUB_ACTIONS",
+            "GITHUB_STEP_SUMMARY",
+            "GITHUB_WORKSPACE",
+            "GITLAB_CI",
             "NO_COLOR",
             "CLICOLOR_FORCE",
             "CLICOLOR",
