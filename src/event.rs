@@ -86,6 +86,9 @@ pub enum Failure {
         /// In words for people.
         why: String,
     },
+    /// Its condition (`when`) was asked by a command, and that gave no answer: it ended otherwise than by 0 or 1, took too long, or
+    /// could not be started. The node itself never began.
+    Condition(Box<Failure>),
     /// It ended well, but its result could not be kept, or broke a rule: a file that could not be put in place, a record
     /// longer than `max_record`, a value longer than 64 KiB. In words for people.
     Result(String),

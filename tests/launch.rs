@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use procflow::event::Failure;
-use procflow::exec::launch::{As, Launcher, StartError};
+use procflow::exec::launch::{As, For, Launcher, StartError};
 use procflow::plan::template::{Part, Template};
 use procflow::plan::{
     After, Arg, Ends, Group, GroupId, Input, Node, NodeId, Output, Plan, Retry, Role, Settings,
@@ -112,6 +112,7 @@ fn node(name: &str, unit: u32, after: Vec<After>) -> Node {
         pool: None,
         service: None,
         skip: None,
+        asks: None,
         description: None,
         tags: vec![],
     }
@@ -130,7 +131,7 @@ fn as_attempt(attempt: u32) -> As<'static> {
         attempt,
         worker: None,
         task: None,
-        probe: false,
+        purpose: For::Itself,
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::Write;
 use crate::cli::Error;
 use crate::cli::args::{CheckArgs, CheckFormat};
 use crate::cli::pipeline::{Asked, Pipeline};
+use crate::cli::words;
 use crate::diagnostic::{Diagnostic, Severity, harmless, render};
 use crate::exit::ExitCode;
-use crate::plan::Plan;
+use crate::plan::{Plan, Skip};
 
 /// Checks each file; what it finds goes to `out`, since finding is its purpose.
 ///
@@ -56,7 +57,8 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, styled: bool) -> Result<ExitCo
                 if !problems.is_empty() {
                     writeln!(out)?;
                 }
-                writeln!(out, "{}: ok: {}", harmless(name), summary(plan))?;
+                let skipped = skipped(plan);
+                writeln!(out, "{}: ok: {}{skipped}", harmless(name), summary(plan))?;
             }
             Some(_) => {}
         }
@@ -98,6 +100,22 @@ pub fn summary(plan: &Plan) -> String {
     parts.push(count(queues.count(), "queue", "queues"));
     parts.push(count(plan.groups.len(), "group", "groups"));
     parts.join(", ")
+}
+
+/// "; skipped: publish (env CI is not set)", where that is known.
+fn skipped(plan: &Plan) -> String {
+    let skipped: Vec<String> = plan
+        .nodes
+        .iter()
+        .filter_map(|node| match &node.skip {
+            Some(Skip::When(unmet)) => Some(format!("{} ({unmet})", node.name)),
+            Some(Skip::ByUser) | None => None,
+        })
+        .collect();
+    match skipped.is_empty() {
+        true => String::new(),
+        false => format!("; skipped: {}", harmless(&words::few(&skipped))),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub fn print(plan: &Plan, jobs: u32, out: &mut dyn Write) -> Result<ExitCode, Er
                     let ending = units.iter().filter(|&&unit| !is_service(plan, unit));
                     events.extend(ending.map(|&unit| ends(plan, unit)));
                 }
+                // It is asked in a run only: here the answer is yes.
+                Action::Ask(unit) => events.push_back(Event::Answered(unit, Ok(Exit::Code(0)))),
                 Action::Probe(unit) => events.push_back(Event::Ready(unit)),
                 Action::Stop(unit) | Action::Kill(unit) => events.push_back(ends(plan, unit)),
                 Action::Commit(unit) => events.push_back(Event::Committed(unit, Ok(()))),
@@ -93,5 +95,10 @@ fn line(plan: &Plan, unit: UnitId) -> String {
         None if is_service(plan, unit) => " (service)".to_owned(),
         None => String::new(),
     };
-    format!("{}{workers}: {command}", words::unit_name(plan, unit))
+    let node = plan.node(plan.unit(unit).node);
+    let condition = words::condition(plan, node)
+        .map(|asked| format!(" (when {})", words::line(&asked, usize::MAX)))
+        .unwrap_or_default();
+    let name = words::unit_name(plan, unit);
+    format!("{name}{workers}{condition}: {command}")
 }

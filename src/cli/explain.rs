@@ -14,10 +14,10 @@ use crate::exit::ExitCode;
 use crate::plan::template::Template;
 use crate::plan::{
     After, Arg, DEAD_LETTER, Feed, Node, NodeId, Order, Output, Plan, Pool, Queue, QueueId,
-    QueueKind, Role, Sink, Source, Tasks, Unit, UnitId, variable,
+    QueueKind, Role, Sink, Skip, Source, Tasks, Unit, UnitId, variable,
 };
 use crate::spec::values::OneOrMany;
-use crate::spec::{self, AfterState, Process, Spec, Workers};
+use crate::spec::{self, AfterState, Process, Spec, When, Workers};
 
 /// Explains one node of a file; the file's problems go to `err`.
 ///
@@ -485,6 +485,23 @@ impl Table<'_> {
         ];
         for (key, value, source) in rows {
             self.row(key, value, source);
+        }
+        if let Some(when) = &process.when {
+            let shown = match (&**when, &node.skip, words::condition(plan, node)) {
+                (_, Some(Skip::When(unmet)), _) => format!("{unmet}: it is skipped"),
+                (_, _, Some(command)) => {
+                    format!(
+                        "{} says so, asked in the run",
+                        words::line(&command, usize::MAX)
+                    )
+                }
+                (When::Env { name, is: None }, ..) => format!("env {name} is set"),
+                (When::Env { name, .. }, ..) => format!("env {name} is as asked for"),
+                (When::Param { name, .. }, ..) => format!("param {name} is as asked for"),
+                (When::Command(_), ..) => "not asked, since it is skipped (--skip)".to_owned(),
+            };
+            let source = self.sources.own(Some("when"));
+            self.row("when", shown, source);
         }
         if let Some(service) = &node.service {
             let ready = words::readiness(plan, service.ready.as_ref());

@@ -12,7 +12,7 @@ use crate::cli::words;
 use crate::diagnostic::harmless;
 use crate::exit::ExitCode;
 use crate::plan::{
-    Deliver, Group, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, Sink, Unit, UnitId,
+    Deliver, Group, NodeId, Overflow, Plan, Queue, QueueId, QueueKind, Sink, Skip, Unit, UnitId,
 };
 use crate::spec::Merge;
 
@@ -163,6 +163,7 @@ fn first(plan: &Plan, node: NodeId) -> &Unit {
 /// A node's name, how many workers it has and how they are fed, and whether it is skipped.
 fn member(plan: &Plan, node: NodeId) -> String {
     let node = plan.node(node);
+    let asks = words::condition(plan, node);
     let mut text = node.name.to_string();
     if let Some(pool) = &node.pool {
         text.push_str(&format!(" ×{} {}", pool.workers, words::feed(pool.feed)));
@@ -170,8 +171,11 @@ fn member(plan: &Plan, node: NodeId) -> String {
     if node.service.is_some() {
         text.push_str(" (service)");
     }
-    if node.is_left_out() {
-        text.push_str(" (skipped)");
+    if let Some(why) = words::left_out(node) {
+        text.push_str(&format!(" ({})", harmless(&why)));
+    }
+    if let Some(command) = asks {
+        text.push_str(&format!(" (when {})", words::line(&command, 40)));
     }
     text
 }
@@ -301,6 +305,11 @@ fn group_json(plan: &Plan, group: &Group, queues: &[QueueId]) -> Value {
                 "state": words::state(wait.state),
             })).collect::<Vec<_>>(),
             "skip": node.is_left_out(),
+            "when": match (&node.skip, words::condition(plan, node)) {
+                (Some(Skip::When(unmet)), _) => json!({ "holds": false, "why": unmet.to_string() }),
+                (None, Some(command)) => json!({ "command": command }),
+                (Some(Skip::ByUser) | None, _) => Value::Null,
+            },
             "tags": node.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(),
         });
         if !node.matrix.is_empty() {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
 use crate::plan::template::Template;
-use crate::plan::{Arg, Feed, Group, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
+use crate::plan::{Arg, Feed, Group, Node, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
 use crate::spec::{JobserverStyle, OnFailure};
 
-pub use crate::draw::words::{copy_of, few, is_within, node_name, nodes, state, wait};
+pub use crate::draw::words::{copy_of, few, is_within, left_out, node_name, nodes, state, wait};
 #[cfg(test)]
 pub(crate) use crate::draw::words::{example, planned, pools};
 
@@ -119,7 +119,20 @@ pub fn argv(plan: &Plan, unit: &Unit) -> Vec<String> {
 
 /// A unit's command as one line of at most `width` characters.
 pub fn command(plan: &Plan, unit: &Unit, width: usize) -> String {
-    let words = argv(plan, unit);
+    line(&argv(plan, unit), width)
+}
+
+/// The command that says whether a node runs, as [`argv`].
+pub fn condition(plan: &Plan, node: &Node) -> Option<Vec<String>> {
+    let words = node.asks.as_ref()?.iter().map(|word| {
+        let text = word.display(&|node| node_name(plan, node)).to_string();
+        masked(plan, &text).into_owned()
+    });
+    Some(words.collect())
+}
+
+/// Words as one line, as one would type it, of at most `width` characters.
+pub fn line(words: &[String], width: usize) -> String {
     let line = words
         .iter()
         .map(|word| shell_word(&one_line(word)).into_owned())

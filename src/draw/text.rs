@@ -48,8 +48,11 @@ fn name(drawing: &Drawing<'_>, node: NodeId) -> String {
         Some(state) => {
             let _ = write!(text, " ({})", state.word());
         }
-        None if plan.node(node).is_left_out() => text.push_str(" (skipped)"),
-        None => {}
+        None => {
+            if let Some(why) = words::left_out(plan.node(node)) {
+                let _ = write!(text, " ({})", harmless(&why));
+            }
+        }
     }
     let waits: Vec<String> = drawing
         .waits(node)

@@ -1,11 +1,19 @@
 //! Words for the parts of a plan, which all that print it share.
 
-use crate::plan::{After, Group, NodeId, Plan, Queue};
+use crate::plan::{After, Group, Node, NodeId, Plan, Queue, Skip};
 use crate::spec::AfterState;
 
 /// The name of a node.
 pub fn node_name(plan: &Plan, node: NodeId) -> &str {
     &plan.nodes[node.index()].name
+}
+
+/// Why a node will not be started, as it stands behind its name: `skipped`, `skipped: env CI is not set`.
+pub fn left_out(node: &Node) -> Option<String> {
+    match node.skip.as_ref()? {
+        Skip::ByUser => Some("skipped".to_owned()),
+        Skip::When(unmet) => Some(format!("skipped: {unmet}")),
+    }
 }
 
 /// The nodes of a group, in start order.

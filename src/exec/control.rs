@@ -76,6 +76,7 @@ impl Runner<'_> {
             self.signal(unit, signal);
         }
         self.probes.signal_all(signal);
+        self.signal_questions(signal);
     }
 
     /// Asks a unit to end. CONT, since a stopped process sees no other signal before.
@@ -84,6 +85,10 @@ impl Runner<'_> {
             return self.exited(unit);
         }
         let signal = self.plan.unit(unit).settings.stop_signal;
+        if self.signal_question(unit, signal) {
+            self.signal_question(unit, libc::SIGCONT);
+            return;
+        }
         self.foreground.asked(unit);
         self.signal(unit, signal);
         self.signal(unit, libc::SIGCONT);
@@ -92,6 +97,9 @@ impl Runner<'_> {
 
     /// Sends a signal to a unit's process group. One that has ended in the meantime gets none.
     pub(super) fn signal(&mut self, unit: UnitId, signal: i32) {
+        if self.signal_question(unit, signal) {
+            return;
+        }
         let Some(live) = self.live.get_mut(&unit) else {
             return;
         };

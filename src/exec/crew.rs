@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::exec::jobserver::Offer;
-use crate::exec::launch::{As, Launcher, StartError};
+use crate::exec::launch::{As, For, Launcher, StartError};
 use crate::plan::{NodeId, Plan, UnitId};
 use crate::pool::Task;
 use crate::sys::machine::cpus;
@@ -37,8 +37,8 @@ pub struct Job {
     pub units: Vec<(UnitId, Vec<(RawFd, u32)>)>,
     /// The unit is a pool, of which this is a worker.
     pub worker: Option<Worker>,
-    /// The unit is a service, and this the command of its probe.
-    pub probe: bool,
+    /// What the processes are for.
+    pub purpose: For,
 }
 
 /// A worker of a pool that procflow feeds.
@@ -226,7 +226,7 @@ fn work(launcher: &mut Launcher<Arc<Plan>>, job: &Job, values: &Values) -> Done 
         attempt: job.attempt,
         worker: job.worker.as_ref().map(|worker| worker.number),
         task: job.worker.as_ref().and_then(|worker| worker.task.as_ref()),
-        probe: job.probe,
+        purpose: job.purpose,
     };
     let mut done = Vec::with_capacity(job.units.len());
     for (unit, fds) in &job.units {

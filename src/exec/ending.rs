@@ -16,7 +16,7 @@ use crate::exec::files::PendingFile;
 use crate::exec::launch::grouped;
 use crate::exec::relays::Carries;
 use crate::exec::runner::{Body, Capture, LastTry, Owner, PATIENCE, Reaped, Runner, VALUE_MAX};
-use crate::exec::wiring::{self, Captured, LogEnds};
+use crate::exec::wiring::{Captured, LogEnds};
 use crate::plan::{GroupId, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::queue::RelayEvent;
 use crate::sched::Event;
@@ -40,6 +40,7 @@ impl Runner<'_> {
                     Some(Owner::Unit(unit)) => self.reap(unit),
                     Some(Owner::Worker(pool, ticket)) => self.reap_worker(pool, ticket),
                     Some(Owner::Probe(number)) => self.reap_trial(number),
+                    Some(Owner::Question(unit)) => self.reap_question(unit),
                     None => reap_orphan(pid),
                 },
                 NextEnded::None => break false,
@@ -323,7 +324,7 @@ impl Runner<'_> {
             return;
         };
         let planned = self.plan.queue(queue);
-        let readers = wiring::starts(self.plan, &planned.readers);
+        let readers = self.left_out.starts(self.plan, &planned.readers);
         if let Some(Role::Worker(worker)) =
             readers.get(output).map(|&unit| self.plan.unit(unit).role)
         {
@@ -359,7 +360,9 @@ impl Runner<'_> {
             Carries::Queue(queue, writers) => {
                 let bytes = counts.inputs.iter().map(|count| count.bytes).sum();
                 let records = counts.inputs.iter().map(|count| count.records).sum();
-                let readers = wiring::starts(self.plan, &self.plan.queue(queue).readers);
+                let readers = self
+                    .left_out
+                    .starts(self.plan, &self.plan.queue(queue).readers);
                 let written = writers.iter().copied().zip(&counts.inputs);
                 let ends = written.chain(readers.into_iter().zip(&counts.outputs));
                 let ends = ends.map(|(unit, count)| (unit, count.bytes)).collect();

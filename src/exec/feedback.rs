@@ -19,9 +19,10 @@ use petgraph::algo::tarjan_scc;
 use petgraph::graph::DiGraph;
 
 use crate::exec::deadlines::Due;
+use crate::exec::questions::LeftOut;
 use crate::exec::relays::Carries;
 use crate::exec::runner::Runner;
-use crate::exec::wiring::{Wiring, starts};
+use crate::exec::wiring::Wiring;
 use crate::plan::{DEAD_LETTER, Deliver, Plan, QueueId, Role, Sink, UnitId};
 use crate::pool::Idle;
 use crate::queue::Count;
@@ -54,7 +55,7 @@ struct Cycle {
 
 impl Cycles {
     /// Those on which nothing but pools are that procflow feeds. (Where processes converse, their queues end as they do.)
-    pub(super) fn of(plan: &Plan) -> Self {
+    pub(super) fn of(plan: &Plan, left_out: &LeftOut) -> Self {
         if !plan.queues.iter().any(|queue| queue.feedback) {
             return Cycles::default();
         }
@@ -64,10 +65,10 @@ impl Cycles {
             .collect();
         for (id, queue) in plan.queues.iter().enumerate() {
             let vertex = graph.add_node(Vertex::Queue(QueueId::from(id)));
-            for writer in starts(plan, &queue.writers) {
+            for writer in left_out.starts(plan, &queue.writers) {
                 graph.add_edge(units[writer.index()], vertex, ());
             }
-            for reader in starts(plan, &queue.readers) {
+            for reader in left_out.starts(plan, &queue.readers) {
                 graph.add_edge(vertex, units[reader.index()], ());
             }
         }
@@ -94,6 +95,18 @@ impl Cycles {
             all,
             idle: HashMap::new(),
             pause: SOON,
+        }
+    }
+
+    /// One more node is left out: cycles that it was on are none, or smaller.
+    pub(super) fn without(&mut self, plan: &Plan, left_out: &LeftOut) {
+        if self.all.is_empty() {
+            return;
+        }
+        let old = std::mem::replace(&mut self.all, Cycles::of(plan, left_out).all);
+        for cycle in &mut self.all {
+            let same = |old: &Cycle| old.pools.contains(&cycle.pools[0]);
+            cycle.ended = old.iter().any(|old| same(old) && old.ended);
         }
     }
 
@@ -154,7 +167,9 @@ impl Runner<'_> {
         }
         let mut others = HowFar::Over;
         for &queue in &cycle.queues {
-            let writers = starts(self.plan, &self.plan.queue(queue).writers);
+            let writers = self
+                .left_out
+                .starts(self.plan, &self.plan.queue(queue).writers);
             // One that works may work for hours: its end will be told.
             let open =
                 |writer: &UnitId| !cycle.pools.contains(writer) && wiring.holds_for(queue, *writer);
@@ -175,7 +190,7 @@ impl Runner<'_> {
             let known = cycle.pools.contains(unit);
             known.then(|| self.cycles.idle.get(unit)).flatten()
         };
-        let readers = starts(self.plan, &planned.readers);
+        let readers = self.left_out.starts(self.plan, &planned.readers);
         let Some((carries, counts)) = self.relays.carrying(queue) else {
             // A bare pipe from one to the other.
             let written = planned.writers.first().and_then(|writer| {

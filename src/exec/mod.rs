@@ -10,7 +10,7 @@
 //! the pipes for their logs. `crew` starts processes, on more threads than the loop's where that is faster; for each
 //! `launch` makes of a unit what the kernel wants. `ending` sees them off, `relays` keeps the threads that carry queues,
 //! `pools` (with `pool_wiring`) those that feed pools and their workers, `feedback` ends cycles, `stored` has queues on disk,
-//! `deadlines` what is due, `control` hears signals, `foreground` lends the terminal, `progress` tells how far
+//! `questions` asks conditions that are commands, `deadlines` what is due, `control` hears signals, `foreground` lends the terminal, `progress` tells how far
 //! queues and pools have come, `stall` sees who waits for whom where
 //! nothing moves.
 
@@ -24,6 +24,7 @@ pub mod log_pipes;
 pub mod pool_wiring;
 pub mod pools;
 mod probes;
+pub mod questions;
 pub mod relays;
 pub mod runner;
 pub mod stall;

@@ -15,7 +15,7 @@ use crate::exec::deadlines::Due;
 use crate::exec::ending::reap_child;
 use crate::exec::error::Error;
 use crate::exec::inbox::Inbox;
-use crate::exec::launch::StartError;
+use crate::exec::launch::{For, StartError};
 use crate::exec::pool_wiring::{PoolWiring, WorkerErr, WorkerWiring};
 use crate::exec::runner::{Body, Owner, Reaped, Runner};
 use crate::exec::wiring::{Captured, Descriptor, LogEnds, UnitWiring, numbers};
@@ -281,7 +281,7 @@ impl Runner<'_> {
                 number: start.worker,
                 task: start.task,
             }),
-            probe: false,
+            purpose: For::Itself,
         };
         let prepared = Prepared {
             pool,

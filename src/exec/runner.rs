@@ -24,6 +24,7 @@ use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
 use crate::exec::probes::Probes;
 use crate::exec::progress::Progress;
+use crate::exec::questions::{LeftOut, Questions};
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::stall::Stalls;
 use crate::exec::wiring::{Captured, LogEnds, Taps, TeeHold, Wiring};
@@ -117,6 +118,8 @@ pub(super) enum Owner {
     Worker(u64, Ticket),
     /// A probe's, its command of this number.
     Probe(u64),
+    /// The command's that says whether this unit's node runs.
+    Question(UnitId),
 }
 
 /// A unit at work, from its start until the scheduler knows of its exit.
@@ -200,6 +203,8 @@ pub struct Runner<'a> {
     pub(super) relays: Relays,
     pub(super) pools: Pools,
     pub(super) probes: Probes,
+    pub(super) questions: Questions,
+    pub(super) left_out: LeftOut,
     pub(super) cycles: Cycles,
     pub(super) progress: Progress,
     pub(super) stalls: Stalls,
@@ -296,6 +301,7 @@ impl<'a> Runner<'a> {
             .open("/dev/null")
             .map_err(|e| Error::new("open /dev/null", e))?
             .into();
+        let left_out = LeftOut::of(parts.plan);
         Ok(Runner {
             plan: parts.plan,
             sched: parts.sched,
@@ -323,7 +329,9 @@ impl<'a> Runner<'a> {
             relays,
             pools,
             probes,
-            cycles: Cycles::of(parts.plan),
+            cycles: Cycles::of(parts.plan, &left_out),
+            questions: Questions::default(),
+            left_out,
             progress: Progress::default(),
             stalls: Stalls::new(parts.stalled_after),
             log_pipes: LogPipes::default(),
@@ -497,6 +505,7 @@ impl<'a> Runner<'a> {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn { group, attempt } => self.to_spawn.push((group, attempt)),
+            Action::Ask(unit) => self.ask(unit),
             Action::Stop(unit) => self.stop(unit),
             Action::Kill(unit) => self.signal(unit, libc::SIGKILL),
             Action::Probe(unit) => self.start_probe(unit),
@@ -524,7 +533,10 @@ impl<'a> Runner<'a> {
             Action::Discard(unit) => drop(self.files.remove(&unit)),
             Action::GroupEnded(group) => self.end_group(group),
             Action::WantSlots(slots) => self.want_slots(slots),
-            Action::Ended(unit, outcome) => self.report_end(unit, outcome),
+            Action::Ended(unit, outcome) => {
+                self.note_left_out(unit, &outcome);
+                self.report_end(unit, outcome);
+            }
             Action::Retrying {
                 unit,
                 attempt,
@@ -549,7 +561,7 @@ impl<'a> Runner<'a> {
         match owner {
             Owner::Unit(unit) => Some(unit),
             Owner::Worker(pool, _) => self.pools.unit(pool),
-            Owner::Probe(_) => None,
+            Owner::Probe(_) | Owner::Question(_) => None,
         }
     }
 

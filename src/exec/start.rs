@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::event::{Failure, Printer, What};
 use crate::exec::crew::{Done, Job};
 use crate::exec::error::Error;
-use crate::exec::launch::StartError;
+use crate::exec::launch::{For, StartError};
 use crate::exec::relays::Carries;
 use crate::exec::runner::{Body, Capture, LastTry, Live, Owner, Runner};
-use crate::exec::wiring::{Captured, Context, LogEnds, UnitWiring, WireError, starts, wire};
+use crate::exec::wiring::{Captured, Context, LogEnds, UnitWiring, WireError, wire};
 use crate::plan::template::{Part, Template};
 use crate::plan::{GroupId, Role, UnitId};
 use crate::queue::RelaySpec;
@@ -36,7 +36,7 @@ impl Runner<'_> {
                     attempt,
                     units: job.collect(),
                     worker: None,
-                    probe: false,
+                    purpose: For::Itself,
                 });
                 wirings.push((attempt, units));
             }
@@ -111,7 +111,9 @@ impl Runner<'_> {
 
     /// procflow can't go on, and has not come to tell the scheduler yet. What a group would read may not be whole.
     fn refuse(&mut self, group: GroupId, attempt: u32) {
-        let first = starts(self.plan, &self.plan.group(group).units)
+        let first = self
+            .left_out
+            .starts(self.plan, &self.plan.group(group).units)
             .first()
             .copied();
         if let (Some(first), Some(error)) = (first, &self.broken) {
@@ -135,7 +137,9 @@ impl Runner<'_> {
                 None
             }
             Err(WireError::Broken(error)) => {
-                let first = starts(self.plan, &self.plan.group(group).units)
+                let first = self
+                    .left_out
+                    .starts(self.plan, &self.plan.group(group).units)
                     .first()
                     .copied();
                 if let Some(first) = first {
@@ -167,6 +171,7 @@ impl Runner<'_> {
     fn wire(&mut self, group: GroupId) -> Result<Vec<(UnitId, UnitWiring)>, WireError> {
         let Runner {
             plan,
+            left_out,
             relays,
             values,
             run_id,
@@ -191,6 +196,7 @@ impl Runner<'_> {
         };
         let mut cx = Context {
             plan,
+            left_out,
             null: null.as_fd(),
             log_pipes,
             appended,

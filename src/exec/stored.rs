@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::exec::wiring::{
-    Context, QueueEnds, WireError, cannot_make, inputs_of, pipe_size, start_relay, starts,
+    Context, QueueEnds, WireError, cannot_make, inputs_of, pipe_size, start_relay,
 };
-use crate::plan::{Deliver, GroupId, Plan, Queue, QueueId, QueueKind, Role, Source, Unit, UnitId};
+use crate::plan::{Deliver, GroupId, Queue, QueueId, QueueKind, Role, Source, Unit, UnitId};
 use crate::queue::{RelayInput, RelayOutput};
 use crate::spec::Records;
 use crate::store::file_name;
@@ -69,7 +69,18 @@ fn is_looked_at(queue: &Queue) -> bool {
 
 /// Opens a queue's file to be read from its start.
 pub(super) fn open(cx: &Context<'_>, id: QueueId) -> Result<OwnedFd, WireError> {
-    match File::open(path(cx, cx.plan.queue(id))) {
+    let queue = cx.plan.queue(id);
+    let path = path(cx, queue);
+    // Of who would have made it nobody was started.
+    if cx.left_out.starts(cx.plan, &queue.writers).is_empty() {
+        let made = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path);
+        made.map_err(|e| cannot_make(cx.plan, id, e))?;
+    }
+    match File::open(path) {
         Ok(file) => Ok(file.into()),
         Err(e) => Err(cannot_make(cx.plan, id, e)),
     }
@@ -80,10 +91,14 @@ fn path(cx: &Context<'_>, queue: &Queue) -> PathBuf {
 }
 
 /// The stored queues that workers of a pool in this group share.
-pub(super) fn shared(plan: &Plan, group: GroupId) -> Vec<QueueId> {
+pub(super) fn shared(cx: &Context<'_>, group: GroupId) -> Vec<QueueId> {
+    let plan = cx.plan;
     let is_worker = |unit: &&Unit| matches!(unit.role, Role::Worker(_));
     // Asked of the group's own ends: a look at every queue of the plan for each group would be one too many.
-    let units = starts(plan, &plan.group(group).units).into_iter();
+    let units = cx
+        .left_out
+        .starts(plan, &plan.group(group).units)
+        .into_iter();
     let mut shared: Vec<QueueId> = units
         .map(|unit| plan.unit(unit))
         .filter(is_worker)
@@ -103,8 +118,9 @@ pub(super) fn shared(plan: &Plan, group: GroupId) -> Vec<QueueId> {
     shared
 }
 
-fn readers_in(plan: &Plan, queue: &Queue, group: GroupId) -> Vec<UnitId> {
-    let mut readers = starts(plan, &queue.readers);
+fn readers_in(cx: &Context<'_>, queue: &Queue, group: GroupId) -> Vec<UnitId> {
+    let plan = cx.plan;
+    let mut readers = cx.left_out.starts(plan, &queue.readers);
     readers.retain(|&unit| plan.unit(unit).group == group);
     readers
 }
@@ -123,7 +139,7 @@ pub(super) fn share(
         fate: Arc::default(),
     };
     let mut outputs = Vec::new();
-    for reader in readers_in(plan, queue, group) {
+    for reader in readers_in(cx, queue, group) {
         let Pipe { read, write } =
             Pipe::new(pipe_size(queue)).map_err(|e| cannot_make(plan, id, e))?;
         ends.read.insert((id, reader), read);

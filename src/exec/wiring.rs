@@ -27,6 +27,7 @@ use crate::exec::error::Error;
 use crate::exec::files::{Appended, PendingFile, open_output};
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pool_wiring::{self, PoolWiring};
+use crate::exec::questions::LeftOut;
 use crate::exec::relays::Carries;
 use crate::exec::stored;
 use crate::plan::template::Template;
@@ -268,6 +269,8 @@ pub struct Taps {
 pub struct Context<'a> {
     /// The plan.
     pub plan: &'a Plan,
+    /// Whom there is nothing to be made for.
+    pub left_out: &'a LeftOut,
     /// `/dev/null`, open for reading and writing, shared by all.
     pub null: BorrowedFd<'a>,
     /// For files that are appended to.
@@ -310,7 +313,7 @@ pub fn wire(
     for &queue in &plan.group(group).queues {
         make_queue(cx, queue, &mut ends)?;
     }
-    for queue in stored::shared(plan, group) {
+    for queue in stored::shared(cx, group) {
         stored::share(cx, queue, group, &mut ends)?;
     }
     let read = ends.read.iter();
@@ -319,7 +322,7 @@ pub fn wire(
         .collect();
     let mut units = Vec::new();
     for &unit in &plan.group(group).units {
-        if !plan.node(plan.unit(unit).node).is_left_out() {
+        if !cx.left_out.has(plan, unit) {
             units.push((unit, wire_unit(cx, unit, &mut ends)?));
         }
     }
@@ -337,26 +340,17 @@ pub(super) fn cannot_make(plan: &Plan, queue: QueueId, e: io::Error) -> WireErro
     ))
 }
 
-/// Those of the units that are started: all but the skipped.
-pub fn starts(plan: &Plan, units: &[UnitId]) -> Vec<UnitId> {
-    units
-        .iter()
-        .copied()
-        .filter(|&unit| !plan.node(plan.unit(unit).node).is_left_out())
-        .collect()
-}
-
 /// Makes a queue's pipes, with a relay between where it needs one. A skipped writer has no pipe, so that its readers see an
 /// empty queue; a queue whose readers are all skipped has no ends at all (see [`wire_output`]).
 fn make_queue(cx: &mut Context<'_>, id: QueueId, ends: &mut QueueEnds) -> Result<(), WireError> {
     let plan = cx.plan;
     let broken = |e: io::Error| cannot_make(plan, id, e);
     let queue = plan.queue(id);
-    let writers = starts(plan, &queue.writers);
+    let writers = cx.left_out.starts(plan, &queue.writers);
     if queue.kind == QueueKind::Stored {
         return stored::store(cx, id, writers, ends);
     }
-    let readers = starts(plan, &queue.readers);
+    let readers = cx.left_out.starts(plan, &queue.readers);
     if readers.is_empty() {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::arrange::{Arrangement, Graph, Joint};
 use crate::plan::claims::{self, Claim};
+use crate::plan::condition::{self, Answer};
 use crate::plan::environment::{Dotenv, Environment};
 use crate::plan::problems::{NAME_RULE, Problems, Site, error, is_name, variable};
 use crate::plan::scope::{Found, Of, Scope, When};
@@ -401,6 +402,7 @@ impl<'a> Nodes<'a> {
                 },
             };
             let after = std::mem::take(&mut process.after);
+            let when = process.when.take();
             let first = UnitId::from(draft.units.len());
             draft.claims.push(Claim {
                 cpus: process.cpus,
@@ -426,6 +428,7 @@ impl<'a> Nodes<'a> {
                 pool: None,
                 service: None,
                 skip: skip.then_some(Skip::ByUser),
+                asks: None,
                 description: process.description.take().map(Into::into),
                 tags: process.tags.drain(..).map(Into::into).collect(),
             };
@@ -450,6 +453,15 @@ impl<'a> Nodes<'a> {
                 }
             };
             common.units.end = UnitId::from(draft.units.len()).0;
+            if let (Some(when), Some(unit)) = (when, draft.units.get(first.index())) {
+                let answer = condition::decide(*when, unit, &site, &declared.scope, found);
+                match answer {
+                    _ if common.is_left_out() => {}
+                    Answer::Yes => {}
+                    Answer::No(unmet) => common.skip = Some(Skip::When(unmet)),
+                    Answer::Ask(command) => common.asks = Some(command.into()),
+                }
+            }
             common.after = self.waits(&after, processes, &is_service, node, &site, found.problems);
             if before < so_far {
                 found.problems.once(before, so_far);

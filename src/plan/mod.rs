@@ -4,6 +4,7 @@
 //! After planning nothing is looked up by name. A *node* is what the file declares, a *unit* is one process to run, an
 //! *attempt* is one try of a unit, a *group* holds the units joined by live queues, which run together.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ mod bridges;
 mod build;
 mod checks;
 mod claims;
+mod condition;
 mod cycles;
 mod deliver;
 mod dotenv;
@@ -175,6 +177,8 @@ pub struct Node {
     pub service: Option<Arc<Service>>,
     /// Left out: never started; for what comes after it, it counts as satisfied, and its queues as empty.
     pub skip: Option<Skip>,
+    /// Whether it runs this command says (`when`), asked once when all else that it waits for is there: by exit code 0 yes, by 1 no.
+    pub asks: Option<Arc<[Template]>>,
     /// For reports.
     pub description: Option<Arc<str>>,
     /// For reports and `--only @tag`.
@@ -284,6 +288,18 @@ pub enum Unmet {
     },
     /// Its command has said no.
     Command,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unmet::EnvUnset(name) => write!(f, "env {name} is not set"),
+            Unmet::EnvEmpty(name) => write!(f, "env {name} is empty"),
+            Unmet::EnvIsNot { name, is } => write!(f, "env {name} is not {is:?}"),
+            Unmet::ParamIsNot { name, is } => write!(f, "param {name} is not {is:?}"),
+            Unmet::Command => f.write_str("its command said no (exit 1)"),
+        }
+    }
 }
 
 /// A condition on another node.

@@ -15,6 +15,8 @@ pub(super) const SHORTEST_SECRET: usize = 4;
 pub(super) struct Value {
     pub(super) value: String,
     pub(super) secret: bool,
+    /// What it may be; empty: anything.
+    pub(super) choices: Vec<String>,
 }
 
 /// All params by name, in the file's order.
@@ -75,6 +77,7 @@ pub(super) fn decide(
             Value {
                 value,
                 secret: param.secret,
+                choices: param.choices.clone(),
             },
         );
     }

@@ -127,9 +127,13 @@ fn decide_probe(
             }),
             _ => Ok(()),
         })),
-        spec::ProbeKind::Command(words) => {
-            ProbeKind::Command(command(words, &site.key("command"), scope, found))
-        }
+        spec::ProbeKind::Command(words) => ProbeKind::Command(command(
+            words,
+            "pg_isready",
+            &site.key("command"),
+            scope,
+            found,
+        )),
     };
     Probe {
         kind,
@@ -147,16 +151,18 @@ fn decide_probe(
     }
 }
 
-fn command(
+pub(super) fn command(
     words: Vec<String>,
+    example: &str,
     site: &Site<'_>,
     scope: &Scope<'_>,
     found: &mut Found<'_>,
 ) -> Vec<Template> {
     if words.first().is_none_or(String::is_empty) {
         found.problems.push(
-            Diagnostic::error(site.mark_value(), "an empty command")
-                .help("its first element is the program: `command = [\"pg_isready\"]`"),
+            Diagnostic::error(site.mark_value(), "an empty command").help(format!(
+                "its first element is the program: `command = [\"{example}\"]`"
+            )),
         );
     }
     words

@@ -93,6 +93,19 @@ impl Template {
         }
     }
 
+    /// Whether it is another for each process of a pool that procflow feeds.
+    pub fn is_per_process(&self) -> bool {
+        match self {
+            Template::Literal(_) => false,
+            Template::Parts(parts) => parts.iter().any(|part| {
+                matches!(
+                    part,
+                    Part::Task | Part::TaskField(_) | Part::TaskIndex | Part::Worker
+                )
+            }),
+        }
+    }
+
     /// Renames the nodes in it.
     pub(super) fn renumber(&mut self, new: &dyn Fn(NodeId) -> NodeId) {
         if let Template::Parts(parts) = self {

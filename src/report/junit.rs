@@ -105,7 +105,9 @@ impl<'t> Case<'t> {
             None => Kind::Error,
             Some(Outcome::Succeeded { .. }) => Kind::Passed,
             Some(Outcome::Failed(_)) if view.plan.node(node).allow_failure => Kind::Skipped,
-            Some(Outcome::Failed(Failure::CannotStart { .. })) => Kind::Error,
+            Some(Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_))) => {
+                Kind::Error
+            }
             Some(Outcome::Failed(_)) => Kind::Failure,
             Some(Outcome::Cancelled(Cause::RunTimeout | Cause::Interrupted(_) | Cause::Broken)) => {
                 Kind::Error
@@ -221,6 +223,7 @@ fn type_of(failure: &Failure) -> &'static str {
         Failure::CannotStart { .. } => "cannot start",
         Failure::Result(_) => "result",
         Failure::NotReady(_) => "not ready",
+        Failure::Condition(_) => "condition",
     }
 }
 

@@ -88,6 +88,7 @@ pub(in crate::report) fn plan(names: &[&str], queues: &[(&str, u32, u32)]) -> Pl
                 pool: None,
                 service: None,
                 skip: None,
+                asks: None,
                 description: None,
                 tags: vec![],
             })

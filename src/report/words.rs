@@ -6,7 +6,7 @@
 use crate::event::{Cause, Exit, Failure, Outcome, PoolCounts};
 use crate::exit::ExitCode;
 use crate::plan::template::Template;
-use crate::plan::{Arg, NodeId, Plan, Role, UnitId, Unmet};
+use crate::plan::{Arg, NodeId, Plan, Role, UnitId};
 use crate::report::events::State;
 use crate::report::flow::Pace;
 use crate::report::tally::NodeEnd;
@@ -81,6 +81,7 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
         },
         Failure::TimedOut(limit) => format!("timed out after {}", units::exact(*limit)),
         Failure::CannotStart { why, .. } => format!("cannot start: {why}"),
+        Failure::Condition(why) => format!("when: {}", condition(plan, unit, why)),
         Failure::Result(why) | Failure::NotReady(why) => why.clone(),
         Failure::Ended {
             exit: status,
@@ -93,6 +94,19 @@ pub fn failure(plan: &Plan, unit: UnitId, failure: &Failure) -> String {
             let advice = advice(plan, unit, *status).map_or(String::new(), |a| format!(" ({a})"));
             format!("{when}: {}{advice}", exit(*status))
         }
+    }
+}
+
+/// Why a condition gave no answer.
+fn condition(plan: &Plan, unit: UnitId, why: &Failure) -> String {
+    match why {
+        // The advice of `failure` is on the unit's own program.
+        Failure::Exit(status @ Exit::Code(_)) => format!(
+            "its command ended with {}, which is neither 0 (yes) nor 1 (no)",
+            exit(*status)
+        ),
+        Failure::Exit(status) => format!("its command was {}", exit(*status)),
+        why => format!("its command: {}", failure(plan, unit, why)),
     }
 }
 
@@ -197,17 +211,6 @@ fn shell(plan: &Plan, unit: UnitId) -> Option<&str> {
     }
 }
 
-/// Which condition does not hold: `env CI is not set`. Not what it is instead: that may be somebody's secret.
-pub fn unmet(unmet: &Unmet) -> String {
-    match unmet {
-        Unmet::EnvUnset(name) => format!("env {name} is not set"),
-        Unmet::EnvEmpty(name) => format!("env {name} is empty"),
-        Unmet::EnvIsNot { name, is } => format!("env {name} is not {is:?}"),
-        Unmet::ParamIsNot { name, is } => format!("param {name} is not {is:?}"),
-        Unmet::Command => "its command said no (exit 1)".to_owned(),
-    }
-}
-
 /// Why procflow cancelled or skipped: `writer a failed`, `the run stopped after a failed`.
 pub fn cause(plan: &Plan, cause: &Cause) -> String {
     let name = |node: &NodeId| match plan.nodes.get(node.index()) {
@@ -251,7 +254,7 @@ pub fn cause(plan: &Plan, cause: &Cause) -> String {
         },
         Cause::Interrupted(number) => format!("interrupted by {}", units::signal(*number)),
         Cause::ByUser => "--skip".to_owned(),
-        Cause::When(unmet) => format!("when: {}", self::unmet(unmet)),
+        Cause::When(unmet) => format!("when: {unmet}"),
         Cause::NotNeeded => "nobody needs it".to_owned(),
         Cause::Broken => "procflow could not go on".to_owned(),
     }

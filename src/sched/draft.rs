@@ -35,6 +35,8 @@ pub(super) struct DraftNode {
     /// A service; with a probe?
     pub service: Option<bool>,
     pub skip: bool,
+    /// A command says whether it runs.
+    pub asks: bool,
     pub timeout: Option<Duration>,
     pub grace: Duration,
     pub retry: Retry,
@@ -68,6 +70,7 @@ impl Draft {
             allow_failure: false,
             service: None,
             skip: false,
+            asks: false,
             timeout: None,
             grace: Duration::from_secs(5),
             retry: Retry {
@@ -344,6 +347,8 @@ impl Draft {
                 })
             }),
             skip: draft.skip.then_some(Skip::ByUser),
+            asks: (draft.asks && !draft.skip)
+                .then(|| Arc::new([Template::Literal("ask".into())]) as _),
             description: None,
             tags: Vec::new(),
         };

@@ -65,7 +65,10 @@ impl Scheduler<'_> {
         }
         if self.kill_all {
             for id in 0..self.units.len() {
-                if matches!(self.units[id].state, State::Stopping(_)) {
+                if matches!(
+                    self.units[id].state,
+                    State::Stopping(_) | State::Asked { stop: Some(_) }
+                ) {
                     self.kill(id.into());
                 }
             }
@@ -92,6 +95,12 @@ impl Scheduler<'_> {
         match self.groups[id.index()].phase {
             Phase::Waiting | Phase::Ready => {
                 self.skip(
+                    id,
+                    units.iter().map(|unit| (*unit, cause.clone())).collect(),
+                );
+            }
+            Phase::Asking => {
+                self.give_up(
                     id,
                     units.iter().map(|unit| (*unit, cause.clone())).collect(),
                 );

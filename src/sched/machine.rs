@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
-use crate::plan::{GroupId, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId};
+use crate::plan::{GroupId, Node, NodeId, Plan, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::sched::flat::Flat;
 use crate::sched::order::{Fact, Need};
 use crate::sched::ready::{Amounts, Ready};
@@ -147,6 +147,10 @@ pub(super) struct GroupState {
     /// This try will not be taken back: its results are final.
     pub last_try: bool,
     pub restart: Option<Restart>,
+    /// Commands that say which of its nodes run, and have not.
+    pub questions: u32,
+    /// It will not start: why not, once the command that runs has ended.
+    pub given_up: Option<Vec<(UnitId, Cause)>>,
 }
 
 /// What is known of a node.
@@ -161,6 +165,10 @@ pub(super) struct NodeState {
     /// Units, but for one that gathers, that are not [`UnitState::sure`]: while there are any, none of them has its file put
     /// in place.
     pub unsure: u32,
+    /// It is not started: by the plan, or its command has said no.
+    pub left_out: bool,
+    /// Its command has been asked.
+    pub asked: bool,
     /// Several units of it share the work, and have files.
     pub shares_files: bool,
     /// The end of its first unit that did not succeed.
@@ -264,9 +272,7 @@ impl<'p> Scheduler<'p> {
             nodes: plan
                 .nodes
                 .iter()
-                .map(|node| {
-                    NodeState::new(&plan.units[node.units.start as usize..node.units.end as usize])
-                })
+                .map(|node| NodeState::new(plan, node))
                 .collect(),
             queues,
             waiters: Flat::new(plan.nodes.len(), &waits),
@@ -300,6 +306,7 @@ impl<'p> Scheduler<'p> {
             // Whatever is still under way then (a signal, a timer) finds nothing to change.
             _ if self.phase == RunPhase::Finished => return,
             Event::Begin => self.begin(),
+            Event::Answered(unit, answer) => self.answered(unit, answer),
             Event::Spawned(unit) => self.spawned(unit),
             Event::SpawnFailed(unit, failure) => self.spawn_failed(unit, failure),
             Event::Exited {
@@ -518,7 +525,8 @@ impl<'p> Scheduler<'p> {
                 self.decide(writer, Own::Ill(Outcome::Failed(Failure::Result(why))));
             }
             // It has not ended well anyway, or nothing of this try counts, or it is too late.
-            State::Starting { stop: Some(_) }
+            State::Asked { .. }
+            | State::Starting { stop: Some(_) }
             | State::Stopping(_)
             | State::Settled(Own::Ill(_) | Own::TakenBack)
             | State::Committing { .. }
@@ -538,7 +546,7 @@ impl<'p> Scheduler<'p> {
             Timer::Grace(unit) => {
                 if std::mem::take(&mut self.units[unit.index()].grace) {
                     match &self.units[unit.index()].state {
-                        State::Stopping(_) => self.kill(unit),
+                        State::Stopping(_) | State::Asked { .. } => self.kill(unit),
                         State::Torn(torn) => {
                             let failure = Failure::Exit(torn.exit);
                             self.decide(unit, Own::Ill(Outcome::Failed(failure)));
@@ -569,6 +577,7 @@ impl<'p> Scheduler<'p> {
         let plan = self.plan;
         let group = &mut self.groups[plan.units[unit.index()].group.index()];
         let may_fail = plan.nodes[plan.units[unit.index()].node.index()].allow_failure;
+        let left_out = self.nodes[plan.units[unit.index()].node.index()].left_out;
         let old = std::mem::replace(&mut self.units[unit.index()].state, state);
         let new = &self.units[unit.index()].state;
 
@@ -587,7 +596,7 @@ impl<'p> Scheduler<'p> {
 
         let (old, new) = (old.side(may_fail), new.side(may_fail));
         // A unit that was left out is in no count of its queues.
-        if old == new || plan.nodes[plan.units[unit.index()].node.index()].is_left_out() {
+        if old == new || left_out {
             return;
         }
         // Itself first: its end is the reason for what happens to the others, and is told before.
@@ -634,6 +643,11 @@ impl<'p> Scheduler<'p> {
     pub(super) fn stop(&mut self, unit: UnitId, why: Why) {
         match &self.units[unit.index()].state {
             State::Starting { stop: None } => self.set(unit, State::Starting { stop: Some(why) }),
+            State::Asked { stop: None } => {
+                self.disarm(unit);
+                self.set(unit, State::Asked { stop: Some(why) });
+                self.send_stop(unit);
+            }
             State::Running => {
                 self.disarm(unit);
                 self.service_goes(unit);
@@ -703,7 +717,8 @@ impl UnitState {
 }
 
 impl NodeState {
-    fn new(units: &[Unit]) -> Self {
+    fn new(plan: &Plan, node: &Node) -> Self {
+        let units = &plan.units[node.units.start as usize..node.units.end as usize];
         let share = units.iter().filter(|unit| unit.role != Role::Gather);
         let files = share.clone().any(|unit| writes_file(&unit.ends.outputs));
         let count = share.count();
@@ -712,6 +727,8 @@ impl NodeState {
             started: 0,
             failures: 0,
             unsure: count as u32,
+            left_out: node.is_left_out(),
+            asked: false,
             shares_files: count > 1 && files,
             ill: None,
             ill_unit: None,
@@ -733,6 +750,8 @@ impl GroupState {
             cleanup: false,
             last_try: false,
             restart: None,
+            questions: 0,
+            given_up: None,
         };
         for id in units {
             let unit = &plan.units[id.index()];
@@ -741,6 +760,7 @@ impl GroupState {
                 continue;
             }
             group.unmet += u32::try_from(node.after.len()).unwrap_or(u32::MAX);
+            group.questions += u32::from(node.asks.is_some() && node.units.start == id.0);
             group.restartable |= unit.settings.retry.max > 0;
             group.cleanup |= node
                 .after

@@ -48,6 +48,13 @@
 //! run nor a first signal ends it: those end who needs it, and that ends it, so it goes after them. A group that runs and is a
 //! service does not count where it is asked whether nothing runs: it may run only for what can't start beside it.
 //!
+//! # Conditions
+//!
+//! A command that says whether a node runs is asked last: when its group could start, and has the room for it. So the answer is of
+//! now, there are never more of them than job slots, and nothing is between a yes and the start. The commands of a group are asked
+//! one after the other. While one runs, its node's first unit is `Asked`, which is not in the picture: from there it goes back to
+//! `Waiting`, or to its end. A no takes the node out of the group as `--skip` would have from the start.
+//!
 //! # Stored queues
 //!
 //! They join nobody: their readers are in other groups and wait for their writers' nodes, by `after`. That all of these succeeded
@@ -64,13 +71,15 @@
 //! # Files
 //!
 //! `machine`: data, entrance, [`Scheduler`] · `state`: what is true in each state · `settle`: inside a group · `order`: between
-//! nodes · `retry`, `halt`, `service` · `slots`: those shared with others · `ready`, `flat`: containers · `draft`, `sim`, `stories`: tests.
+//! nodes · `ask`: conditions that are commands · `retry`, `halt`, `service` · `slots`: those shared with others · `ready`, `flat`:
+//! containers · `draft`, `sim`, `stories`: tests.
 
 use std::time::Duration;
 
 use crate::event::{Cause, Exit, Failure, Outcome};
 use crate::plan::{GroupId, QueueId, UnitId};
 
+mod ask;
 #[cfg(test)]
 mod draft;
 mod flat;
@@ -95,6 +104,8 @@ pub use crate::sched::machine::Scheduler;
 pub enum Event {
     /// The run begins. First, once.
     Begin,
+    /// Answer to [`Action::Ask`]: how the command ended, or why it could not be started.
+    Answered(UnitId, Result<Exit, Failure>),
     /// Answer to [`Action::Spawn`]: this unit's process runs. In the group's order.
     Spawned(UnitId),
     /// Answer to [`Action::Spawn`]: this unit could not be started. No later unit of the group was tried.
@@ -155,8 +166,11 @@ pub enum Timer {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Make the group's queues, then start its units in order; stop at the first that cannot be started. Skipped units
-    /// (`Node::skip`) are not in it: their ends of queues are closed.
+    /// Run the command that says whether this unit's node runs (`Node::asks`; the unit is its first); answer with
+    /// [`Event::Answered`], also where it was stopped.
+    Ask(UnitId),
+    /// Make the group's queues, then start its units in order; stop at the first that cannot be started. Units that were left out
+    /// (by `Node::skip`, or by an answer) are not in it: their ends of queues are closed.
     Spawn {
         /// Which.
         group: GroupId,

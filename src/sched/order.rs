@@ -44,7 +44,7 @@ impl Scheduler<'_> {
         let plan = self.plan;
         for unit in &plan.groups[group.index()].units {
             let id = self.node_of(*unit);
-            if plan.nodes[id.index()].is_left_out() {
+            if self.nodes[id.index()].left_out {
                 continue;
             }
             let node = &mut self.nodes[id.index()];
@@ -62,6 +62,9 @@ impl Scheduler<'_> {
             (is_service && fact == Fact::Ended && !self.passes(node)).then(|| self.why_not(node));
         for at in self.waiters.range(node.index()) {
             let (waiter, need) = self.waiters.at(at);
+            if self.nodes[waiter.index()].left_out {
+                continue;
+            }
             if let Some(cause) = &lost
                 && !need.state.is_end()
             {
@@ -102,7 +105,7 @@ impl Scheduler<'_> {
     fn meaning(&self, id: NodeId, fact: Fact, state: AfterState) -> Meaning {
         let node = &self.nodes[id.index()];
         let declared = &self.plan.nodes[id.index()];
-        let started = node.started as usize == declared.units.len() && !declared.is_left_out();
+        let started = node.started as usize == declared.units.len() && !node.left_out;
         let passes = self.passes(id);
         match (state, fact) {
             (AfterState::Ready, Fact::Ready) => Meaning::Met,
@@ -178,7 +181,7 @@ impl Scheduler<'_> {
         match group.phase {
             Phase::Waiting | Phase::Backoff => group.unmet -= 1,
             // A service was restarted beside it, or this is too late.
-            Phase::Running | Phase::Over => return,
+            Phase::Asking | Phase::Running | Phase::Over => return,
             Phase::Ready | Phase::ReadyAgain => {
                 panic!("BUG: a condition of {id:?} is met, and all were")
             }
@@ -192,16 +195,17 @@ impl Scheduler<'_> {
     /// A unit's condition never holds: it is skipped, and with it all that it would have run with.
     pub(super) fn skip_because_of(&mut self, unit: UnitId, cause: &Cause) {
         let group = self.plan.units[unit.index()].group;
-        if !matches!(
-            self.groups[group.index()].phase,
-            Phase::Waiting | Phase::Ready
-        ) {
+        let phase = self.groups[group.index()].phase;
+        if !matches!(phase, Phase::Waiting | Phase::Ready | Phase::Asking) {
             return;
         }
         let outcome = Outcome::Skipped(cause.clone());
         let mut causes = self.causes(group, unit, &outcome);
         causes.push((unit, cause.clone()));
-        self.skip(group, causes);
+        match phase {
+            Phase::Asking => self.give_up(group, causes),
+            _ => self.skip(group, causes),
+        }
     }
 
     /// Skips a whole group that was never started.
@@ -209,6 +213,7 @@ impl Scheduler<'_> {
         match self.groups[group.index()].phase {
             Phase::Waiting => {}
             Phase::Ready => self.ready.remove(&self.claim(group), group),
+            Phase::Asking => self.give_back(group),
             other => panic!("BUG: {group:?} is skipped in {other:?}"),
         }
         self.groups[group.index()].phase = Phase::Over;
@@ -254,7 +259,12 @@ impl Scheduler<'_> {
         };
         self.running += u32::from(!self.is_service_group(id));
         self.used.take(&self.claim(id));
+        self.ask_or_start(id);
+        true
+    }
 
+    /// Starts a group that has got what it claims.
+    pub(super) fn start(&mut self, id: GroupId) {
         let group = &mut self.groups[id.index()];
         group.phase = Phase::Running;
         group.attempt += 1;
@@ -270,7 +280,6 @@ impl Scheduler<'_> {
             }
         }
         self.out.push(Action::Spawn { group: id, attempt });
-        true
     }
 
     /// A group's try is over: what it held is free.

@@ -14,7 +14,7 @@ impl Scheduler<'_> {
     pub(super) fn may_retry(&self, unit: UnitId, failure: &Failure) -> bool {
         let retry = &self.plan.units[unit.index()].settings.retry;
         let code_counts = match failure {
-            Failure::CannotStart { .. } => false,
+            Failure::CannotStart { .. } | Failure::Condition(_) => false,
             Failure::Exit(Exit::Code(code)) => {
                 retry.on_codes.is_empty() || retry.on_codes.contains(code)
             }
@@ -48,7 +48,10 @@ impl Scheduler<'_> {
                 | State::Stopping(_)
                 | State::Settled(_)
                 | State::Done(_) => {}
-                other @ (State::Waiting | State::Committing { .. } | State::Backoff) => {
+                other @ (State::Waiting
+                | State::Asked { .. }
+                | State::Committing { .. }
+                | State::Backoff) => {
                     panic!("BUG: {unit:?} is in {other:?} in a try that failed")
                 }
             }
@@ -131,7 +134,7 @@ impl Scheduler<'_> {
         match phase {
             Phase::Backoff | Phase::ReadyAgain => self.leave_backoff(group),
             Phase::Running => self.is_last_try(group),
-            Phase::Waiting | Phase::Ready | Phase::Over => {
+            Phase::Waiting | Phase::Ready | Phase::Asking | Phase::Over => {
                 panic!("BUG: {group:?} is abandoned in {phase:?}")
             }
         }
@@ -161,6 +164,7 @@ impl Scheduler<'_> {
                     );
                 }
                 State::Waiting
+                | State::Asked { .. }
                 | State::Starting { .. }
                 | State::Running
                 | State::Stopping(_)

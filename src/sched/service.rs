@@ -198,7 +198,7 @@ impl Scheduler<'_> {
         let plan = self.plan;
         for at in self.waiters.range(id.index()) {
             let (waiter, need) = self.waiters.at(at);
-            if need.state != AfterState::Ready {
+            if need.state != AfterState::Ready || self.nodes[waiter.index()].left_out {
                 continue;
             }
             for unit in plan.nodes[waiter.index()].units.clone() {
@@ -217,7 +217,8 @@ impl Scheduler<'_> {
                         state.delay_over = true;
                         self.leave_line(group);
                     }
-                    Phase::Running | Phase::Over => {}
+                    // It is looked at again when all is answered.
+                    Phase::Asking | Phase::Running | Phase::Over => {}
                 }
             }
         }
@@ -230,12 +231,10 @@ impl Scheduler<'_> {
             return 0;
         }
         let units = &self.plan.groups[group.index()].units;
-        let nodes = units
-            .iter()
-            .map(|unit| &self.plan.nodes[self.node_of(*unit).index()]);
+        let nodes = units.iter().map(|unit| self.node_of(*unit));
         let waits = nodes
-            .filter(|node| !node.is_left_out())
-            .flat_map(|node| &node.after)
+            .filter(|node| !self.nodes[node.index()].left_out)
+            .flat_map(|node| &self.plan.nodes[node.index()].after)
             .filter(|wait| wait.state == AfterState::Ready);
         // One that has ended is one without which it goes on, or it would not be tried again.
         waits
@@ -313,6 +312,10 @@ impl Scheduler<'_> {
                     self.skip(group, vec![(unit, cause)]);
                 }
             }
+            Phase::Asking => {
+                let cause = halted.unwrap_or(Cause::NotNeeded);
+                self.give_up(group, vec![(unit, cause)]);
+            }
             Phase::Backoff | Phase::ReadyAgain => {
                 self.leave_backoff(group);
                 self.groups[group.index()].phase = Phase::Over;
@@ -338,7 +341,10 @@ impl Scheduler<'_> {
                     | State::Settled(_)
                     | State::Committing { .. }
                     | State::Done(_) => {}
-                    other @ (State::Waiting | State::Torn(_) | State::Backoff) => {
+                    other @ (State::Waiting
+                    | State::Asked { .. }
+                    | State::Torn(_)
+                    | State::Backoff) => {
                         panic!("BUG: service {unit:?} is {other:?} while its group runs")
                     }
                 }
@@ -356,7 +362,7 @@ impl Scheduler<'_> {
         let group = plan.units[first.index()].group;
         let outcome = Outcome::Cancelled(cause.clone());
         match self.groups[group.index()].phase {
-            Phase::Waiting | Phase::Ready => self.skip_because_of(first, cause),
+            Phase::Waiting | Phase::Ready | Phase::Asking => self.skip_because_of(first, cause),
             Phase::Backoff | Phase::ReadyAgain => {
                 let mut causes = self.causes(group, first, &outcome);
                 causes.extend(units().map(|unit| (unit, cause.clone())));

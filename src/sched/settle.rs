@@ -22,6 +22,7 @@ impl Scheduler<'_> {
             State::Settled(_) => self.make_final(unit),
             State::Done(_) => self.pass_clear(unit),
             State::Waiting
+            | State::Asked { .. }
             | State::Starting { stop: Some(_) }
             | State::Stopping(_)
             | State::Committing { .. }
@@ -155,6 +156,7 @@ impl Scheduler<'_> {
                 State::Settled(Own::Ill(_))
                 | State::Done(Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {}
                 other @ (State::Waiting
+                | State::Asked { .. }
                 | State::Committing { .. }
                 | State::Backoff
                 | State::Done(_)) => {
@@ -468,9 +470,9 @@ impl Scheduler<'_> {
         }
     }
 
-    /// `--skip`: nothing passes through it, good or ill.
+    /// By `--skip` or `when`: nothing passes through it, good or ill.
     pub(super) fn is_left_out(&self, unit: UnitId) -> bool {
-        self.plan.nodes[self.node_of(unit).index()].is_left_out()
+        self.nodes[self.node_of(unit).index()].left_out
     }
 
     /// Lets go of the ends held for a writer, as far as its end allows: all where it ended well; those of queues that are
@@ -571,7 +573,12 @@ impl Scheduler<'_> {
             Phase::Running => self.is_last_try(id),
             // All left out by `--skip`.
             Phase::Waiting if group.open == 0 => self.groups[id.index()].phase = Phase::Over,
-            Phase::Waiting | Phase::Ready | Phase::Backoff | Phase::ReadyAgain | Phase::Over => {}
+            Phase::Waiting
+            | Phase::Ready
+            | Phase::Asking
+            | Phase::Backoff
+            | Phase::ReadyAgain
+            | Phase::Over => {}
         }
     }
 }

@@ -159,6 +159,14 @@ enum Ended {
     Bad,
 }
 
+/// A command that says whether a node runs, while it does.
+#[derive(Debug, Clone, Default)]
+struct Question {
+    stopped: bool,
+    killed: bool,
+    timed_out: bool,
+}
+
 #[derive(Debug, Clone, Default)]
 struct Process {
     /// Spawned and not reaped.
@@ -192,6 +200,8 @@ struct Process {
     committing: bool,
     committed: bool,
     failed_to_spawn: bool,
+    /// Of the unit on whose behalf its node's command was asked: why that gave no answer.
+    no_answer: Option<Failure>,
     commit_failed: Option<String>,
     last_failure: Option<Failure>,
     outcome: Option<Outcome>,
@@ -231,6 +241,14 @@ struct World<'p> {
     spawn_failed: Vec<bool>,
     backoff: BTreeMap<GroupId, bool>,
     started: BTreeSet<NodeId>,
+    /// Commands that run, by the unit that they are asked for.
+    asking: BTreeMap<UnitId, Question>,
+    /// Nodes whose command was asked.
+    asked: BTreeSet<NodeId>,
+    /// Groups that hold their claims while they ask.
+    asking_groups: BTreeSet<GroupId>,
+    /// By the plan, or since the command said no.
+    left_out: BTreeSet<NodeId>,
     /// Services whose probe is under way.
     probing: BTreeSet<UnitId>,
     /// Services that are ready, and not being stopped.
@@ -305,6 +323,7 @@ fn random_plan(random: &mut fastrand::Rng, kind: Kind) -> (Plan, Vec<Nature>) {
             let node = draft.at(id);
             node.allow_failure = random.u8(..8) == 0;
             node.skip = random.u8(..12) == 0;
+            node.asks = random.u8(..5) == 0;
             node.slots = if random.u8(..6) == 0 {
                 random.u32(0..4)
             } else {
@@ -528,7 +547,7 @@ impl<'p> World<'p> {
     }
 
     fn skip(&self, unit: UnitId) -> bool {
-        self.declared(unit).is_left_out()
+        self.left_out.contains(&self.node_of(unit))
     }
 
     fn may_fail(&self, unit: UnitId) -> bool {
@@ -624,10 +643,13 @@ impl<'p> World<'p> {
             Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {
                 true
             }
-            Some(Outcome::Failed(Failure::CannotStart { .. })) => false,
+            Some(Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_))) => false,
             Some(Outcome::Failed(_)) => self.may_fail(unit),
             Some(Outcome::Cancelled(Cause::Pool(_))) => {
-                let started = |mate: UnitId| !self.processes[mate.index()].failed_to_spawn;
+                let started = |mate: UnitId| {
+                    let mate = &self.processes[mate.index()];
+                    !mate.failed_to_spawn && mate.no_answer.is_none()
+                };
                 self.may_fail(unit) && self.mates(unit).all(started)
             }
             _ => false,
@@ -823,7 +845,7 @@ impl<'p> World<'p> {
 
     fn is_cleanup(&self, group: GroupId) -> bool {
         self.plan.groups[group.index()].units.iter().any(|unit| {
-            !self.skip(*unit)
+            !self.declared(*unit).is_left_out()
                 && self
                     .declared(*unit)
                     .after
@@ -832,11 +854,21 @@ impl<'p> World<'p> {
         })
     }
 
-    fn used(&self) -> (u32, u64) {
-        let groups = self
-            .running
+    /// Groups that hold what they claim.
+    fn holders(&self) -> impl Iterator<Item = &GroupId> {
+        let asks = |group: &&GroupId| self.is_asking(**group);
+        self.running
             .iter()
-            .map(|group| &self.plan.groups[group.index()]);
+            .chain(self.asking_groups.iter().filter(asks))
+    }
+
+    fn is_asking(&self, group: GroupId) -> bool {
+        let mut asked = self.asking.keys();
+        asked.any(|unit| self.plan.units[unit.index()].group == group)
+    }
+
+    fn used(&self) -> (u32, u64) {
+        let groups = self.holders().map(|group| &self.plan.groups[group.index()]);
         groups.fold((0, 0), |(slots, memory), group| {
             (slots + group.slots, memory + group.memory)
         })
@@ -844,7 +876,7 @@ impl<'p> World<'p> {
 
     /// What all groups that run hold of a resource.
     fn held(&self, resource: usize) -> u32 {
-        let claims = self.running.iter().map(|group| {
+        let claims = self.holders().map(|group| {
             let claims = &self.plan.groups[group.index()].resources;
             claims.get(resource).copied().unwrap_or(0)
         });
@@ -880,7 +912,7 @@ impl<'p> World<'p> {
         // What runs alone has asked for what it could get before.
         let asked =
             self.slots == self.jobs || self.answered && self.wanted >= claim.slots.min(self.jobs);
-        let mut running = self.running.iter();
+        let mut running = self.holders();
         let only_services = running.all(|group| {
             let units = &self.plan.groups[group.index()].units;
             units.iter().all(|unit| self.is_service(*unit))
@@ -892,9 +924,47 @@ impl<'p> World<'p> {
     fn act(&mut self, action: &Action) {
         assert!(self.finished.is_none(), "{action:?} after Finish");
         match action {
+            Action::Ask(unit) => {
+                let node = self.node_of(*unit);
+                let group = self.plan.units[unit.index()].group;
+                assert!(self.halted.is_none(), "asked after shutdown");
+                assert!(self.declared(*unit).asks.is_some() && !self.skip(*unit));
+                assert_eq!(self.declared(*unit).units.start, unit.0);
+                assert_eq!(self.tries[group.index()], 0, "asked too late");
+                assert!(!self.is_asking(group), "two at once in {group:?}");
+                if self.asking_groups.insert(group) {
+                    assert!(self.fits(group), "no room for {group:?}");
+                }
+                assert_eq!(self.conditions(group), Some(true), "{action:?} too early");
+                assert!(
+                    !self.run_failed || self.is_cleanup(group) || self.is_service(*unit),
+                    "{action:?} after the run has failed"
+                );
+                assert!(self.asked.insert(node), "{action:?} twice");
+                self.asking.insert(*unit, Question::default());
+            }
+            Action::Stop(unit) if self.asking.contains_key(unit) => {
+                self.judge_no_answer(*unit);
+                let question = self.asking.get_mut(unit).unwrap();
+                assert!(!question.stopped && !question.killed, "{action:?} twice");
+                question.stopped = true;
+            }
+            Action::Kill(unit) if self.asking.contains_key(unit) => {
+                self.judge_no_answer(*unit);
+                let question = self.asking.get_mut(unit).unwrap();
+                assert!(!question.killed, "{action:?} twice");
+                question.killed = true;
+            }
             Action::Spawn { group, attempt } => {
                 assert!(self.halted.is_none(), "start after shutdown");
-                assert!(self.fits(*group), "no room for {group:?}");
+                if !self.asking_groups.remove(group) {
+                    assert!(self.fits(*group), "no room for {group:?}");
+                }
+                assert!(!self.is_asking(*group), "{group:?} before its answer");
+                for unit in &self.plan.groups[group.index()].units {
+                    let answered = self.asked.contains(&self.node_of(*unit));
+                    assert!(self.declared(*unit).asks.is_none() || answered);
+                }
                 assert_eq!(*attempt, self.tries[group.index()] + 1);
                 if *attempt == 1 {
                     assert_eq!(
@@ -1104,6 +1174,21 @@ impl<'p> World<'p> {
         })
     }
 
+    /// A command is stopped for a reason.
+    fn judge_no_answer(&self, unit: UnitId) {
+        let group = self.plan.units[unit.index()].group;
+        let mut units = self.plan.groups[group.index()].units.iter();
+        let spared = self.is_cleanup(group) || self.is_service(unit);
+        assert!(
+            self.halted.is_some()
+                || self.run_failed && !spared
+                || self.asking[&unit].timed_out
+                || self.is_service(unit) && self.is_unneeded(unit)
+                || units.any(|unit| self.has_lost_service(self.node_of(*unit))),
+            "{unit:?} is asked no more, and why?"
+        );
+    }
+
     /// A service is stopped for a reason.
     fn judge_stop(&self, unit: UnitId) {
         if !self.is_service(unit) {
@@ -1132,6 +1217,9 @@ impl<'p> World<'p> {
     /// The failure of a unit by itself, as the world made it.
     fn failure(&self, unit: UnitId) -> Option<Failure> {
         let process = &self.processes[unit.index()];
+        if let Some(failure) = &process.no_answer {
+            return Some(Failure::Condition(Box::new(failure.clone())));
+        }
         if process.failed_to_spawn {
             return Some(Failure::CannotStart {
                 code: 127,
@@ -1243,6 +1331,7 @@ impl<'p> World<'p> {
 
     /// Everything, at the end.
     fn judge_all(&self, verdict: Verdict) {
+        assert!(self.asking.is_empty(), "{:?} are asked", self.asking);
         assert!(self.armed.is_empty(), "{:?} is still armed", self.armed);
         assert!(self.running.is_empty() && self.due.is_empty());
         assert!(self.probing.is_empty() && self.ready.is_empty());
@@ -1264,6 +1353,7 @@ impl<'p> World<'p> {
             let left_out = match outcome {
                 Outcome::Skipped(Cause::NotNeeded) => true,
                 // A failure of the run leaves them to those who need them.
+                _ if self.has_no_answer(group) => true,
                 _ if self.is_service(unit) => self.halted.is_some(),
                 _ => left_out,
             };
@@ -1282,6 +1372,12 @@ impl<'p> World<'p> {
         if self.kind == Kind::Foretold {
             self.foretell();
         }
+    }
+
+    /// A command of the group gave no answer.
+    fn has_no_answer(&self, group: GroupId) -> bool {
+        let mut units = self.plan.groups[group.index()].units.iter();
+        units.any(|unit| self.processes[unit.index()].no_answer.is_some())
     }
 
     /// A cause names a neighbour that did end so, and a root that did fail.
@@ -1390,18 +1486,20 @@ impl<'p> World<'p> {
                 tries += 1;
             }
             let group = self.plan.units[first.index()].group;
-            if !node.is_left_out() && met {
+            let left_out = self.left_out.contains(&id);
+            if !left_out && met {
                 assert_eq!(self.tries[group.index()], tries, "{id:?}");
             }
             let some_failed = codes(tries).any(|code| code > 0);
-            assert!(!met || node.is_left_out() || some_failed == self.has_failed(id));
+            assert!(node.asks.is_none() || !met || left_out != foretold_answer(id));
+            assert!(!met || left_out || some_failed == self.has_failed(id));
             for unit in self.units_of(id) {
                 let outcome = self.processes[unit.index()].outcome.as_ref().unwrap();
                 let code = foretold(unit, tries);
                 let as_foretold = match outcome {
-                    Outcome::Skipped(Cause::ByUser | Cause::When(_)) => node.is_left_out(),
+                    Outcome::Skipped(Cause::ByUser | Cause::When(_)) => left_out,
                     Outcome::Skipped(Cause::After { .. } | Cause::NeverFailed(_)) => !met,
-                    _ if node.is_left_out() || !met => false,
+                    _ if left_out || !met => false,
                     Outcome::Succeeded { early_close } => {
                         code == 0 && !early_close && !(some_failed && self.has_file(unit))
                     }
@@ -1428,11 +1526,18 @@ impl<'p> World<'p> {
     }
 
     /// What must hold between any two events.
-    fn check(&self) {
+    fn check(&mut self) {
         if self.finished.is_some() {
             return;
         }
         let mut waits = false;
+        // They have begun, or have been given up.
+        let asking: BTreeSet<GroupId> = self
+            .asking
+            .keys()
+            .map(|unit| self.plan.units[unit.index()].group)
+            .collect();
+        self.asking_groups.retain(|group| asking.contains(group));
         for id in 0..self.plan.groups.len() {
             let group = GroupId::from(id);
             let left_out = self.plan.groups[id]
@@ -1446,7 +1551,8 @@ impl<'p> World<'p> {
             let is_service = self.is_service(self.plan.groups[id].units[0]);
             let first = self.tries[id] == 0
                 && !left_out
-                && !(is_service && abandoned)
+                && !(abandoned && (is_service || self.has_no_answer(group)))
+                && !self.is_asking(group)
                 && self.conditions(group) == Some(true)
                 && (!self.run_failed || self.is_cleanup(group) || is_service);
             let again = self.backoff.get(&group) == Some(&true)
@@ -1472,6 +1578,17 @@ impl<'p> World<'p> {
             self.wanted == 0 || waits || self.used().0 > self.slots,
             "asked for nobody"
         );
+        for (unit, question) in &self.asking {
+            let group = self.plan.units[unit.index()].group;
+            let spared = self.is_cleanup(group) || self.is_service(*unit);
+            let wanted = self.halted.is_none() && (!self.run_failed || spared);
+            assert!(
+                wanted || question.stopped || question.killed,
+                "{unit:?} is asked on"
+            );
+            let killed = self.signals >= 2 || self.halted == Some(Verdict::Broken);
+            assert!(!killed || question.killed, "{unit:?} is asked on");
+        }
         for (id, process) in self.processes.iter().enumerate() {
             let unit = UnitId::from(id);
             assert!(
@@ -1624,6 +1741,9 @@ impl<'p> World<'p> {
             return Some(Event::Fired(timer));
         }
         let count = self.processes.len();
+        if let Some(answer) = self.next_answer() {
+            return Some(answer);
+        }
         let offset = if count > 0 {
             self.random.usize(..count)
         } else {
@@ -1644,6 +1764,38 @@ impl<'p> World<'p> {
         // Services alone go on until somebody says so.
         let alone = self.plan.nodes.iter().all(|node| node.service.is_some());
         (alone && self.processes.iter().any(|p| p.live)).then_some(Event::Shutdown(15))
+    }
+
+    /// One of the commands that run ends, or none yet.
+    fn next_answer(&mut self) -> Option<Event> {
+        let count = self.asking.len();
+        if count == 0 || self.random.bool() {
+            return None;
+        }
+        let at = self.random.usize(..count);
+        let (&unit, question) = self.asking.iter().nth(at)?;
+        let signal = |number| Exit::Signal {
+            number,
+            core: false,
+        };
+        let (stopped, killed) = (question.stopped, question.killed);
+        let answer = match self.random.u8(..12) {
+            _ if killed => Ok(signal(9)),
+            0..3 if stopped => return None,
+            3..9 if stopped => Ok(signal(15)),
+            _ if self.kind == Kind::Foretold => {
+                Ok(Exit::Code(u8::from(!foretold_answer(self.node_of(unit)))))
+            }
+            0 => Ok(signal(11)),
+            1 => Ok(Exit::Code(2)),
+            2 => Err(Failure::CannotStart {
+                code: 127,
+                why: "no".to_owned(),
+            }),
+            3..7 => Ok(Exit::Code(1)),
+            _ => Ok(Exit::Code(0)),
+        };
+        Some(Event::Answered(unit, answer))
     }
 
     fn next_of(&mut self, unit: UnitId) -> Option<Event> {
@@ -1789,7 +1941,7 @@ impl<'p> World<'p> {
                     self.started.extend(
                         units
                             .map(|u| plan.units[u.index()].node)
-                            .filter(|node| !plan.nodes[node.index()].is_left_out()),
+                            .filter(|node| !self.left_out.contains(node)),
                     );
                 }
             }
@@ -1818,6 +1970,21 @@ impl<'p> World<'p> {
                 if !process.was_stopped {
                     process.fault = fault.clone();
                 }
+            }
+            Event::Answered(unit, answer) => {
+                let question = self.asking.remove(unit).unwrap();
+                let no_answer = match answer {
+                    _ if question.timed_out => Some(Failure::TimedOut(Duration::from_secs(9))),
+                    _ if question.stopped || question.killed => None,
+                    Ok(Exit::Code(0)) => None,
+                    Ok(Exit::Code(1)) => {
+                        self.left_out.insert(self.node_of(*unit));
+                        None
+                    }
+                    Ok(exit) => Some(Failure::Exit(*exit)),
+                    Err(failure) => Some(failure.clone()),
+                };
+                self.process(*unit).no_answer = no_answer;
             }
             Event::Ready(unit) => {
                 self.probing.remove(unit);
@@ -1867,7 +2034,10 @@ impl<'p> World<'p> {
                     Timer::Backoff(group) if armed => {
                         self.backoff.insert(*group, true);
                     }
-                    Timer::Timeout(unit) if armed => self.process(*unit).timed_out = true,
+                    Timer::Timeout(unit) if armed => match self.asking.get_mut(unit) {
+                        Some(question) => question.timed_out = true,
+                        None => self.process(*unit).timed_out = true,
+                    },
                     Timer::Grace(_) | Timer::Run | Timer::Backoff(_) | Timer::Timeout(_) => {}
                 }
             }
@@ -1913,6 +2083,11 @@ fn foretold(unit: UnitId, attempt: u32) -> u8 {
     } else {
         0
     }
+}
+
+/// What the command of a node says in a world that is foretold.
+fn foretold_answer(node: NodeId) -> bool {
+    fastrand::Rng::with_seed(u64::from(node.0) + FORETOLD.get()).bool()
 }
 
 thread_local! {
@@ -1971,6 +2146,13 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         spawn_failed: vec![false; plan.groups.len()],
         backoff: BTreeMap::new(),
         started: BTreeSet::new(),
+        asking: BTreeMap::new(),
+        asked: BTreeSet::new(),
+        asking_groups: BTreeSet::new(),
+        left_out: (0..plan.nodes.len())
+            .map(NodeId::from)
+            .filter(|node| plan.nodes[node.index()].is_left_out())
+            .collect(),
         probing: BTreeSet::new(),
         ready: BTreeSet::new(),
         signals: 0,
@@ -1989,7 +2171,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
             let node = &plan.nodes[unit.node.index()];
             let outputs: Vec<_> = unit.ends.outputs.iter().map(|o| &o.to).collect();
             world.log.push(format!(
-                "u{id} {:?} {:?} {:?} {:?} {:?} ends {outputs:?} after {:?} may fail {} skip {} retry {}",
+                "u{id} {:?} {:?} {:?} {:?} {:?} ends {outputs:?} after {:?} may fail {} skip {} asks {} retry {}",
                 unit.node,
                 unit.role,
                 unit.group,
@@ -1998,6 +2180,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
                 node.after,
                 node.allow_failure,
                 node.is_left_out(),
+                node.asks.is_some(),
                 unit.settings.retry.max
             ));
         }

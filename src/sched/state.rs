@@ -8,6 +8,11 @@ use crate::plan::{NodeId, QueueId, UnitId};
 pub(super) enum State {
     /// It has never been started, and its group still may be.
     Waiting,
+    /// The command that says whether its node runs has been started, on behalf of all units of the node. Nothing of itself has.
+    Asked {
+        /// That command is being stopped.
+        stop: Option<Why>,
+    },
     /// [`Spawn`](crate::sched::Action::Spawn) is out and the answer for this unit has not come. There may or may not be a
     /// process; nothing can be sent to it.
     Starting {
@@ -110,10 +115,11 @@ impl State {
     /// What it is to its queues. `may_fail` is its node's `allow_failure`, which makes its own failure an end like any other.
     /// That it was cancelled is not its own: what made procflow cancel it has left its data incomplete. (But for a worker whose
     /// file alone was lost by another's allowed failure: what it wrote to queues is whole.) A command that cannot be started
-    /// takes its group with it, allowed or not (spec 2.5).
+    /// takes its group with it, allowed or not (spec 2.5); so does one that could not be asked for.
     pub fn side(&self, may_fail: bool) -> Side {
         let outcome = match self {
             State::Waiting
+            | State::Asked { .. }
             | State::Starting { .. }
             | State::Running
             | State::Stopping(_)
@@ -127,7 +133,7 @@ impl State {
             Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_)) => {
                 Side::Well
             }
-            Outcome::Failed(Failure::CannotStart { .. }) => Side::Ill,
+            Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_)) => Side::Ill,
             Outcome::Failed(_) | Outcome::Cancelled(Cause::Pool(_)) if may_fail => Side::Well,
             Outcome::Failed(_) | Outcome::Cancelled(_) | Outcome::Skipped(_) => Side::Ill,
         }
@@ -149,6 +155,8 @@ pub(super) enum Phase {
     Waiting,
     /// Nothing but slots or memory is missing for its first try.
     Ready,
+    /// It holds what it needs, and the commands that say which of its nodes run are asked.
+    Asking,
     /// A try runs: it holds slots, from `Spawn` to `GroupEnded`.
     Running,
     /// A try has failed, and the timer of the next is armed. It holds no slots.

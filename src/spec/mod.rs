@@ -14,6 +14,7 @@ mod schema;
 mod service;
 mod source;
 mod syntax;
+mod when;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -25,6 +26,7 @@ pub use crate::spec::read::{Partial, Wrong, read};
 pub use crate::spec::schema::pipeline_schema;
 pub use crate::spec::service::{Probe, ProbeKind, Restart, Service};
 pub use crate::spec::source::{MAX_FILE, Source, SourceError};
+pub use crate::spec::when::When;
 
 /// A procflow pipeline: processes, joined by queues.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -282,6 +284,8 @@ process! {
     /// What it waits for: `["a", { node = "b", state = "finished" }]`. Without a state: until that node has succeeded, or, if it is a service, is ready.
     #[serde(deserialize_with = "ends::after")]
     pub after: Vec<After>,
+    /// On what condition it runs: `{ env = "CI" }`, `{ env = "X", is = "y" }`, `{ param = "deploy", is = "yes" }` or `{ command = [..] }`. Else it is skipped, which is no failure. Default: always.
+    pub when: Option<Box<When>>,
     /// Time limit of each attempt, such as `"30s"`; then it is stopped, and has failed. Default: none.
     pub timeout: Option<Duration>,
     /// The signal that stops it (its whole process group), such as `"INT"`. Default: `"TERM"`.

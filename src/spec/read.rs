@@ -398,10 +398,7 @@ fn remove<'i>(value: &mut Spanned<DeValue<'i>>, steps: &[Step]) {
 }
 
 /// Keys that the contract has and this version does not.
-const LATER: [(&str, &str); 2] = [
-    ("when", "conditions are not part of this version"),
-    ("executor", "executors are not part of this version"),
-];
+const LATER: [(&str, &str); 1] = [("executor", "executors are not part of this version")];
 
 /// Puts serde's message into our words. That these parts of serde's messages are what we take them for is held by the
 /// tests below, which assert whole messages.
@@ -1093,7 +1090,7 @@ c = 3
                 "`after[3]` of process `a`: `node` is missing",
                 "`stderr` of process `a`: expected another end than \"value\" | only `stdout` can be a node's value",
                 "`stdin.file` of process `b`: expected a string, found integer `3` | put it in quotes: \"3\"",
-                "unknown key `when` in process `b` | conditions are not part of this version",
+                "`when` of process `b`: a date or time cannot stand here",
                 "`description` of process `b`: expected a string, found a date or time | put it in quotes: \"2026-01-01\"",
                 "process `c`: expected a table, found integer `3`",
             ]

@@ -12,6 +12,7 @@ mod support;
 
 mod cli;
 mod codes;
+mod conditions;
 mod definition;
 mod failure;
 mod hostile;

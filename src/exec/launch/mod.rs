@@ -77,8 +77,19 @@ pub struct As<'a> {
     pub worker: Option<u32>,
     /// What it is started for, in a `task` pool.
     pub task: Option<&'a Task>,
-    /// It is not the unit's own process, but the command of its probe.
-    pub probe: bool,
+    /// What it is for.
+    pub purpose: For,
+}
+
+/// What a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// It is what the unit is there for.
+    Itself,
+    /// It looks whether the unit, a service, is ready.
+    Probe,
+    /// It says whether the unit's node runs at all.
+    Condition,
 }
 
 /// A unit that could not be started.
@@ -274,9 +285,14 @@ struct Known<'a, 'v> {
 
 impl<'a> Known<'a, '_> {
     fn argv(&self, unit: &Unit) -> Result<Vec<CString>, StartError> {
-        if self.role.probe {
-            let words = self.probe_command().iter();
+        let words = match self.role.purpose {
+            For::Itself => None,
+            For::Probe => Some(self.probe_command()),
+            For::Condition => Some(self.condition()),
+        };
+        if let Some(words) = words {
             return words
+                .iter()
                 .map(|word| self.argument(&self.resolve(word)?))
                 .collect();
         }
@@ -311,6 +327,14 @@ impl<'a> Known<'a, '_> {
         }
     }
 
+    fn condition(&self) -> &'a [Template] {
+        let node = self.plan.nodes.get(self.unit.node.index());
+        match node.and_then(|node| node.asks.as_deref()) {
+            Some(words) => words,
+            None => panic!("BUG: {:?} has no condition", self.unit.argv),
+        }
+    }
+
     fn argument(&self, bytes: &[u8]) -> Result<CString, StartError> {
         match CString::new(bytes) {
             Ok(argument) => Ok(argument),
@@ -332,7 +356,10 @@ impl<'a> Known<'a, '_> {
             env.set(name, value)
                 .map_err(|_| cannot_start(126, format!("variable `{name}` holds a NUL byte")))
         };
-        for (name, value) in &unit.env {
+        // What is another for each process of a pool there is not before the pool.
+        let whole = self.role.purpose == For::Condition && unit.role == Role::Pool;
+        let known = |value: &Template| !(whole && value.is_per_process());
+        for (name, value) in unit.env.iter().filter(|(_, value)| known(value)) {
             set(name, &self.resolve(value)?)?;
         }
         if let Some(worker) = self.worker() {

@@ -20,7 +20,7 @@ use crate::exec::deadlines::Due;
 use crate::exec::ending::reap_child;
 use crate::exec::error::Error;
 use crate::exec::inbox::Inbox;
-use crate::exec::launch::StartError;
+use crate::exec::launch::{For, StartError};
 use crate::exec::probes::lines::Lines;
 use crate::exec::probes::look::{PATIENCE, Sight, Stamp, Watch, longer};
 use crate::exec::runner::Runner;
@@ -336,7 +336,7 @@ impl Runner<'_> {
             attempt: 1,
             units: vec![(unit, vec![(null, 0), (write, 1), (write, 2)])],
             worker: None,
-            probe: true,
+            purpose: For::Probe,
         };
         let mut done = self.crew.start(vec![job], &self.values).into_iter();
         let started = done.next().and_then(|done| done.into_iter().next());
