@@ -22,7 +22,7 @@ use crate::plan::{
     checks, cycles, deliver, ends, environment, matrix, params, pools, select, services, settings,
     stiff, template, uses,
 };
-use crate::spec::{self, AfterState, Process, Spec};
+use crate::spec::{self, AfterState, JobserverStyle, Process, Spec};
 
 /// So many waits come of names that stand for several nodes, at most: two matrices of 10,000 combinations, one after the other,
 /// would have 10,000 times as many.
@@ -193,6 +193,9 @@ pub fn build(
         );
     }
     checks::lonely(&draft, &mut problems);
+    if spec.run.jobserver != Some(JobserverStyle::None) {
+        claims::note_own_jobs(&draft, &mut problems);
+    }
     let meets = graph.meets_again();
     secrets.sort_unstable();
     secrets.dedup();

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use crate::diagnostic::{Diagnostic, Mark, Place};
 use crate::plan::build::{Draft, check_name};
 use crate::plan::problems::{Problems, Site, listed};
-use crate::plan::{Node, Resource};
+use crate::plan::{Arg, Node, Resource};
 use crate::spec::values::Amount;
 
 /// What a node claims of the machine, of a pool each of its workers.
@@ -340,5 +340,36 @@ pub(super) fn check_memory(
             problem = problem.and(mark, "");
         }
         problems.push(problem);
+    }
+}
+
+/// A make that is told how many jobs it runs takes no notice of the job slots.
+pub(super) fn note_own_jobs(draft: &Draft, problems: &mut Problems) {
+    for node in &draft.nodes {
+        let unit = draft.units.get(node.units.start as usize);
+        let words = unit.into_iter().flat_map(|unit| &unit.argv);
+        let mut words = words.filter_map(|arg| match arg {
+            Arg::One(template) => template.literal(),
+            Arg::EachInput(_) | Arg::EachTask => None,
+        });
+        let name = words.next().and_then(|path| path.rsplit('/').next());
+        let is_jobs = |word: &&str| {
+            let number = word
+                .strip_prefix("-j")
+                .or_else(|| word.strip_prefix("--jobs="));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        if let (Some(name @ ("make" | "gmake")), Some(jobs)) = (name, words.find(is_jobs)) {
+            problems.push(
+                Diagnostic::note(format!(
+                    "`{name} {jobs}` runs jobs of its own, beside the job slots"
+                ))
+                .and(
+                    Mark::Within(node.place().key("command"), jobs.to_owned()),
+                    "",
+                )
+                .help("leave it out: then the slots that nobody uses are shared"),
+            );
+        }
     }
 }
