@@ -52,6 +52,10 @@ pub enum Command {
     Show(ShowArgs),
     /// Print what the nodes of a run printed
     Logs(LogsArgs),
+    /// Show the runs that go on, and their nodes
+    Ps(PsArgs),
+    /// End a run as Ctrl-C would, and wait until it has ended
+    Stop(StopArgs),
     /// Print a JSON Schema, for editors and other readers
     Schema(SchemaArgs),
     /// Write a commented pipeline to start from
@@ -328,6 +332,34 @@ pub struct LogsArgs {
     /// Go on with what is printed from now on, until the run has ended
     #[arg(short, long)]
     pub follow: bool,
+}
+
+/// `procflow ps`.
+#[derive(Debug, Clone, Args)]
+pub struct PsArgs {
+    /// Only runs of this pipeline file
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Where the runs are [default: wherever your runs on this machine are]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+    /// How they are shown
+    #[arg(long, value_enum, default_value_t = PlanFormat::Table)]
+    pub format: PlanFormat,
+}
+
+/// `procflow stop`.
+#[derive(Debug, Clone, Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub which: WhichArgs,
+    /// Kill its processes at once, as a second Ctrl-C does
+    #[arg(long)]
+    pub kill: bool,
+    /// Don't wait until it has ended
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `procflow schema`.

@@ -13,15 +13,18 @@ pub mod dry_run;
 pub mod explain;
 pub mod graph;
 pub mod init;
+mod live;
 pub mod logs;
 pub mod man;
 pub mod pipeline;
 pub mod plan;
+pub mod ps;
 pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod server;
 pub mod show;
+pub mod stop;
 mod words;
 
 pub use crate::cli::args::{Cli, Command};
@@ -95,6 +98,8 @@ fn print(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
         Command::Runs(args) => runs::run(&args, out, &mut problems),
         Command::Show(args) => show::run(&args, out),
         Command::Logs(args) => logs::run(&args, out),
+        Command::Ps(args) => ps::run(&args, out, &mut problems),
+        Command::Stop(args) => stop::run(&args, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Init(args) => init::run(&args, out),
         Command::Completions(args) => completions::run(&args, out),

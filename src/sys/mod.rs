@@ -5,6 +5,7 @@
 
 pub mod guard;
 pub mod machine;
+pub mod others;
 pub mod pipe;
 pub mod poller;
 pub mod process;

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{PROCFLOW, Pipeline, Ran, wait_for};
+use nix::sys::signal::Signal;
+
+use crate::support::{Live, PROCFLOW, Pipeline, Ran, process_state, wait_for};
 
 /// Some of each state, and what they print.
 const STATES: &str = r#"
@@ -308,4 +310,140 @@ fn runs_of_one_pipeline_at_once_do_not_disturb_each_other() {
             .count(),
         0
     );
+}
+
+/// A run whose nodes wait, and say so in the fifo `begun`.
+fn waiting(script: &str) -> Live {
+    let live = Pipeline::new(&format!(
+        "[process.quick]\ncommand = [\"true\"]\n[process.wait]\nscript = \"\"\"{script}\"\"\"\nstop_grace = \"1h\"\n\
+         [pool.work]\nfeed = \"task\"\nworkers = 1\ntasks = [\"a\"]\nscript = \"echo begun > begun; exec sleep 1000\"\n"
+    ))
+    .with_fifo("begun")
+    .args(["-j3"])
+    .start();
+    live.lines("begun", 2);
+    live
+}
+
+#[test]
+fn ps_shows_the_nodes_that_run() {
+    let live = waiting("echo begun > begun; sleep 1000");
+    let dir = live.pipeline.path("");
+    let nodes = || {
+        let (json, told, code) = ask(&dir, &["ps", "pipeline.toml", "--format", "json"]);
+        assert_eq!((&*told, code), ("", Some(0)));
+        let json: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        json
+    };
+    // Events come 10 ms late at most.
+    let runs = wait_for("the events of the start", || {
+        let runs = nodes();
+        (runs.first()?["nodes"].as_array()?.len() == 3).then_some(runs)
+    });
+    assert_eq!(runs.len(), 1);
+    let found: Vec<_> = runs[0]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| {
+            let has_memory = node["memory"].as_u64().is_some_and(|memory| memory > 0);
+            (
+                node["node"].as_str().unwrap(),
+                node["worker"].as_u64(),
+                node["alive"] == true,
+                has_memory,
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("wait", None, true, true),
+            ("work", None, false, false),
+            ("work", Some(0), true, true)
+        ]
+    );
+    let pid = runs[0]["nodes"][0]["pid"].as_i64().unwrap();
+    let (table, _, _) = ask(&dir, &["ps", "--state-dir", ".procflow"]);
+    let mut lines = table.lines();
+    assert!(lines.next().unwrap().starts_with("pipeline: run ID, pid "));
+    let cells: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        cells,
+        ["node", "pid", "alive", "time", "cpu", "memory"]
+            .into_iter()
+            .chain(["records"])
+            .collect::<Vec<_>>()
+    );
+    let cells: Vec<_> = lines.next().unwrap().split_whitespace().collect();
+    assert_eq!(cells[..3], ["wait", &pid.to_string(), "yes"]);
+
+    let (said, told, code) = ask(&dir, &["stop", "last"]);
+    assert_eq!(
+        (&*said, &*told, code),
+        ("run ID: interrupted by SIGTERM\n", "", Some(0))
+    );
+    assert_eq!(
+        ask(&dir, &["ps", "pipeline.toml"]).1,
+        "procflow: nothing runs\n"
+    );
+    live.finish().signal(Signal::SIGTERM).nodes([
+        ("quick", "succeeded"),
+        ("wait", "cancelled: interrupted by SIGTERM"),
+        ("work", "cancelled: interrupted by SIGTERM"),
+    ]);
+}
+
+#[test]
+fn stop_knows_what_has_ended_and_what_never_was() {
+    let ran = states();
+    let dir = ran.pipeline.path("");
+    assert_eq!(
+        ask(&dir, &["stop", "last"]),
+        (
+            String::new(),
+            "procflow: run ID has ended already: failed\n".to_owned(),
+            Some(0)
+        )
+    );
+    let (_, told, code) = ask(&dir, &["stop", "1999"]);
+    assert_eq!(
+        (&*told, code),
+        (
+            "procflow: no run `1999` in .procflow/runs; `procflow runs` lists them\n",
+            Some(2)
+        )
+    );
+}
+
+/// From anywhere, by its id; and whoever ignores SIGTERM is killed.
+#[test]
+fn a_stubborn_run_is_killed() {
+    let live = waiting("trap '' TERM; echo begun > begun; while :; do sleep 1000; done");
+    let id = ids(&live.pipeline.path(""))[0].clone();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (said, told, code) = ask(elsewhere.path(), &["stop", &id, "--kill"]);
+    assert_eq!((&*told, code), ("", Some(0)));
+    assert_eq!(said, format!("run {id}: interrupted by SIGTERM\n"));
+    live.finish()
+        .signal(Signal::SIGTERM)
+        .node("wait", "cancelled: interrupted by SIGTERM");
+}
+
+#[test]
+fn a_run_that_stands_still_is_stopped_all_the_same() {
+    let live = waiting("echo begun > begun; sleep 1000");
+    let dir = live.pipeline.path("");
+    live.signal(Signal::SIGTSTP);
+    let runner = crate::support::children(live.pid())[0];
+    wait_for("the run to stand still", || {
+        (process_state(runner) == Some('T')).then_some(())
+    });
+    assert_eq!(
+        ask(&dir, &["stop", "pipeline.toml"]).0,
+        "run ID: interrupted by SIGTERM\n"
+    );
+    live.finish()
+        .signal(Signal::SIGTERM)
+        .node("wait", "cancelled: interrupted by SIGTERM");
 }
