@@ -711,3 +711,73 @@ fn what_a_service_writes_to_a_file_appears_when_it_has_been_stopped() {
         .file("out", "one\n"),
     );
 }
+
+#[test]
+fn each_service_of_a_matrix_has_a_probe_of_its_own() {
+    drop(
+        Pipeline::new(
+            r#"
+            [process.db]
+            script = "echo up $MATRIX_V; exec sleep 1000"
+            matrix = { v = ["1", "2"] }
+            service = { ready = { log = "^up ${{ matrix.v }}$" } }
+            [process.test]
+            command = ["true"]
+            matrix = { v = ["1", "2"] }
+            after = ["db"]
+            "#,
+        )
+        .run()
+        .nodes([
+            ("db[v=1]", "succeeded"),
+            ("db[v=2]", "succeeded"),
+            ("test[v=1]", "succeeded"),
+            ("test[v=2]", "succeeded"),
+        ]),
+    );
+}
+
+#[test]
+fn a_condition_leaves_out_a_service_or_who_would_need_it() {
+    drop(
+        Pipeline::new(
+            r#"
+            [process.db]
+            command = ["sleep", "1000"]
+            service = true
+            when = { env = "PF_NOT_SET" }
+            [process.test]
+            command = ["true"]
+            after = ["db"]
+            [process.mail]
+            command = ["sleep", "1000"]
+            service = true
+            [process.never]
+            command = ["true"]
+            after = ["mail"]
+            when = { env = "PF_NOT_SET" }
+            "#,
+        )
+        .run()
+        .nodes([
+            ("db", "skipped: when: env PF_NOT_SET is not set"),
+            ("test", "succeeded"),
+            ("mail", "skipped: nobody needs it"),
+            ("never", "skipped: when: env PF_NOT_SET is not set"),
+        ]),
+    );
+}
+
+#[test]
+fn the_runs_timeout_stops_services_after_those_who_need_them() {
+    let live = chain().args(["--timeout", "4s"]).start();
+    live.lines("up", 4);
+    let why = "cancelled: the run timed out after 4s";
+    let ran = live.finish().exit(124);
+    drop(ran.file("order", "test\nproxy\nweb\ndb\n").nodes([
+        ("db", why),
+        ("web", why),
+        ("proxy", why),
+        ("test", why),
+    ]));
+}
