@@ -11,7 +11,7 @@ use crate::cli::{Error, runs};
 use crate::diagnostic::{did_you_mean, harmless};
 use crate::exit::ExitCode;
 use crate::report::{Past, Terminal, sanitize};
-use crate::store::Run;
+use crate::store::{Run, file_name, name_of};
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(100);
@@ -28,7 +28,9 @@ pub fn run(args: &LogsArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let past = runs::past(&run, &head, Past::of_report);
     let order: Vec<&str> = past.nodes.iter().map(|node| &*node.name).collect();
     if let Some(node) = &args.node
-        && !order.contains(&&**node)
+        && !order
+            .iter()
+            .any(|known| known == node || is_combination(known, node))
         && logs(&run, args)?.is_empty()
         && !(args.follow && run.is_live())
     {
@@ -53,7 +55,7 @@ pub fn run(args: &LogsArgs, out: &mut dyn Write) -> Result<ExitCode, Error> {
         let goes_on = args.follow && run.is_live();
         let mut found = logs(&run, args)?;
         found.sort_by_cached_key(|log| {
-            let place = order.iter().position(|node| *node == log.node);
+            let place = order.iter().position(|node| log.is_of(node));
             (
                 place.unwrap_or(usize::MAX),
                 log.node.clone(),
@@ -88,7 +90,7 @@ struct Log {
 }
 
 impl Log {
-    /// By its name: `NODE.out`, `NODE.WORKER.err`; `NODE~UNIT.out` where a name would make no file name.
+    /// By its name: `NODE.out`, `NODE.WORKER.err`.
     fn of(file: &str) -> Option<Log> {
         let (stem, is_err) = match file.rsplit_once('.')? {
             (stem, "out") => (stem, false),
@@ -103,24 +105,27 @@ impl Log {
         };
         Some(Log {
             file: file.to_owned(),
-            node: stem.to_owned(),
+            node: name_of(stem).into_owned(),
             worker,
             is_err,
         })
     }
 
+    /// Whether it is this node's. (A very long name can't be read off its file.)
     fn is_of(&self, node: &str) -> bool {
-        let changed = || {
-            let (name, _) = self.node.rsplit_once('~')?;
-            let mut plain = node.chars().map(|c| match c {
-                '/' => '_',
-                c if c.is_control() => '_',
-                c => c,
-            });
-            Some(name.chars().all(|c| plain.next() == Some(c)))
-        };
-        self.node == node || changed() == Some(true)
+        self.node == node || self.node == file_name(node)
     }
+
+    /// Whether it is what this name stands for: a node, or all combinations of a matrix.
+    fn is_asked_for(&self, name: &str) -> bool {
+        self.is_of(name) || is_combination(&self.node, name)
+    }
+}
+
+/// Whether `node` is `name[..]`.
+fn is_combination(node: &str, name: &str) -> bool {
+    node.strip_prefix(name)
+        .is_some_and(|rest| rest.starts_with('['))
 }
 
 /// Those that are asked for.
@@ -132,7 +137,7 @@ fn logs(run: &Run, args: &LogsArgs) -> Result<Vec<Log>, Error> {
     };
     let logs = names.iter().filter_map(|name| Log::of(name));
     Ok(logs
-        .filter(|log| args.node.as_ref().is_none_or(|node| log.is_of(node)))
+        .filter(|log| args.node.as_ref().is_none_or(|node| log.is_asked_for(node)))
         .filter(|log| !(args.stdout && log.is_err || args.stderr && !log.is_err))
         .collect())
 }

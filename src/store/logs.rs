@@ -87,7 +87,7 @@ impl Logs {
                 Stream::Err => "err",
             };
             Log {
-                name: format!("{}.{extension}", file_name(&label())),
+                name: log_name(&label(), extension),
                 made: false,
                 file: None,
                 buffer: Vec::new(),
@@ -183,4 +183,14 @@ fn open_log(run: &OwnedFd, log: &mut Log) -> io::Result<File> {
     let file = openat(run, path.as_str(), flags, Mode::from_bits_truncate(0o600))?;
     log.made = true;
     Ok(File::from(file))
+}
+
+/// The file of who prints under this label: a node's name, and behind a dot the number of a worker, which no name ends with.
+fn log_name(label: &str, extension: &str) -> String {
+    match label.rsplit_once('.') {
+        Some((node, worker)) if worker.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{}.{worker}.{extension}", file_name(node))
+        }
+        _ => format!("{}.{extension}", file_name(label)),
+    }
 }

@@ -20,7 +20,7 @@ mod run_dir;
 mod runs;
 
 pub use logs::Logs;
-pub use names::file_name;
+pub use names::{file_name, name_of};
 pub use run_dir::{KEEP, RunDir, RunId};
 pub use runs::{FindError, Head, Listing, Run, Runs};
 

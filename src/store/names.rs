@@ -32,6 +32,33 @@ pub fn file_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
+/// The name that a file name was made of; of a very long one what is left of it, as it stands.
+pub fn name_of(file: &str) -> Cow<'_, str> {
+    if !file.contains('%') || file.contains('~') {
+        return Cow::Borrowed(file);
+    }
+    let mut name = Vec::with_capacity(file.len());
+    let mut rest = file.as_bytes();
+    while let [first, others @ ..] = rest {
+        let digit = |at: usize| char::from(*others.get(at)?).to_digit(16);
+        rest = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two digits of 16 fit.
+                name.push((high * 16 + low) as u8);
+                &others[2..]
+            }
+            _ => {
+                name.push(*first);
+                others
+            }
+        };
+    }
+    match String::from_utf8(name) {
+        Ok(name) => Cow::Owned(name),
+        Err(_) => Cow::Borrowed(file),
+    }
+}
+
 /// FNV-1a: enough to tell apart what nobody has made to be mistaken; who has finds that files are never shared.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -45,24 +72,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use crate::store::names::{LONGEST, file_name};
-
-    /// The name that a file name of usual length was made of.
-    fn read_back(file: &str) -> Option<String> {
-        let mut bytes = Vec::new();
-        let mut rest = file.as_bytes();
-        while let [first, others @ ..] = rest {
-            rest = others;
-            if *first == b'%' {
-                let code = std::str::from_utf8(others.get(..2)?).ok()?;
-                bytes.push(u8::from_str_radix(code, 16).ok()?);
-                rest = &others[2..];
-            } else {
-                bytes.push(*first);
-            }
-        }
-        String::from_utf8(bytes).ok()
-    }
+    use crate::store::names::{LONGEST, file_name, name_of};
 
     #[test]
     fn names_of_nodes_stay_readable() {
@@ -98,7 +108,7 @@ mod tests {
                 prop_assert!(file.len() <= LONGEST && !file.starts_with('.'), "{file}");
                 prop_assert!(!file.contains(['/', '\0']), "{file}");
                 if !file.contains('~') {
-                    prop_assert_eq!(read_back(&file), Some(name.clone()));
+                    prop_assert_eq!(name_of(&file), &**name);
                 }
                 let other = files.insert(file, name);
                 prop_assert!(other.is_none_or(|other| other == name), "{other:?} and {name:?}");

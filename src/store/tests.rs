@@ -145,8 +145,8 @@ fn workers_of_a_pool_have_logs_of_their_own() {
         ("count.0.err".to_owned(), "ac"),
         ("count.2.err".to_owned(), "b"),
         ("count.err".to_owned(), "d"),
-        (format!("{}.err", cut(&format!("{long}.0"))), "ac"),
-        (format!("{}.err", cut(&format!("{long}.2"))), "b"),
+        (format!("{}.0.err", cut(&long)), "ac"),
+        (format!("{}.2.err", cut(&long)), "b"),
         (format!("{}.err", cut(&long)), "d"),
     ]
     .map(|(name, text)| (name, text.to_owned()));

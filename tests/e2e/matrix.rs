@@ -1,6 +1,8 @@
 //! Matrices: a node for each combination, as one sees, names and selects them.
 
-use crate::support::Pipeline;
+use std::process::Command;
+
+use crate::support::{PROCFLOW, Pipeline, Ran};
 
 const TEST: &str = r#"
 [process.test]
@@ -309,4 +311,27 @@ fn values_may_hold_anything() {
     let logs: Vec<(&str, &str)> = logs.iter().map(|(name, text)| (&**name, &**text)).collect();
     // What prints nothing has no log.
     assert_eq!(logs, &expected[1..]);
+    for (node, text) in [
+        ("say[v=../../x]", "../../x"),
+        ("say[v=\"a,v=b\"]", "a,v=b"),
+        (
+            &format!("say[v={}]", "long".repeat(100)),
+            &"long".repeat(100),
+        ),
+    ] {
+        assert_eq!(logs_of(&ran, node), text);
+    }
+    let said = logs_of(&ran, "say");
+    assert_eq!(said.matches("==> say[v=").count(), 7, "{said}");
+}
+
+/// What `procflow logs` prints of the last run's node.
+fn logs_of(ran: &Ran, node: &str) -> String {
+    let output = Command::new(PROCFLOW)
+        .args(["logs", "last", node])
+        .current_dir(ran.pipeline.path(""))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
