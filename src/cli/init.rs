@@ -76,6 +76,13 @@ const EXAMPLES: &[Example] = &[
         "map-reduce",
         include_str!("../../pipelines/map-reduce.toml"),
     ),
+    Example {
+        name: "ci",
+        text: include_str!("../../pipelines/ci.toml"),
+        first: Some(
+            "it checks procflow's own sources, from a directory of theirs: put your own commands in place of cargo's",
+        ),
+    },
 ];
 
 /// What `--example` takes.

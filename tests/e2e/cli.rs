@@ -370,7 +370,7 @@ fn each_pipeline_is_an_example() {
     at_home.sort();
     assert_eq!(
         at_home,
-        ["crawl", "map-reduce", "parallel-sort", "word-count"]
+        ["ci", "crawl", "map-reduce", "parallel-sort", "word-count"]
     );
 }
 

@@ -36,6 +36,7 @@ impl Project {
         // What a run of a user's own left there.
         let _ = fs::remove_dir_all(directory.path().join("pipelines/.procflow"));
         for result in [
+            "ci-package",
             "crawl",
             "map-reduce",
             "parallel-sort",
@@ -106,6 +107,7 @@ fn every_pipeline_has_a_test() {
     assert_eq!(
         names,
         [
+            "ci.toml",
             "crawl.toml",
             "fork.toml",
             "hello.toml",
@@ -141,6 +143,155 @@ fn service() {
         said.contains("stopped, no longer needed; ready after "),
         "{said}"
     );
+}
+
+/// A program that stands for cargo: it notes what was asked of it, and fails where a test says so.
+const CARGO: &str = r#"#!/bin/sh
+echo "$LC_ALL $*" >> "$ASKED"
+case "$1" in
+--version) echo cargo 1.2.3 ;;
+fetch) [ "$PROCFLOW_ATTEMPT" = 2 ] ;;
+deny) exit 101 ;;
+package) echo Cargo.toml ;;
+publish) echo "with $CARGO_REGISTRY_TOKEN" ;;
+test) [ "$*" != "test --locked --test $BAD" ] ;;
+esac
+"#;
+
+/// `pipelines/ci.toml` with that program. What was asked of it, sorted; the state of each node; what was said.
+fn ci(project: &Project, bad: &str, arguments: &[&str]) -> (Vec<String>, String, Output) {
+    use std::os::unix::fs::PermissionsExt;
+    let cargo = project.path("cargo");
+    fs::write(&cargo, CARGO).unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let asked = project.path("asked");
+    let _ = fs::remove_file(&asked);
+    let mut command = Command::new(PROCFLOW);
+    command
+        .args(["run", "pipelines/ci.toml", "--json", "report.json"])
+        .args(["--set", &format!("cargo={}", cargo.display())])
+        .args(arguments);
+    let output = command
+        .current_dir(project.directory.path())
+        .env("ASKED", &asked)
+        .env("BAD", bad)
+        .env("LC_ALL", "C")
+        .env("CI_TOKEN", "t0p-s3cret")
+        .env_remove("CI")
+        .env_remove("GITHUB_ACTIONS")
+        .env_remove("MAKEFLAGS")
+        .output()
+        .unwrap();
+    let asked = fs::read_to_string(asked).unwrap();
+    let mut asked: Vec<String> = asked.lines().map(str::to_owned).collect();
+    asked.sort();
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(project.path("report.json")).unwrap()).unwrap();
+    let nodes = report["nodes"].as_array().unwrap().iter();
+    let states = nodes.map(|node| {
+        format!(
+            "{} {}\n",
+            node["name"].as_str().unwrap(),
+            node["state"].as_str().unwrap()
+        )
+    });
+    (asked, states.collect(), output)
+}
+
+/// The project's own checks, without cargo, which would take minutes.
+#[test]
+fn ci_asks_for_every_check() {
+    let project = Project::new();
+    let arguments = ["--set", "publish=yes", "--junit", "junit.xml"];
+    let (asked, states, output) = ci(&project, "none", &arguments);
+    check(&output, 0, "checked with cargo 1.2.3\n");
+    let expected = "\
+C --version
+C clippy --locked --all-targets -- -D warnings
+C deny --locked check bans licenses sources
+C doc --locked --no-deps --document-private-items
+C fetch --locked
+C fetch --locked
+C fmt --check
+C package --locked --list --allow-dirty
+C publish --locked --dry-run
+C test --locked --lib
+C test --locked --no-run
+C test --locked --test deadlock
+C test --locked --test e2e
+C test --locked --test launch
+C test --locked --test layers
+C test --locked --test schema
+C.UTF-8 test --locked --test e2e
+C.UTF-8 test --locked --test launch
+";
+    assert_eq!(asked.join("\n") + "\n", expected);
+    // The one that may.
+    assert_eq!(
+        states.replace(" succeeded", "").matches(' ').count(),
+        1,
+        "{states}"
+    );
+    assert!(states.contains("licences failed\n"), "{states}");
+    let listed = fs::read_to_string(project.path("pipelines/ci-package.txt")).unwrap();
+    assert_eq!(listed, "Cargo.toml\n");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("with ***"), "{said}");
+    let junit = fs::read_to_string(project.path("junit.xml")).unwrap();
+    assert!(junit.contains("test[suite=e2e,locale=C.UTF-8]"), "{junit}");
+    for text in [&*said, &junit] {
+        assert!(!text.contains("t0p-s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn ci_sums_up_whatever_failed() {
+    let project = Project::new();
+    let (_, states, output) = ci(&project, "launch", &[]);
+    check(&output, 1, "checked with cargo 1.2.3\n");
+    for state in [
+        "test[suite=e2e,locale=C] succeeded\n",
+        "test[suite=launch,locale=C] failed\n",
+        "test[suite=launch,locale=C.UTF-8] failed\n",
+        "package skipped\n",
+        "publish skipped\n",
+        "summary succeeded\n",
+    ] {
+        assert!(states.contains(state), "{states}");
+    }
+    assert!(!project.path("pipelines/ci-package.txt").exists());
+    let (asked, _, output) = ci(&project, "none", &["--only", "test[suite=schema]"]);
+    check(&output, 0, "");
+    assert_eq!(asked.len(), 4, "{asked:?}");
+    let (asked, _, output) = ci(&project, "none", &["--only", "@quick"]);
+    check(&output, 0, "");
+    assert_eq!(asked, ["C --version", "C fmt --check"]);
+}
+
+/// Each of the ten is what the pipeline says that it names.
+#[test]
+fn ci_md_shows_lines_of_the_pipelines_that_it_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/ci.md")).unwrap();
+    let things: Vec<&str> = text.split("\n## ").skip(1).collect();
+    assert_eq!(things.len(), 10);
+    for (number, thing) in (1..).zip(things) {
+        assert!(thing.starts_with(&format!("{number}. ")), "{thing}");
+        let (_, rest) = thing.split_once("Pipeline:").unwrap();
+        let (_, name) = rest.split_once("(../").unwrap();
+        let (name, _) = name.split_once(')').unwrap();
+        let pipeline = fs::read_to_string(root.join(name)).unwrap();
+        let (_, lines) = rest.split_once("```").unwrap();
+        let (kind, lines) = lines.split_once('\n').unwrap();
+        let (lines, _) = lines.split_once("```").unwrap();
+        for line in lines.lines() {
+            let is_in = match kind {
+                "toml" => pipeline.lines().any(|known| known == line),
+                _ => pipeline.contains(&format!("#   {line}\n")),
+            };
+            assert!(is_in, "{name} has no line {line:?}");
+        }
+    }
 }
 
 #[test]
