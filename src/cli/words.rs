@@ -8,6 +8,7 @@ use crate::cli::pipeline::Pipeline;
 use crate::diagnostic::{Severity, harmless, render};
 use crate::plan::template::Template;
 use crate::plan::{Arg, Feed, Group, Node, Plan, Probe, ProbeKind, Queue, Unit, UnitId};
+use crate::report::Redactor;
 use crate::spec::{JobserverStyle, OnFailure};
 
 pub use crate::draw::words::{copy_of, few, is_within, left_out, node_name, nodes, state, wait};
@@ -90,16 +91,8 @@ pub fn feed(feed: Feed) -> &'static str {
 
 /// `text` with every secret of the plan as `***`.
 pub fn masked<'a>(plan: &Plan, text: &'a str) -> Cow<'a, str> {
-    let mut masked = Cow::Borrowed(text);
-    // The longest first: one secret may be a part of another.
-    let mut secrets: Vec<&String> = plan.secrets.iter().collect();
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    for secret in secrets {
-        if masked.contains(secret.as_str()) {
-            masked = Cow::Owned(masked.replace(secret.as_str(), "***"));
-        }
-    }
-    masked
+    // Its lines by themselves as well: what has several may stand here with its line ends as escapes.
+    Redactor::new(&plan.secrets).text(text)
 }
 
 /// A unit's arguments, with what is left for the run as the file says it.

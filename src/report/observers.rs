@@ -1,6 +1,7 @@
 //! [`Observers`]: hands every event, and what units print, to whoever watches: the run directory, event files, and reporters.
 //! What goes wrong in one of them touches no other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::report::junit;
 use crate::report::places::Places;
 use crate::report::printed::Printed;
 use crate::report::redact::{Held, Redactor};
+use crate::report::sanitize;
 use crate::report::summary;
 use crate::report::tally::Tally;
 use crate::report::units::Label;
@@ -197,7 +199,7 @@ impl<'p> Observers<'p> {
             } => {
                 let tail = self.end_unit(*unit);
                 if matches!(outcome, Outcome::Failed(_)) && stderr_tail.is_empty() {
-                    *stderr_tail = tail;
+                    *stderr_tail = self.disjoined(tail);
                 }
             }
             What::Retrying {
@@ -205,7 +207,7 @@ impl<'p> Observers<'p> {
             } => {
                 let tail = self.end_try(*unit);
                 if stderr_tail.is_empty() {
-                    *stderr_tail = tail;
+                    *stderr_tail = self.disjoined(tail);
                 }
             }
             What::WorkerEnded {
@@ -356,6 +358,22 @@ impl<'p> Observers<'p> {
             reporter.output_ended(from, &view);
         }
         Some(streams)
+    }
+
+    /// The end of a stream as it can be shown: where taking out its controls would put a secret together, they are taken out here.
+    fn disjoined(&self, tail: Vec<u8>) -> Vec<u8> {
+        if self.secrets.is_idle() {
+            return tail;
+        }
+        let lines = tail.split(|byte| *byte == b'\n').map(|line| {
+            let mut text = String::new();
+            sanitize::line(&mut text, line, false);
+            match self.secrets.text(&text) {
+                Cow::Borrowed(_) => line.to_vec(),
+                Cow::Owned(redacted) => redacted.into_bytes(),
+            }
+        });
+        lines.collect::<Vec<_>>().join(&b'\n')
     }
 
     /// How often someone wants [`Observers::tick`].

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canary;
 mod cli;
 mod codes;
 mod conditions;
