@@ -16,6 +16,8 @@ pub mod init;
 mod live;
 pub mod logs;
 pub mod man;
+#[cfg(test)]
+mod messages;
 pub mod pipeline;
 pub mod plan;
 pub mod ps;

@@ -83,10 +83,13 @@ fn queue_settings(queue: &spec::Queue, site: &Site<'_>, problems: &mut Problems)
     if let Some(Records::Start(text)) = &queue.records
         && text.contains('\n')
     {
-        problems.push(Diagnostic::error(
-            at.key("start").mark_value(),
-            "`start` is the beginning of a line: there is no line end in it",
-        ));
+        problems.push(
+            Diagnostic::error(
+                at.key("start").mark_value(),
+                "`start` is the beginning of a line: there is no line end in it",
+            )
+            .help("for records with something between them say `separator`"),
+        );
     }
 }
 

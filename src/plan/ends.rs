@@ -749,9 +749,10 @@ impl Builder<'_> {
 
     fn path(&self, path: String, site: &Site<'_>, found: &mut Found<'_>) -> template::Template {
         if path.is_empty() {
-            found
-                .problems
-                .push(Diagnostic::error(site.mark_value(), "an empty path"));
+            found.problems.push(
+                Diagnostic::error(site.mark_value(), "an empty path")
+                    .help("name a file; for none say `\"null\"`"),
+            );
         }
         template::parse(path, &self.scope.at(When::Start), site, found)
     }

@@ -212,7 +212,7 @@ fn check_feed(said: &spec::Pool, feed: Feed, node: &Site<'_>, problems: &mut Pro
         problems.push(
             Diagnostic::error(
                 node.key("batch").mark_value(),
-                format!("a batch of {batch} is more than the {most} records that may be in flight"),
+                format!("a batch of {batch} records is more than may be in flight: {most}"),
             )
             .and(node.key("max_in_flight").mark_value(), "")
             .help("take a smaller batch, or a larger `max_in_flight`"),

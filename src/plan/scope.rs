@@ -465,6 +465,7 @@ fn too_early(name: &str, site: &Site<'_>) -> Diagnostic {
         site.mark_value(),
         format!("`{name}` is known only when the pipeline runs, and this is needed before"),
     )
+    .help("known before are `params.X` and `env.X`")
 }
 
 fn unknown(name: &str, site: &Site<'_>) -> Diagnostic {

@@ -181,7 +181,10 @@ fn check_retries(retries: Option<&Retries>, table: &Site<'_>, problems: &mut Pro
                 site.key("delay").mark_value(),
                 "`delay` is longer than `max_delay`",
             )
-            .and(site.key("max_delay").mark_value(), ""),
+            .and(site.key("max_delay").mark_value(), "")
+            .help(
+                "raise `max_delay`, which bounds what `backoff` makes of `delay`, or lower `delay`",
+            ),
         );
     }
 }
