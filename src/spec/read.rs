@@ -826,6 +826,29 @@ error: unknown key `comand` in process `sort`
     }
 
     #[test]
+    fn values_of_a_matrix_are_what_one_sees() {
+        let matrix = |text: &str| said(&format!("[process.b]\nmatrix = {text}\n"));
+        assert_eq!(
+            matrix(
+                "{ py = [3.10, 4], x = \"a\", include = [\"a\", { y = [1] }], exclude = { py = 4 } }"
+            ),
+            [
+                "`matrix.py[0]` of process `b`: expected a string or a whole number, found number `3.1` | put it in quotes, \"3.10\": as a number 3.10 would be 3.1",
+                "`matrix.x` of process `b`: expected an array of values, found string \"a\" | write [\"a\"]",
+                "`matrix.include[0]` of process `b`: expected a table such as { py = \"3.12\" }, found string \"a\" | `include` and `exclude` hold combinations: call an axis something else",
+                "`matrix.include[1].y` of process `b`: expected a string or a whole number, found an array",
+                "`matrix.exclude` of process `b`: expected an array of tables such as [{ py = \"3.12\" }], found a table | put it in brackets: [{ ... }]",
+            ]
+        );
+        assert_eq!(
+            matrix("[\"a\"]"),
+            [
+                "`matrix` of process `b`: expected a table such as { py = [\"3.11\", \"3.12\"] }, found an array"
+            ]
+        );
+    }
+
+    #[test]
     fn an_unknown_key_that_is_like_no_other_gets_all_of_them() {
         assert_eq!(
             said("[run]\nzzz = 1\n"),
@@ -834,10 +857,10 @@ error: unknown key `comand` in process `sort`
             ]
         );
         assert_eq!(
-            said("[polo.a]\nworkers = 3\n[process.b]\nwhen = { a = [1] }\n"),
+            said("[polo.a]\nworkers = 3\n[run]\nexecutor = \"slurm\"\n"),
             [
                 "unknown key `polo` at the top level | did you mean `pool`?",
-                "unknown key `when` in process `b` | conditions are not part of this version",
+                "unknown key `executor` in `run` | executors are not part of this version",
             ]
         );
     }
