@@ -846,6 +846,34 @@ mod tests {
     }
 
     #[test]
+    fn there_are_only_so_many() {
+        let values = |count: u32| (0..count).map(|value| value.to_string()).collect();
+        let mut matrix = Matrix::default();
+        for axis in ["a", "b", "c"] {
+            matrix.axes.insert(axis.to_owned(), values(2000));
+        }
+        let (site, mut problems) = (Site::top("matrix"), Problems::default());
+        assert!(combine(&matrix, "t", super::MOST, &site, &mut problems).is_none());
+        let [problem] = problems.0.as_slice() else {
+            panic!("{problems:?}");
+        };
+        assert_eq!(
+            (&*problem.message, problem.help.as_deref()),
+            (
+                "too many combinations: 2000 of `a` × 2000 of `b` × 2000 of `c`",
+                Some(
+                    "the matrices of a file make up to 100000 processes; for more work of one kind take a pool with `tasks`"
+                )
+            )
+        );
+        matrix.axes.shift_remove("c");
+        matrix.axes.insert("b".to_owned(), values(50));
+        let mut problems = Problems::default();
+        let made = combine(&matrix, "t", super::MOST, &site, &mut problems);
+        assert_eq!(made.map(|made| made.len()), Some(super::MOST));
+    }
+
+    #[test]
     fn names_are_read() {
         assert_eq!(parts("test"), None);
         assert_eq!(parts("test[py=3"), None);
