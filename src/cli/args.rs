@@ -56,6 +56,11 @@ pub enum Command {
     Ps(PsArgs),
     /// End a run as Ctrl-C would, and wait until it has ended
     Stop(StopArgs),
+    /// Start one node of an earlier run again, alone, here
+    #[command(
+        after_help = "Exit code: that of the node, 128 + the signal that ended it; 2 where it cannot be replayed."
+    )]
+    Replay(ReplayArgs),
     /// Print a JSON Schema, for editors and other readers
     Schema(SchemaArgs),
     /// Write a commented pipeline to start from
@@ -134,6 +139,9 @@ pub struct RunArgs {
     /// Print a copy of what passes through this queue (repeatable)
     #[arg(long, value_name = "QUEUE", help_heading = "Output", add = ArgValueCompleter::new(completions::queues))]
     pub tap: Vec<String>,
+    /// Record the standard input of this node, for `procflow replay` (repeatable)
+    #[arg(long, value_name = "NODE", help_heading = "Output", add = ArgValueCompleter::new(completions::nodes))]
+    pub record: Vec<String>,
     /// What to show of the run's progress
     #[arg(long, value_enum, default_value_t = Progress::Auto, value_name = "HOW", help_heading = "Output")]
     pub progress: Progress,
@@ -360,6 +368,26 @@ pub struct StopArgs {
     /// Don't wait until it has ended
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// `procflow replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub which: WhichArgs,
+    /// The node
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(completions::nodes_of_run))]
+    pub node: String,
+    /// Set a parameter that the run did not keep: a secret (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// Leave standard input as it is here; the variable PROCFLOW_STDIN names the record
+    #[arg(long)]
+    pub keep_stdin: bool,
+    /// What to put before the node's command, such as `gdb --args`
+    #[arg(value_name = "PREFIX", last = true)]
+    pub prefix: Vec<String>,
 }
 
 /// `procflow schema`.

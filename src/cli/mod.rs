@@ -21,6 +21,7 @@ mod messages;
 pub mod pipeline;
 pub mod plan;
 pub mod ps;
+pub mod replay;
 pub mod run;
 pub mod runs;
 pub mod schema;
@@ -79,6 +80,7 @@ impl Error {
 pub fn dispatch(command: Command, origin: Origin, out: &mut dyn Write) -> Result<ExitCode, Error> {
     match command {
         Command::Run(args) => run::run(&args, origin, out),
+        Command::Replay(args) => replay::run(&args, origin),
         // It was opened to /dev/null, where what is printed would vanish.
         _ if origin.was_closed(1) => Err(Error::Stdout(io::Error::from_raw_os_error(libc::EBADF))),
         printing => print(printing, out),
@@ -92,7 +94,7 @@ fn print(command: Command, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let styled = terminal.look().colour;
     let mut problems = Vec::new();
     let code = match command {
-        Command::Run(_) => panic!("BUG: a run is no command that prints"),
+        Command::Run(_) | Command::Replay(_) => panic!("BUG: a run is no command that prints"),
         Command::Check(args) => check::run(&args, out, Terminal::stdout_look().colour),
         Command::Plan(args) => plan::run(&args, out, &mut problems, styled),
         Command::Explain(args) => explain::run(&args, out, &mut problems, styled),

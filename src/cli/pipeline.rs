@@ -60,9 +60,14 @@ impl Pipeline {
     /// # Errors
     /// The file can't be read, or there is no current directory. Problems of what it says are no error here.
     pub fn load(path: &Path, asked: Asked) -> Result<Self, Error> {
-        let mut source = Source::read(path, io::stdin().lock())
+        let source = Source::read(path, io::stdin().lock())
             .map_err(|error| Error::Usage(error.to_string()))?;
         let origin = origin(source.path.as_deref())?;
+        Ok(Pipeline::of(source, &origin, asked))
+    }
+
+    /// Plans what this text says, as if it stood there.
+    pub fn of(mut source: Source, origin: &Origin, asked: Asked) -> Self {
         let mut overrides = Overrides {
             set: asked.set,
             only: asked.only,
@@ -87,7 +92,7 @@ impl Pipeline {
         let kept = if asked.keep_spec { spec.clone() } else { None };
         let plan = match spec {
             Some(spec) => {
-                let (plan, found) = build(spec, &origin, &overrides);
+                let (plan, found) = build(spec, origin, &overrides);
                 problems.extend(found);
                 plan
             }
@@ -95,7 +100,7 @@ impl Pipeline {
             None => {
                 if let Some(partial) = partial {
                     overrides.ends_lost = partial.lost_ends();
-                    let (_, found) = build(partial.spec.clone(), &origin, &overrides);
+                    let (_, found) = build(partial.spec.clone(), origin, &overrides);
                     problems.extend(
                         found
                             .into_iter()
@@ -105,12 +110,12 @@ impl Pipeline {
                 None
             }
         };
-        Ok(Pipeline {
+        Pipeline {
             source,
             spec: kept,
             plan,
             problems,
-        })
+        }
     }
 }
 

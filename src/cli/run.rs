@@ -12,6 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
+use crate::cli::replay::Settings;
 use crate::cli::server::Server;
 use crate::cli::{Error, dry_run, words};
 use crate::diagnostic::{Severity, did_you_mean, harmless, reason, render_github};
@@ -21,9 +22,9 @@ use crate::exec::deadlines::RunClock;
 use crate::exec::jobserver::{self, Jobserver, Offer, Outer};
 use crate::exec::runner::{Ended, Parts, Runner};
 use crate::exec::stall::STALLED_AFTER;
-use crate::exec::wiring::Taps;
+use crate::exec::wiring::{Record, Taps};
 use crate::exit::ExitCode;
-use crate::plan::{NodeId, Plan, Queue, QueueId, QueueKind, Role, Unit};
+use crate::plan::{self, Deliver, NodeId, Plan, Queue, QueueId, QueueKind, Role, Unit, UnitId};
 use crate::queue::TapPrinter;
 use crate::report;
 use crate::report::ci::{Host, OWN};
@@ -103,9 +104,9 @@ fn with_plan(
         return Ok(ExitCode::Usage);
     };
     if let Some(name) = &args.exit_code_from {
-        node_named(&plan, name)?;
+        node_named(&plan, "--exit-code-from", name)?;
     }
-    tapped(&plan, &args.tap)?;
+    recorded(&plan, &args.record, &tapped(&plan, &args.tap)?)?;
     then(plan, &pipeline.source)
 }
 
@@ -191,7 +192,8 @@ fn run_plan(
         plan.timeout = Some(timeout.0);
     }
     let tapped = tapped(&plan, &args.tap)?;
-    for &queue in &tapped {
+    let recorded = recorded(&plan, &args.record, &tapped)?;
+    for &queue in tapped.iter().chain(recorded.iter().map(|(queue, _)| queue)) {
         let queue = &mut plan.queues[queue.index()];
         // Of what flows from process to process procflow would see nothing.
         if queue.kind == QueueKind::Direct {
@@ -213,6 +215,8 @@ fn run_plan(
         now,
     )
     .map_err(|e| Error::Broken(e.to_string()))?;
+    dir.write_settings(&Settings::of(args, &plan).to_json(&secrets))
+        .map_err(|e| Error::Broken(e.to_string()))?;
     let dir = Arc::new(dir);
     let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
     let id = dir.id().to_string();
@@ -227,6 +231,7 @@ fn run_plan(
     let spill_dir = match plan.queues.iter().any(needs_dir)
         || plan.units.iter().any(is_fed)
         || !tapped.is_empty()
+        || !recorded.is_empty()
     {
         true => dir.queues().map_err(|e| broken(&e))?,
         false => dir.path().to_owned(),
@@ -259,7 +264,7 @@ fn run_plan(
         signals: Signals::new(&SIGNALS)
             .map_err(|e| broken(&format_args!("cannot listen to signals: {e}")))?,
         run_id: id.clone(),
-        taps: taps(tapped, &spill_dir).map_err(|e| {
+        taps: taps(tapped, &recorded, &plan, &dir, &spill_dir).map_err(|e| {
             broken(&format_args!(
                 "cannot print what passes through queues: {e}"
             ))
@@ -341,14 +346,75 @@ fn tapped(plan: &Plan, names: &[String]) -> Result<HashSet<QueueId>, Error> {
     names.iter().map(named).collect()
 }
 
-/// What prints them to standard output.
-fn taps(queues: HashSet<QueueId>, spill: &Path) -> io::Result<Option<Taps>> {
-    if queues.is_empty() {
+/// The queues that the nodes of `--record` read as their standard input, by node. A node that has a file or a text there needs no
+/// record to be replayed.
+fn recorded(
+    plan: &Plan,
+    nodes: &[String],
+    tapped: &HashSet<QueueId>,
+) -> Result<Vec<(QueueId, NodeId)>, Error> {
+    let mut recorded = Vec::new();
+    for name in nodes {
+        let id = node_named(plan, "--record", name)?;
+        let cannot = |why: &str| Err(Error::Usage(format!("--record {name}: {why}")));
+        let node = plan.node(id);
+        if node.pool.is_some() {
+            return cannot("it is a pool, which cannot be replayed; name a process");
+        }
+        let ends = &plan.unit(UnitId(node.units.start)).ends;
+        let queue = match ends.inputs.first().map(|input| input.from.as_slice()) {
+            Some([(0, plan::Source::Queue(queue))]) => *queue,
+            Some([(0, plan::Source::Inherit)]) => {
+                return cannot("its standard input is procflow's own, which is not looked at");
+            }
+            _ => continue,
+        };
+        let planned = plan.queue(queue);
+        if planned.readers.len() > 1 && planned.deliver != Deliver::Copy {
+            let why = format!(
+                "it shares queue `{}` with others, and which records it gets is not recorded",
+                planned.name
+            );
+            return cannot(&why);
+        }
+        if tapped.contains(&queue) {
+            return cannot(&format!(
+                "--tap {} is asked for, too; leave one out",
+                planned.name
+            ));
+        }
+        recorded.push((queue, id));
+    }
+    Ok(recorded)
+}
+
+/// What prints copies of queues to standard output, and keeps them in the run's directory.
+fn taps(
+    queues: HashSet<QueueId>,
+    recorded: &[(QueueId, NodeId)],
+    plan: &Plan,
+    dir: &RunDir,
+    spill: &Path,
+) -> io::Result<Option<Taps>> {
+    if queues.is_empty() && recorded.is_empty() {
         return Ok(None);
     }
-    let output = io::stdout().as_fd().try_clone_to_owned()?;
-    let printer = TapPrinter::start(output, spill.to_owned())?;
-    Ok(Some(Taps { queues, printer }))
+    let mut taps = Taps {
+        spill: spill.to_owned(),
+        ..Taps::default()
+    };
+    if !queues.is_empty() {
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        let printer = TapPrinter::start(output, spill.to_owned())?;
+        taps.printed = Some((queues, printer));
+    }
+    for &(queue, node) in recorded {
+        let path = dir
+            .record(&plan.node(node).name)
+            .map_err(io::Error::other)?;
+        taps.records.insert(queue, Record::new(path));
+    }
+    Ok(Some(taps))
 }
 
 /// Waits until what passed through queues is printed. Whoever does not read it is told, and may give it up by a signal, which is
@@ -360,7 +426,12 @@ fn finish_taps(
 ) -> (Option<i32>, io::Result<()>) {
     let mut is_told = false;
     let mut ended_by = None;
-    let result = taps.printer.finish(|waited, bytes| {
+    let records = taps.records.values().map(Record::finish);
+    let recorded = records.fold(Ok(()), io::Result::and);
+    let Some((_, printer)) = &taps.printed else {
+        return (None, recorded);
+    };
+    let result = printer.finish(|waited, bytes| {
         if !is_told && waited >= TAP_PATIENCE {
             is_told = true;
             Terminal::of_stderr().say(&format!(
@@ -377,10 +448,10 @@ fn finish_taps(
         ended_by = told.filter(|signal| ENDING.contains(signal));
         ended_by.is_none()
     });
-    (ended_by, result)
+    (ended_by, recorded.and(result))
 }
 
-fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
+fn node_named(plan: &Plan, flag: &str, name: &str) -> Result<NodeId, Error> {
     match plan.find(name).as_slice() {
         [] => {}
         &[node] => return Ok(node),
@@ -396,7 +467,7 @@ fn node_named(plan: &Plan, name: &str) -> Result<NodeId, Error> {
         .map(|near| format!("; did you mean `{near}`?"))
         .unwrap_or_default();
     Err(Error::Usage(format!(
-        "--exit-code-from {name}: no node `{name}`{hint}"
+        "{flag} {name}: no node `{name}`{hint}"
     )))
 }
 
@@ -548,7 +619,10 @@ fn finish(
         Err(e) => faults.push(e.to_string()),
     }
     if let Err(e) = printed {
-        faults.push(format!("cannot print what --tap asks for: {}", reason(&e)));
+        faults.push(format!(
+            "cannot print or keep what --tap and --record ask for: {}",
+            reason(&e)
+        ));
     }
     let report = watch.report().to_json();
     faults.extend(dir.write_report(&report).err().map(|e| e.to_string()));
@@ -611,7 +685,7 @@ fn write_report(path: &Path, report: &[u8]) -> io::Result<()> {
 
 /// `--exit-code-from`: that process's own code, or what a shell would say where it could not be started.
 fn own_code(args: &RunArgs, plan: &Plan, watch: &Observers<'_>) -> Option<ExitCode> {
-    let node = node_named(plan, args.exit_code_from.as_ref()?).ok()?;
+    let node = node_named(plan, "--exit-code-from", args.exit_code_from.as_ref()?).ok()?;
     let end = watch.tally().node_end(plan, node)?;
     Some(ExitCode::Node(match (end.exit, end.outcome) {
         (Some(Exit::Code(code)), _) => code,

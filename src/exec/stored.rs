@@ -43,7 +43,7 @@ pub(super) fn store(
         .open(path(cx, queue))
         .map_err(broken)?
         .into();
-    let is_tapped = cx.taps.is_some_and(|taps| taps.queues.contains(&id));
+    let is_tapped = cx.taps.is_some_and(|taps| taps.has(id));
     match writers.as_slice() {
         [] => Ok(()),
         &[writer] if !is_looked_at(queue) && !is_tapped => {

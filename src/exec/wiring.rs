@@ -15,10 +15,12 @@
 //!
 //! What a pool that procflow feeds is wired with is in `pool_wiring`.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -256,13 +258,83 @@ pub enum WireError {
     Broken(Error),
 }
 
-/// Queues of which a copy is printed (`--tap`).
-#[derive(Debug)]
+/// Queues of which a copy is printed (`--tap`) or kept (`--record`). Each is carried by a relay.
+#[derive(Debug, Default)]
 pub struct Taps {
-    /// Which: each is carried by a relay.
-    pub queues: HashSet<QueueId>,
-    /// Prints it.
-    pub printer: TapPrinter,
+    /// Those that are printed, and what prints them.
+    pub printed: Option<(HashSet<QueueId>, TapPrinter)>,
+    /// Those that are kept.
+    pub records: HashMap<QueueId, Record>,
+    /// For what waits to be kept and does not fit memory.
+    pub spill: PathBuf,
+}
+
+/// What is kept of a queue.
+#[derive(Debug)]
+pub struct Record {
+    /// In this file, of the last try.
+    pub path: PathBuf,
+    /// Writes it.
+    writer: RefCell<Option<TapPrinter>>,
+}
+
+impl Record {
+    /// In this file.
+    pub fn new(path: PathBuf) -> Self {
+        Record {
+            path,
+            writer: RefCell::default(),
+        }
+    }
+
+    /// Begins anew.
+    fn begin(&self, spill: &Path) -> io::Result<TapPrinter> {
+        // What an earlier try has kept may still be written: to a file that is gone then.
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.path)?;
+        let writer = TapPrinter::record(file.into(), spill.to_owned())?;
+        *self.writer.borrow_mut() = Some(writer.clone());
+        Ok(writer)
+    }
+
+    /// Waits until all is written.
+    ///
+    /// # Errors
+    /// Something could not be written.
+    pub fn finish(&self) -> io::Result<()> {
+        let writer = self.writer.borrow();
+        writer
+            .as_ref()
+            .map_or(Ok(()), |writer| writer.finish(|_, _| true))
+    }
+}
+
+impl Taps {
+    /// A copy of this queue is wanted.
+    pub fn has(&self, queue: QueueId) -> bool {
+        let printed = self.printed.as_ref();
+        printed.is_some_and(|(queues, _)| queues.contains(&queue))
+            || self.records.contains_key(&queue)
+    }
+
+    /// What takes the copy of this queue.
+    fn of(&self, queue: QueueId) -> io::Result<Option<TapPrinter>> {
+        if let Some(record) = self.records.get(&queue) {
+            return record.begin(&self.spill).map(Some);
+        }
+        let printed = self
+            .printed
+            .as_ref()
+            .filter(|(queues, _)| queues.contains(&queue));
+        Ok(printed.map(|(_, printer)| printer.clone()))
+    }
 }
 
 /// What wiring needs to know of the run.
@@ -454,9 +526,11 @@ pub(super) fn start_relay(
         // Where a stored queue is shared out, it has been printed when it was written.
         tap: cx
             .taps
-            .filter(|taps| taps.queues.contains(&id))
             .filter(|_| !writers.is_empty() || queue.file.is_some())
-            .map(|taps| taps.printer.clone()),
+            .map(|taps| taps.of(id))
+            .transpose()
+            .map_err(|e| cannot_make(plan, id, e))?
+            .flatten(),
     };
     (cx.relay)(spec, Carries::Queue(id, writers)).map_err(|e| cannot_make(plan, id, e))
 }

@@ -35,6 +35,8 @@ pub struct TapPrinter(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// What a reader got, byte by byte, is wanted, rather than whole records beside those of others.
+    is_exact: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,18 @@ impl TapPrinter {
     /// # Errors
     /// No thread to be had.
     pub fn start(output: OwnedFd, spill: PathBuf) -> io::Result<TapPrinter> {
+        TapPrinter::begin(output, spill, false)
+    }
+
+    /// As [`TapPrinter::start`], for one queue alone: what passes is kept as a reader of it gets it.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn record(output: OwnedFd, spill: PathBuf) -> io::Result<TapPrinter> {
+        TapPrinter::begin(output, spill, true)
+    }
+
+    fn begin(output: OwnedFd, spill: PathBuf, is_exact: bool) -> io::Result<TapPrinter> {
         let printer = TapPrinter(Arc::new(Shared {
             state: Mutex::new(State {
                 backlog: Backlog::new(CAPACITY, Some(spill)),
@@ -61,6 +75,7 @@ impl TapPrinter {
                 failure: None,
             }),
             changed: Condvar::new(),
+            is_exact,
         }));
         let shared = Arc::clone(&printer.0);
         std::thread::Builder::new()
@@ -187,6 +202,8 @@ pub(crate) struct Tap {
     framer: Framer,
     /// The beginning of a record, where the queue's bytes go by as they come.
     rest: Vec<u8>,
+    /// The terminator that the last record lacks: a reader gets it when another record follows.
+    owed: Vec<u8>,
 }
 
 impl Tap {
@@ -196,11 +213,20 @@ impl Tap {
             printer,
             framer: Framer::new(records, MAX_RECORD)?,
             rest: Vec::new(),
+            owed: Vec::new(),
         })
     }
 
     /// This passes; its last record lacks `missing`, which is printed, since other queues' records may follow.
     pub fn pass(&mut self, data: &[u8], missing: &[u8]) {
+        if self.printer.0.is_exact {
+            if !data.is_empty() {
+                self.printer
+                    .take(&std::mem::replace(&mut self.owed, missing.to_vec()));
+                self.printer.take(data);
+            }
+            return;
+        }
         if self.rest.is_empty() && self.framer.whole(data, 0).end == data.len() {
             return self.printer.take(data);
         }

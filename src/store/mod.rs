@@ -5,6 +5,8 @@
 //!   .gitignore          *
 //!   runs/ID/            one run, flock(2)ed while it lives; IDs sort by time
 //!     pipeline.toml     the text that was run
+//!     run.json          what else the plan was made of
+//!     stdin/NODE        what a node read, where that is recorded
 //!     events.jsonl      report.json
 //!     logs/NODE.out     logs/NODE.err     made when there is something to write; NODE.WORKER.out of a pool
 //!     queues/           made when a queue needs it
@@ -21,7 +23,7 @@ mod runs;
 
 pub use logs::Logs;
 pub use names::{file_name, name_of};
-pub use run_dir::{KEEP, RunDir, RunId};
+pub use run_dir::{KEEP, RunDir, RunId, record_name};
 pub use runs::{FindError, Head, Listing, Run, Runs};
 
 use std::io;

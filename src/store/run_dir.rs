@@ -206,6 +206,25 @@ impl RunDir {
         Ok(path)
     }
 
+    /// Where the standard input of this node is recorded.
+    ///
+    /// # Errors
+    /// Where its directory cannot be made.
+    pub fn record(&self, node: &str) -> Result<PathBuf, Error> {
+        make_dir(&self.dir, "stdin", &self.path.join("stdin"))?;
+        Ok(self.path.join(record_name(node)))
+    }
+
+    /// Writes `run.json`: what, beside the file, the plan was made of.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_settings(&self, json: &[u8]) -> Result<(), Error> {
+        create_file(&self.dir, "run.json", &self.path)?
+            .write_all(json)
+            .map_err(|e| Error::io("write", self.path.join("run.json"), e))
+    }
+
     /// Writes `report.json` beside its place and renames it, so that who looks sees a whole one or none.
     ///
     /// # Errors
@@ -256,6 +275,11 @@ impl RunDir {
             let _ = remove_run(&self.runs, name);
         }
     }
+}
+
+/// The file, below the run's directory, in which the standard input of this node is recorded.
+pub fn record_name(node: &str) -> String {
+    format!("stdin/{}", node.replace(['/', '\0'], "_"))
 }
 
 /// The state directory, checked; made where it is missing.

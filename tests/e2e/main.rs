@@ -24,6 +24,7 @@ mod memory;
 mod pipelines;
 mod pools;
 mod queues;
+mod replay;
 mod reports;
 mod runs;
 mod services;
