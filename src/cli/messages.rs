@@ -279,7 +279,6 @@ fn command_lines(page: &mut String) {
         "procflow run p.toml -k --on-failure stop",
         "procflow explain p.toml",
         "procflow graph p.toml --format png",
-        "procflow init --example nonesuch",
     ] {
         let words = line.split(' ').map(OsString::from).collect();
         let error = parse(words).expect_err("a wrong command line");
