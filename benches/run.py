@@ -30,6 +30,7 @@ PEERS = {
     "n2": "cargo install --git https://github.com/evmar/n2",
     "just": "cargo install just",
     "parallel": "apt-get install parallel",
+    "dgsh-tee": "built from https://github.com/dspinellis/dgsh; it is in no package",
 }
 
 
@@ -298,6 +299,10 @@ def share(options):
         if have("parallel"):
             line = f"{few} | parallel --pipe --round-robin -j4 ./sink"
             contenders.append(Contender("parallel --pipe --round-robin", sh(line), amount=1 / 8))
+        if have("dgsh-tee"):
+            # Alone it negotiates with nobody. The shell waits for what stands in `>(..)` only with `wait`.
+            line = f"{few} | dgsh-tee -s{' -o >(./sink)' * 4}; wait"
+            contenders.append(Contender("dgsh-tee -s", sh(line), amount=1 / 8))
         compete(contenders, options.rounds)
         print(f"  {mib} MiB of lines of {length} bytes")
         table(contenders, contenders[0])
@@ -340,6 +345,8 @@ def copies(options):
         Contender("its relay alone", sh(f"{lines} | {relay} copy 3 ./sink")),
         Contender("tee >(..) >(..) | ..", sh(f"{lines} | tee >(./sink) >(./sink) | ./sink")),
     ]
+    if have("dgsh-tee"):
+        contenders.append(Contender("dgsh-tee", sh(f"{lines} | dgsh-tee{' -o >(./sink)' * 3}; wait")))
     compete(contenders, options.rounds)
     print(f"  {mib} MiB")
     table(contenders, contenders[0])
