@@ -44,7 +44,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show every effective value of a node, and where it comes from
     Explain(ExplainArgs),
-    /// Draw the graph as text, Graphviz or Mermaid
+    /// Draw the graph as text, as a picture (SVG), or for Graphviz or Mermaid
     Graph(GraphArgs),
     /// List earlier runs, and those that go on
     Runs(RunsArgs),
@@ -268,6 +268,8 @@ pub enum GraphFormat {
     Dot,
     /// Mermaid, as GitHub shows it in Markdown
     Mermaid,
+    /// A picture for a browser or a page, drawn by procflow itself
+    Svg,
     /// For a terminal
     Text,
 }

@@ -1,4 +1,4 @@
-//! `procflow graph`: the graph as DOT, as Mermaid, or as text for a terminal.
+//! `procflow graph`: the graph as DOT, as Mermaid, as a picture, or as text for a terminal.
 
 use std::io::Write;
 
@@ -27,6 +27,18 @@ pub fn run(
     match args.format {
         GraphFormat::Dot => draw::dot(plan, &[], out)?,
         GraphFormat::Mermaid => draw::mermaid(plan, &[], out)?,
+        GraphFormat::Svg => {
+            let mut shown = plan.clone();
+            // What else is drawn is names.
+            for node in &mut shown.nodes {
+                let masked = node
+                    .description
+                    .as_deref()
+                    .map(|text| words::masked(plan, text));
+                node.description = masked.map(Into::into);
+            }
+            draw::svg(&shown, draw::Notes::default(), out)?;
+        }
         GraphFormat::Text => draw::text(plan, &[], out)?,
     }
     Ok(ExitCode::Success)

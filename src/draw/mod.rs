@@ -1,4 +1,4 @@
-//! The graph of a plan, drawn: as text for a terminal, as Graphviz DOT, as Mermaid. Where it is known how nodes have ended, in
+//! The graph of a plan, drawn: as text for a terminal, as Graphviz DOT, as Mermaid, as an SVG picture. Where it is known how nodes have ended, in
 //! their colours.
 //!
 //! Below `cli` and `report`, which draw the same.
@@ -12,7 +12,9 @@ use crate::plan::{
 use crate::spec::AfterState;
 
 mod dot;
+mod layout;
 mod mermaid;
+mod svg;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -20,6 +22,7 @@ pub mod words;
 
 pub use crate::draw::dot::dot;
 pub use crate::draw::mermaid::mermaid;
+pub use crate::draw::svg::{Notes, STYLE, picture, svg};
 pub use crate::draw::text::text;
 
 /// How a node has ended, as far as a drawing tells it.
