@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::event::{Cause, Exit, Failure, Outcome};
 use crate::plan::{GroupId, Node, NodeId, Plan, QueueId, QueueKind, Role, Sink, UnitId};
 use crate::sched::flat::Flat;
-use crate::sched::order::{Fact, Need};
+use crate::sched::order::{Fact, Need, waits as waits_of};
 use crate::sched::ready::{Amounts, Ready};
 use crate::sched::service::Services;
 use crate::sched::state::{Own, Phase, Restart, Side, State, Torn, Why};
@@ -207,14 +207,9 @@ impl<'p> Scheduler<'p> {
     ) -> Self {
         let stored = readers_of_stored(plan);
         let mut waits = Vec::new();
-        for (waiter, node) in plan
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| !node.is_left_out())
-        {
-            let waiter = NodeId::from(waiter);
-            waits.extend(node.after.iter().map(|after| {
+        let all = (0..plan.nodes.len()).map(NodeId::from);
+        for waiter in all.filter(|id| !plan.nodes[id.index()].is_left_out()) {
+            waits.extend(waits_of(plan, waiter).iter().map(|after| {
                 let need = Need {
                     state: after.state,
                     data: stored.binary_search(&(waiter, after.node)).is_ok(),
@@ -759,7 +754,8 @@ impl GroupState {
             if node.is_left_out() {
                 continue;
             }
-            group.unmet += u32::try_from(node.after.len()).unwrap_or(u32::MAX);
+            let waits = waits_of(plan, unit.node).len();
+            group.unmet += u32::try_from(waits).unwrap_or(u32::MAX);
             group.questions += u32::from(node.asks.is_some() && node.units.start == id.0);
             group.restartable |= unit.settings.retry.max > 0;
             group.cleanup |= node

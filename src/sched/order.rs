@@ -1,12 +1,14 @@
 //! Between nodes: conditions, and starting groups when theirs hold and there is room.
 
+use std::collections::BTreeSet;
+
 use crate::event::{Cause, Outcome};
-use crate::plan::{GroupId, NodeId, UnitId};
+use crate::plan::{After, GroupId, NodeId, Plan, Source, UnitId};
 use crate::sched::Action;
 use crate::sched::machine::Scheduler;
 use crate::sched::ready::Claim;
 use crate::sched::state::{From, Phase, State, derived};
-use crate::spec::AfterState;
+use crate::spec::{AfterState, OnWriterFailure};
 
 /// What a node's waiters wait to hear. Each is told once, in this order, those that come about (but for `Ready`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,77 @@ enum Meaning {
     Met,
     /// It never will be.
     Never(Cause),
+}
+
+/// What a node waits for: what it says, and what those of them waited for that are left out before the run. Order and failure pass
+/// through these; else a node would start beside what it comes after in the file.
+pub(super) fn waits(plan: &Plan, id: NodeId) -> Vec<After> {
+    let own = &plan.nodes[id.index()].after;
+    let is_out = |wait: &After| plan.nodes[wait.node.index()].is_left_out();
+    if !own.iter().any(is_out) {
+        return own.clone();
+    }
+    let group = |node: NodeId| {
+        let unit = plan.nodes[node.index()].units.start;
+        plan.units[unit as usize].group
+    };
+    // Who waits for an end, however that is, does so of all before it.
+    let any_end = |wait: &After| matches!(wait.state, AfterState::Finished | AfterState::Failed);
+    let out = own.iter().filter(|wait| is_out(wait));
+    let mut todo: Vec<(NodeId, bool)> = out.map(|wait| (wait.node, any_end(wait))).collect();
+    let mut all = own.clone();
+    let mut seen = BTreeSet::new();
+    while let Some((out, any)) = todo.pop() {
+        if !seen.insert((out, any)) {
+            continue;
+        }
+        for mut wait in before(plan, out) {
+            if any {
+                wait.state = AfterState::Finished;
+            }
+            if is_out(&wait) {
+                todo.push((wait.node, any_end(&wait)));
+            } else if group(wait.node) != group(id) && !all.contains(&wait) {
+                all.push(wait);
+            }
+        }
+    }
+    all
+}
+
+/// What a node that is left out came after: those it waited for, and the writers of its queues. Services it needs no more.
+fn before(plan: &Plan, out: NodeId) -> Vec<After> {
+    let node = &plan.nodes[out.index()];
+    let said = node.after.iter().filter_map(|wait| {
+        let is_service = plan.nodes[wait.node.index()].service.is_some();
+        match wait.state {
+            _ if is_service => None,
+            // That it did not fail would have been no failure of this one.
+            AfterState::Failed => Some(AfterState::Finished),
+            state => Some(state),
+        }
+        .map(|state| After { state, ..*wait })
+    });
+    let ids = node.units.clone().map(|unit| &plan.units[unit as usize]);
+    let sources = ids
+        .flat_map(|unit| &unit.ends.inputs)
+        .flat_map(|input| &input.from);
+    let queues = sources.filter_map(|(_, source)| match source {
+        Source::Queue(queue) => Some(&plan.queues[queue.index()]),
+        Source::Null | Source::Inherit | Source::File(_) | Source::Text(_) => None,
+    });
+    let read = queues.flat_map(|queue| {
+        let state = match queue.on_writer_failure {
+            OnWriterFailure::Cancel => AfterState::Succeeded,
+            OnWriterFailure::Close => AfterState::Finished,
+        };
+        let nodes = queue
+            .writers
+            .iter()
+            .map(|unit| plan.units[unit.index()].node);
+        nodes.map(move |node| After { node, state })
+    });
+    said.chain(read.filter(|wait| wait.node != out)).collect()
 }
 
 impl Scheduler<'_> {

@@ -124,6 +124,7 @@ use crate::plan::{
     Group, GroupId, Node, NodeId, Plan, QueueId, QueueKind, Role, Sink, Unit, UnitId,
 };
 use crate::sched::draft::Draft;
+use crate::sched::order::waits;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::spec::{AfterState, OnFailure, OnWriterFailure};
 
@@ -830,7 +831,7 @@ impl<'p> World<'p> {
             if self.skip(*unit) {
                 continue;
             }
-            let after = self.declared(*unit).after.iter();
+            let after = waits(self.plan, self.node_of(*unit)).into_iter();
             let conditions = after.map(|after| self.condition(after.node, after.state));
             for holds in conditions.chain([self.is_whole(*unit)]) {
                 match holds {
@@ -1423,7 +1424,7 @@ impl<'p> World<'p> {
                 failed(node);
             }
             Cause::After { node, root } => {
-                let mut after = self.declared(unit).after.iter();
+                let mut after = waits(self.plan, self.node_of(unit)).into_iter();
                 assert!(after.any(|after| after.node == *node));
                 failed(root);
             }
@@ -1469,8 +1470,7 @@ impl<'p> World<'p> {
     fn foretell(&self) {
         for (id, node) in self.plan.nodes.iter().enumerate() {
             let (id, first) = (NodeId::from(id), UnitId(node.units.start));
-            let met = node
-                .after
+            let met = waits(self.plan, id)
                 .iter()
                 .all(|after| self.condition(after.node, after.state) == Some(true));
             let retry = &self.plan.units[first.index()].settings.retry;

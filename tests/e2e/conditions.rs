@@ -57,6 +57,53 @@ fn a_node_whose_condition_does_not_hold_is_skipped_and_counts_as_satisfied() {
         .node("failed", "skipped: ci did not fail");
 }
 
+/// Order, values and failures pass through what is left out: nothing starts beside what it comes after.
+#[test]
+fn what_comes_after_a_skipped_node_comes_after_what_that_came_after() {
+    let pipeline = |build: &str| {
+        Pipeline::new(&format!(
+            r#"
+            [run]
+            on_failure = "continue"
+            [process.build]
+            script = "sleep 0.2; echo v1; {build}"
+            stdout = "value"
+            [process.test]
+            when = {{ env = "TESTS" }}
+            after = ["build"]
+            command = ["true"]
+            [process.more-tests]
+            after = ["test"]
+            command = ["true"]
+            [process.ship]
+            after = ["more-tests"]
+            command = ["echo", "${{{{ value.build }}}}"]
+            stdout = "inherit"
+            [process.clean]
+            after = [{{ node = "more-tests", state = "finished" }}]
+            command = ["true"]
+            "#
+        ))
+        .args(["-j", "4", "--skip", "more-tests"])
+    };
+    let no = "skipped: when: env TESTS is not set";
+    pipeline("")
+        .run()
+        .stdout("v1\n")
+        .node("test", no)
+        .node("more-tests", "skipped: --skip");
+    pipeline("exit 3")
+        .run()
+        .nodes([
+            ("build", "failed: exit 3"),
+            ("test", no),
+            ("more-tests", "skipped: --skip"),
+            ("ship", "skipped: build failed"),
+            ("clean", "succeeded"),
+        ])
+        .exit(1);
+}
+
 /// What the process would find in its environment: the later wins, and `clear_env` inherits nothing.
 #[test]
 fn the_environment_is_the_nodes_own() {
