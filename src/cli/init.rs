@@ -59,6 +59,7 @@ const EXAMPLES: &[Example] = &[
         include_str!("../../pipelines/log-report.toml"),
     ),
     anywhere("service", include_str!("../../pipelines/service.toml")),
+    anywhere("release", include_str!("../../pipelines/release.toml")),
     Example {
         name: "crawl",
         text: include_str!("../../pipelines/crawl.toml"),

@@ -118,6 +118,7 @@ fn every_pipeline_has_a_test() {
             "pool.toml",
             "process.toml",
             "queue.toml",
+            "release.toml",
             "service.toml",
             "subprocess.toml",
             "word-count.toml"
@@ -292,6 +293,57 @@ fn ci_md_shows_lines_of_the_pipelines_that_it_names() {
             assert!(is_in, "{name} has no line {line:?}");
         }
     }
+}
+
+/// Packed each time, published when asked to, and the token is on no screen.
+#[test]
+fn release() {
+    let project = Project::new();
+    fs::write(project.path("pipelines/VERSION"), "1.2\n").unwrap();
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = Command::new(PROCFLOW)
+            .args(["run", "pipelines/release.toml", "--output", "prefixed"])
+            .args(arguments)
+            .current_dir(project.directory.path())
+            .env_remove("CI")
+            .env_remove("GITHUB_ACTIONS")
+            .env_remove("RELEASE_TOKEN")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output, said)
+    };
+    let packed = project.path("pipelines/pipelines-1.2.tar.gz");
+    let published = project.path("pipelines/published/pipelines-1.2.tar.gz");
+
+    let (output, said) = run(&[], &[]);
+    check(&output, 0, "");
+    for why in [
+        "when: param deploy is not \"yes\"",
+        "when: its command said no (exit 1)",
+        "when: env CI is not set",
+    ] {
+        assert!(said.contains(why), "{said}");
+    }
+    assert!(packed.exists() && !project.path("pipelines/published").exists());
+
+    let (output, said) = run(&["--set", "deploy=yes"], &[]);
+    check(&output, 1, "");
+    assert!(said.contains("no token: set RELEASE_TOKEN"), "{said}");
+
+    let (output, said) = run(
+        &["--set", "deploy=yes", "--set", "channel=stable"],
+        &[("RELEASE_TOKEN", "s3cret-token"), ("CI", "true")],
+    );
+    check(&output, 0, "release 1.2: deploy yes, channel stable\n");
+    assert!(said.contains("publishing with ***"), "{said}");
+    assert!(!said.contains("s3cret-token"), "{said}");
+    assert_eq!(fs::read(&packed).unwrap(), fs::read(&published).unwrap());
+    assert_eq!(
+        fs::read_link(project.path("pipelines/published/latest.tar.gz")).unwrap(),
+        Path::new("pipelines-1.2.tar.gz")
+    );
 }
 
 #[test]
