@@ -70,6 +70,8 @@ pub enum Outcome {
     Cancelled(Cause),
     /// It was never started.
     Skipped(Cause),
+    /// It was never started, since what an earlier run made of it still holds.
+    Reused,
 }
 
 /// Why a unit failed.

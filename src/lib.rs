@@ -26,6 +26,7 @@ pub mod sched;
 pub mod exec;
 pub mod pool;
 pub mod queue;
+pub mod resume;
 pub mod store;
 pub mod sys;
 

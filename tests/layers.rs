@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "queue",
             "pool",
             "store",
+            "resume",
             "sys",
             "report",
             "draw",
@@ -39,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "queue",
             "pool",
             "store",
+            "resume",
             "sys",
             "event",
             "exit",
@@ -46,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "diagnostic",
         ],
     ),
+    ("resume", &["plan", "spec", "event", "store", "diagnostic"]),
     (
         "report",
         &[

@@ -37,7 +37,7 @@ pub enum Command {
     #[command(
         after_help = "Exit code: 0 every node succeeded, 1 a node failed, 2 the command line or the pipeline is wrong,\n3 procflow itself could not go on, 124 the run's time was over; ended by a signal: that signal."
     )]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Look for everything that is wrong with pipelines, without running them
     Check(CheckArgs),
     /// Show what would run, in start order
@@ -129,6 +129,10 @@ pub struct RunArgs {
     /// Start nothing: go through the run as if every process succeeded at once
     #[arg(short = 'n', long, help_heading = "Running")]
     pub dry_run: bool,
+    /// Take up an earlier run: nodes that it has finished, and of which nothing has changed, are reused. RUN is its id, the
+    /// beginning of that, or `last` [default: the last run of this pipeline file]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, require_equals = true, help_heading = "Running")]
+    pub resume: Option<Option<String>>,
     /// Exit with the code of this node's process (128 + the signal that ended it)
     #[arg(long, value_name = "NODE", help_heading = "Running", add = ArgValueCompleter::new(completions::nodes))]
     pub exit_code_from: Option<String>,
@@ -473,7 +477,7 @@ pub fn parse(line: Vec<OsString>) -> Result<Cli, clap::Error> {
         && let Ok(args) = RunArgs::from_arg_matches(&matches)
     {
         return Ok(Cli {
-            command: Command::Run(args),
+            command: Command::Run(Box::new(args)),
         });
     }
     Cli::try_parse_from(line).map_err(with_a_tip)

@@ -28,6 +28,7 @@ pub mod schema;
 pub mod server;
 pub mod show;
 pub mod stop;
+mod take_up;
 mod words;
 
 pub use crate::cli::args::{Cli, Command};

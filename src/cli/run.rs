@@ -14,7 +14,7 @@ use crate::cli::args::{NodeOutput, Progress, RunArgs};
 use crate::cli::pipeline::{Asked, Pipeline};
 use crate::cli::replay::Settings;
 use crate::cli::server::Server;
-use crate::cli::{Error, dry_run, words};
+use crate::cli::{Error, dry_run, take_up, words};
 use crate::diagnostic::{Severity, did_you_mean, harmless, reason, render_github};
 use crate::event::{Exit, Failure, Outcome, RunEvent, What};
 use crate::exec::crew::Crew;
@@ -33,9 +33,11 @@ use crate::report::terminal::{Look, Wishes};
 use crate::report::{
     Console, EventLog, Observers, Output, Places, Redactor, Terminal, check_target, write_target,
 };
+use crate::resume::{self, Keeper};
 use crate::sched::{Scheduler, Verdict};
 use crate::spec::Source;
 use crate::store::RunDir;
+use crate::store::journal::{self, Header};
 use crate::sys::guard::{self, Link, Notice};
 use crate::sys::machine;
 use crate::sys::process::Origin;
@@ -208,6 +210,17 @@ fn run_plan(
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let secrets = Redactor::new(&plan.secrets);
+    let state_dir = take_up::state_dir(args.state_dir.as_deref(), &plan);
+    let journal_file = take_up::file_name(&args.pipeline.file, &plan);
+    // Before anything of this run is there, which would be the last one.
+    let earlier = match &args.resume {
+        Some(word) => Some(take_up::earlier(
+            word.as_deref(),
+            &state_dir,
+            &journal_file,
+        )?),
+        None => None,
+    };
     let dir = RunDir::create(
         args.state_dir.as_deref(),
         &plan.dir,
@@ -236,17 +249,41 @@ fn run_plan(
         true => dir.queues().map_err(|e| broken(&e))?,
         false => dir.path().to_owned(),
     };
-    let on_failure = match (args.keep_going, args.on_failure) {
-        (true, _) => crate::spec::OnFailure::Continue,
-        (false, given) => given.unwrap_or(plan.on_failure),
+    let hasher = take_up::hasher(&plan, &state_dir).map_err(|e| broken(&e))?;
+    let mut taken = take_up::Taken::default();
+    let mut takes_up = None;
+    match earlier {
+        None => {}
+        Some(None) => tell(
+            args,
+            "procflow: no earlier run to take up: runs from the beginning\n",
+        ),
+        Some(Some(earlier)) => {
+            let decision = earlier.decide(&plan, &id, &hasher);
+            taken = earlier.take_over(&plan, &decision, &spill_dir)?;
+            takes_up = Some(earlier.id().to_owned());
+            tell(args, &earlier.words(&plan, &decision));
+        }
+    }
+    let header = Header {
+        procflow: journal::VERSION,
+        run: id.clone(),
+        file: journal_file,
+        takes_up,
+        all: resume::for_all(&plan, &hasher),
     };
-    // Asked only where somebody claims some: it means a walk through the cgroups.
-    let memory = plan
-        .groups
-        .iter()
-        .any(|group| group.memory > 0)
-        .then(machine::memory)
-        .flatten();
+    let writer = dir
+        .begin_journal(&header, &taken.records)
+        .map_err(|e| broken(&e))?;
+    let keeper = Keeper::new(&plan, &id, hasher, writer, spill_dir.clone());
+    let mut sched = Scheduler::new(
+        &plan,
+        jobs,
+        memory_limit(&plan),
+        on_failure(args, &plan),
+        seed(&id),
+    );
+    sched.reuse(taken.reused);
     std::env::set_current_dir(&plan.dir).map_err(|e| {
         broken(&format_args!(
             "cannot go to {}: {}",
@@ -256,7 +293,9 @@ fn run_plan(
     })?;
     let parts = Parts {
         plan: &plan,
-        sched: Scheduler::new(&plan, jobs, memory, on_failure, seed(&id)),
+        sched,
+        keeper,
+        values: taken.values,
         crew: Crew::new(Arc::clone(&plan), &id, origin, offer)
             .map_err(|e| broken(&format_args!("cannot prepare to start processes: {e}")))?,
         watch,
@@ -270,7 +309,7 @@ fn run_plan(
             ))
         })?,
         spill_dir,
-        on_failure,
+        on_failure: on_failure(args, &plan),
         jobserver,
         tasks_log: Box::new({
             let dir = Arc::clone(&dir);
@@ -311,6 +350,33 @@ fn pipeline_file(args: &RunArgs) -> Result<Option<String>, Error> {
     let file = std::path::absolute(file)
         .map_err(|e| Error::Broken(format!("there is no current directory: {}", reason(&e))))?;
     Ok(Some(file.display().to_string()))
+}
+
+fn on_failure(args: &RunArgs, plan: &Plan) -> crate::spec::OnFailure {
+    match (args.keep_going, args.on_failure) {
+        (true, _) => crate::spec::OnFailure::Continue,
+        (false, given) => given.unwrap_or(plan.on_failure),
+    }
+}
+
+/// Bytes of memory that nodes may claim. Asked only where somebody claims some: it means a walk through the cgroups.
+fn memory_limit(plan: &Plan) -> Option<u64> {
+    let mut groups = plan.groups.iter();
+    groups
+        .any(|group| group.memory > 0)
+        .then(machine::memory)
+        .flatten()
+}
+
+/// Says something of our own, where that is not unwanted.
+fn tell(args: &RunArgs, text: &str) {
+    if args.progress != Progress::None {
+        let lines: String = text
+            .lines()
+            .map(|line| format!("{}\n", harmless(line)))
+            .collect();
+        Terminal::of_stderr().say(&lines);
+    }
 }
 
 /// The arguments for a process that is about to go to another directory.

@@ -85,6 +85,7 @@ struct Row {
     failed: usize,
     cancelled: usize,
     skipped: usize,
+    reused: usize,
     running: usize,
     /// Its directory.
     path: PathBuf,
@@ -108,6 +109,7 @@ impl Row {
             failed: past.counts.failed,
             cancelled: past.counts.cancelled,
             skipped: past.counts.skipped,
+            reused: past.counts.reused,
             running: past.counts.running,
             path: std::path::absolute(run.path()).unwrap_or_else(|_| run.path().to_owned()),
         }
@@ -124,6 +126,7 @@ impl Row {
             (self.failed, "failed"),
             (self.cancelled, "cancelled"),
             (self.skipped, "skipped"),
+            (self.reused, "reused"),
             (self.running, "running"),
         ];
         for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {

@@ -38,16 +38,19 @@ pub enum State {
     Cancelled,
     /// It was never started.
     Skipped,
+    /// It was never started, since what an earlier run made of it holds.
+    Reused,
 }
 
 impl State {
     /// Each.
-    pub const ALL: [State; 5] = [
+    pub const ALL: [State; 6] = [
         State::Succeeded,
         State::Failed,
         State::Tolerated,
         State::Cancelled,
         State::Skipped,
+        State::Reused,
     ];
 
     /// What a node's outcome is drawn as.
@@ -58,6 +61,7 @@ impl State {
             Outcome::Failed(_) => State::Failed,
             Outcome::Cancelled(_) => State::Cancelled,
             Outcome::Skipped(_) => State::Skipped,
+            Outcome::Reused => State::Reused,
         }
     }
 
@@ -69,6 +73,7 @@ impl State {
             State::Tolerated => "failed, may fail",
             State::Cancelled => "cancelled",
             State::Skipped => "skipped",
+            State::Reused => "reused",
         }
     }
 
@@ -80,6 +85,7 @@ impl State {
             State::Tolerated => "tolerated",
             State::Cancelled => "cancelled",
             State::Skipped => "skipped",
+            State::Reused => "reused",
         }
     }
 
@@ -91,6 +97,7 @@ impl State {
             State::Tolerated => ("#9a6700", "#fff1c2"),
             State::Cancelled => ("#6639ba", "#e9defa"),
             State::Skipped => ("#6e7781", "#e6e9ec"),
+            State::Reused => ("#0e7490", "#d5f0f6"),
         }
     }
 }

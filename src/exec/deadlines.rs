@@ -26,6 +26,8 @@ pub enum Due {
     Look(UnitId),
     /// The command of this number, of a probe, has had its time.
     Trial(u64),
+    /// It is time to have the journal written to the disk, or to hear what became of that.
+    Journal,
     /// It is time to tell how far queues and pools have come.
     Progress,
     /// It is time to look whether a cycle is over.

@@ -496,6 +496,8 @@ impl Runner<'_> {
     }
 
     pub(super) fn report_end(&mut self, unit: UnitId, outcome: Outcome) {
+        let noted = self.journal.keeper.ended(unit, &outcome);
+        self.noted(noted);
         let last = self.last.remove(&unit);
         let reaped = last.as_ref().and_then(|last| last.reaped);
         self.tell(What::Ended {

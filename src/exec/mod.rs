@@ -35,6 +35,7 @@ mod ending;
 mod feedback;
 mod foreground;
 pub mod inbox;
+mod journal;
 mod makeflags;
 mod progress;
 mod slots;

@@ -20,6 +20,7 @@ use crate::exec::feedback::Cycles;
 use crate::exec::files::{Appended, PendingFile};
 use crate::exec::foreground::Foreground;
 use crate::exec::jobserver::Jobserver;
+use crate::exec::journal::Journal;
 use crate::exec::log_pipes::LogPipes;
 use crate::exec::pools::Pools;
 use crate::exec::probes::Probes;
@@ -28,9 +29,10 @@ use crate::exec::questions::{LeftOut, Questions};
 use crate::exec::relays::{Carries, Relays};
 use crate::exec::stall::Stalls;
 use crate::exec::wiring::{Captured, LogEnds, Taps, TeeHold, Wiring};
-use crate::plan::{GroupId, Plan, UnitId};
+use crate::plan::{GroupId, NodeId, Plan, UnitId};
 use crate::pool::Ticket;
 use crate::report::Observers;
+use crate::resume::Keeper;
 use crate::sched::{Action, Event, Scheduler, Timer, Verdict};
 use crate::spec::OnFailure;
 use crate::sys::guard::Link;
@@ -231,6 +233,7 @@ pub struct Runner<'a> {
     pub(super) slots_levelled: Duration,
     pub(super) last: HashMap<UnitId, LastTry>,
 
+    pub(super) journal: Journal<'a>,
     pub(super) broken: Option<Error>,
     pub(super) verdict: Option<Verdict>,
     pub(super) buffer: Vec<u8>,
@@ -246,6 +249,10 @@ pub struct Parts<'a> {
     pub crew: Crew,
     /// Who watches.
     pub watch: Observers<'a>,
+    /// Notes what has finished.
+    pub keeper: Keeper<'a>,
+    /// The values of nodes that are reused.
+    pub values: HashMap<NodeId, String>,
     /// The guard's messages; without one nothing but a signal to this process is heard.
     pub guard: Option<Link>,
     /// Signals sent to this process itself.
@@ -341,13 +348,14 @@ impl<'a> Runner<'a> {
             files: HashMap::new(),
             appended: Appended::default(),
             capturing: HashMap::new(),
-            values: Values::default(),
+            values: Values::new(parts.values),
             to_spawn: Vec::new(),
             jobserver: parts.jobserver,
             wanted_slots: 0,
             slots_watched: false,
             slots_levelled: Duration::ZERO,
             last: HashMap::new(),
+            journal: Journal::new(parts.keeper),
             broken: None,
             verdict: None,
             buffer: vec![0; CAPTURE_BLOCK],
@@ -389,6 +397,7 @@ impl<'a> Runner<'a> {
             self.settle();
             self.watch_logs();
         }
+        self.end_journal();
         Ok(Ended {
             verdict: self.verdict.unwrap_or(Verdict::Broken),
             broken: self.broken,
@@ -479,6 +488,7 @@ impl<'a> Runner<'a> {
                 Due::Stall(group) => self.look_for_stall(group),
                 Due::Cycles => self.look_at_cycles(),
                 Due::Progress => self.tell_progress(),
+                Due::Journal => self.sync_journal(),
             }
         }
     }
@@ -498,6 +508,8 @@ impl<'a> Runner<'a> {
             if self.to_spawn.is_empty() && !self.pools.has_asked() {
                 return;
             }
+            // What has finished is noted before what comes after it begins.
+            self.write_journal();
             self.spawn();
         }
     }
@@ -531,7 +543,11 @@ impl<'a> Runner<'a> {
             }
             Action::Commit(unit) => self.commit(unit),
             Action::Discard(unit) => drop(self.files.remove(&unit)),
-            Action::GroupEnded(group) => self.end_group(group),
+            Action::GroupEnded(group) => {
+                self.end_group(group);
+                let noted = self.journal.keeper.group_ended(group, &self.values);
+                self.noted(noted);
+            }
             Action::WantSlots(slots) => self.want_slots(slots),
             Action::Ended(unit, outcome) => {
                 self.note_left_out(unit, &outcome);
@@ -574,6 +590,8 @@ impl<'a> Runner<'a> {
     }
 
     pub(super) fn flush(&mut self) {
+        // Before anybody is told.
+        self.write_journal();
         if let Err(e) = self.watch.flush() {
             self.fail(e.into());
             self.settle();

@@ -124,6 +124,7 @@ impl Runner<'_> {
 
     /// Makes the queues of a group and its units' descriptors, or answers why that cannot be.
     fn prepare(&mut self, group: GroupId, attempt: u32) -> Option<Vec<(UnitId, UnitWiring)>> {
+        self.journal.keeper.begins(group, &self.values);
         match self.wire(group) {
             Ok(units) => {
                 self.look_before(group);

@@ -259,6 +259,8 @@ pub enum State {
     Cancelled,
     /// It was never started.
     Skipped,
+    /// It was never started, since what an earlier run made of it still holds.
+    Reused,
 }
 
 impl State {
@@ -269,6 +271,7 @@ impl State {
             State::Failed => "failed",
             State::Cancelled => "cancelled",
             State::Skipped => "skipped",
+            State::Reused => "reused",
         }
     }
 }
@@ -280,6 +283,7 @@ impl From<&Outcome> for State {
             Outcome::Failed(_) => State::Failed,
             Outcome::Cancelled(_) => State::Cancelled,
             Outcome::Skipped(_) => State::Skipped,
+            Outcome::Reused => State::Reused,
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Totals {
     pub cancelled: usize,
     /// By state.
     pub skipped: usize,
+    /// By state.
+    pub reused: usize,
     /// CPU time in user mode.
     pub user: f64,
     /// CPU time in the kernel.
@@ -299,6 +301,7 @@ impl Report {
                 failed: counts.failed,
                 cancelled: counts.cancelled,
                 skipped: counts.skipped,
+                reused: counts.reused,
                 user: seconds(used().map(|usage| usage.user).sum()),
                 system: seconds(used().map(|usage| usage.system).sum()),
             },

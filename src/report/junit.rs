@@ -103,7 +103,7 @@ impl<'t> Case<'t> {
         let end = view.tally.node_end(view.plan, node);
         let kind = match end.as_ref().map(|end| end.outcome) {
             None => Kind::Error,
-            Some(Outcome::Succeeded { .. }) => Kind::Passed,
+            Some(Outcome::Succeeded { .. } | Outcome::Reused) => Kind::Passed,
             Some(Outcome::Failed(_)) if view.plan.node(node).allow_failure => Kind::Skipped,
             Some(Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_))) => {
                 Kind::Error

@@ -68,6 +68,7 @@ pub fn state_style(state: State) -> Style {
         State::Succeeded => AnsiColor::Green,
         State::Failed => AnsiColor::Red,
         State::Cancelled => AnsiColor::Yellow,
+        State::Reused => AnsiColor::Cyan,
         State::Skipped => return Style::new().dimmed(),
     };
     Style::new().fg_color(Some(colour.into()))
@@ -254,6 +255,7 @@ pub fn verdict_of(out: &mut String, word: &str, counts: &Counts, time: Duration,
             (counts.failed, "failed"),
             (counts.cancelled, "cancelled"),
             (counts.skipped, "skipped"),
+            (counts.reused, "reused"),
             (counts.running, "running"),
         ];
         for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {

@@ -99,6 +99,7 @@ struct Totals {
     failed: usize,
     cancelled: usize,
     skipped: usize,
+    reused: usize,
 }
 
 /// What is read of a line of events.
@@ -138,6 +139,7 @@ impl<N> Report<N> {
                 failed: self.totals.failed,
                 cancelled: self.totals.cancelled,
                 skipped: self.totals.skipped,
+                reused: self.totals.reused,
             },
             stopped: self.stopped,
             nodes: nodes(self.nodes),
@@ -189,6 +191,7 @@ impl Past {
                 Some(State::Failed) => counts.failed += 1,
                 Some(State::Cancelled) => counts.cancelled += 1,
                 Some(State::Skipped) => counts.skipped += 1,
+                Some(State::Reused) => counts.reused += 1,
                 None => {}
             }
         }
@@ -272,7 +275,8 @@ impl Node {
             Some(State::Cancelled) => 1,
             Some(State::Skipped) => 2,
             Some(State::Succeeded) => 3,
-            None => 4,
+            Some(State::Reused) => 4,
+            None => 5,
         };
         let add = |sum: &mut Option<f64>, more| *sum = Some(sum.unwrap_or(0.0) + more);
         self.attempts = self.attempts.max(line.attempts);

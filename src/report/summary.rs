@@ -182,6 +182,7 @@ fn mark(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) => "❌",
         Outcome::Cancelled(_) => "🚫",
         Outcome::Skipped(_) => "⏭️",
+        Outcome::Reused => "♻️",
     }
 }
 

@@ -224,12 +224,14 @@ pub struct Counts {
     pub cancelled: usize,
     /// See [`Outcome`].
     pub skipped: usize,
+    /// See [`Outcome`].
+    pub reused: usize,
 }
 
 impl Counts {
     /// Those that have ended for good.
     pub fn ended(&self) -> usize {
-        self.succeeded + self.failed + self.cancelled + self.skipped
+        self.succeeded + self.failed + self.cancelled + self.skipped + self.reused
     }
 }
 
@@ -501,6 +503,7 @@ impl Tally {
             Outcome::Failed(_) => &mut self.counts.failed,
             Outcome::Cancelled(_) => &mut self.counts.cancelled,
             Outcome::Skipped(_) => &mut self.counts.skipped,
+            Outcome::Reused => &mut self.counts.reused,
         };
         *count += 1;
     }
@@ -556,6 +559,7 @@ impl Tally {
                 Outcome::Skipped(_) => 3,
                 Outcome::Succeeded { early_close: true } => 4,
                 Outcome::Succeeded { early_close: false } => 5,
+                Outcome::Reused => 6,
             })?,
         };
         let fed = self.unit(unit).fed.as_deref();

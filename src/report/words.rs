@@ -12,7 +12,7 @@ use crate::report::flow::Pace;
 use crate::report::tally::NodeEnd;
 use crate::report::units::{self, plural, short};
 
-/// The state that an outcome is: `succeeded`, `failed`, `cancelled`, `skipped`.
+/// The state that an outcome is: `succeeded`, `failed`, `cancelled`, `skipped`, `reused`.
 pub fn state(outcome: &Outcome) -> &'static str {
     State::from(outcome).word()
 }
@@ -20,7 +20,7 @@ pub fn state(outcome: &Outcome) -> &'static str {
 /// Why it ended so; nothing where it simply succeeded.
 pub fn reason(plan: &Plan, unit: UnitId, outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Succeeded { early_close: false } => None,
+        Outcome::Succeeded { early_close: false } | Outcome::Reused => None,
         Outcome::Succeeded { early_close: true } => {
             Some("its readers had all they needed".to_owned())
         }

@@ -71,6 +71,8 @@ pub struct Scheduler<'p> {
     pub(super) failed: bool,
     pub(super) run_timer: bool,
     pub(super) phase: RunPhase,
+    /// By node: its results come from an earlier run. Empty where none's do.
+    pub(super) reused: Vec<bool>,
     pub(super) random: fastrand::Rng,
     pub(super) out: Vec<Action>,
 }
@@ -287,9 +289,17 @@ impl<'p> Scheduler<'p> {
             failed: false,
             run_timer: false,
             phase: RunPhase::New,
+            reused: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
             out: Vec::new(),
         }
+    }
+
+    /// These nodes, marked by their index, are not started: what an earlier run made of them holds, and to all that wait for them
+    /// they have succeeded. Before [`Event::Begin`]. Of a group either all nodes are marked, but for those that are left out, or
+    /// none, and none is marked that waits for one that isn't: data that is gone can't be read again.
+    pub fn reuse(&mut self, nodes: Vec<bool>) {
+        self.reused = nodes;
     }
 
     /// Takes in what happened; appends what is to be done, in order.
@@ -368,6 +378,8 @@ impl<'p> Scheduler<'p> {
         for (id, unit) in self.plan.units.iter().enumerate() {
             if let Some(skip) = &self.plan.nodes[unit.node.index()].skip {
                 self.done(UnitId::from(id), Outcome::Skipped(Cause::from(skip)));
+            } else if self.reused.get(unit.node.index()) == Some(&true) {
+                self.done(UnitId::from(id), Outcome::Reused);
             }
         }
         if let Some(cause) = self.halted.clone() {

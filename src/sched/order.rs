@@ -196,7 +196,7 @@ impl Scheduler<'_> {
             (AfterState::Failed, Fact::Ended) => match &node.ill {
                 Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => Meaning::Met,
                 // Why it was skipped does not matter: for the waiter all is as if it had gone well.
-                Some(Outcome::Skipped(_) | Outcome::Succeeded { .. }) | None => {
+                Some(Outcome::Skipped(_) | Outcome::Succeeded { .. } | Outcome::Reused) | None => {
                     Meaning::Never(Cause::NeverFailed(id))
                 }
             },
@@ -213,6 +213,7 @@ impl Scheduler<'_> {
             None
             | Some(
                 Outcome::Succeeded { .. }
+                | Outcome::Reused
                 | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded),
             ) => true,
             Some(Outcome::Failed(_) | Outcome::Cancelled(_)) => {

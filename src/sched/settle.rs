@@ -519,7 +519,7 @@ impl Scheduler<'_> {
         let node = &mut self.nodes[id.index()];
         node.open -= 1;
         let node_open = node.open;
-        if !matches!(outcome, Outcome::Succeeded { .. }) && node.ill.is_none() {
+        if !matches!(outcome, Outcome::Succeeded { .. } | Outcome::Reused) && node.ill.is_none() {
             node.ill = Some(outcome.clone());
             self.facts.push_back((id, Fact::Ill));
             self.touch_pool(unit);
@@ -536,6 +536,7 @@ impl Scheduler<'_> {
     fn count_failure(&mut self, node: crate::plan::NodeId, outcome: &Outcome) {
         let to_blame = match outcome {
             Outcome::Succeeded { .. }
+            | Outcome::Reused
             | Outcome::Skipped(
                 Cause::ByUser | Cause::When(_) | Cause::NeverFailed(_) | Cause::NotNeeded,
             ) => return,
@@ -571,7 +572,7 @@ impl Scheduler<'_> {
             Phase::Running if group.undecided > 0 => {}
             Phase::Running if group.restart.is_some() => self.take_back(id),
             Phase::Running => self.is_last_try(id),
-            // All left out by `--skip`.
+            // All left out by `--skip`, or reused.
             Phase::Waiting if group.open == 0 => self.groups[id.index()].phase = Phase::Over,
             Phase::Waiting
             | Phase::Ready

@@ -238,6 +238,8 @@ struct World<'p> {
     /// Groups between Spawn and GroupEnded.
     running: BTreeSet<GroupId>,
     tries: Vec<u32>,
+    /// By node: its results come from an earlier run.
+    reused: Vec<bool>,
     due: Vec<UnitId>,
     spawn_failed: Vec<bool>,
     backoff: BTreeMap<GroupId, bool>,
@@ -551,6 +553,10 @@ impl<'p> World<'p> {
         self.left_out.contains(&self.node_of(unit))
     }
 
+    fn is_reused(&self, unit: UnitId) -> bool {
+        self.reused[self.node_of(unit).index()]
+    }
+
     fn may_fail(&self, unit: UnitId) -> bool {
         self.declared(unit).allow_failure
     }
@@ -602,7 +608,7 @@ impl<'p> World<'p> {
 
     /// Its own end was one after which readers may see the end of data.
     fn ended_well(&self, unit: UnitId, depth: u32) -> bool {
-        if self.skip(unit) {
+        if self.skip(unit) || self.is_reused(unit) {
             return true;
         }
         let process = &self.processes[unit.index()];
@@ -641,9 +647,11 @@ impl<'p> World<'p> {
 
     fn good(&self, unit: UnitId) -> bool {
         match &self.processes[unit.index()].outcome {
-            Some(Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_))) => {
-                true
-            }
+            Some(
+                Outcome::Succeeded { .. }
+                | Outcome::Reused
+                | Outcome::Skipped(Cause::ByUser | Cause::When(_)),
+            ) => true,
             Some(Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_))) => false,
             Some(Outcome::Failed(_)) => self.may_fail(unit),
             Some(Outcome::Cancelled(Cause::Pool(_))) => {
@@ -772,6 +780,7 @@ impl<'p> World<'p> {
             let outcome = &self.processes[unit.index()].outcome;
             outcome.as_ref().is_some_and(|outcome| match outcome {
                 Outcome::Succeeded { .. }
+                | Outcome::Reused
                 | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded) => false,
                 Outcome::Failed(_) | Outcome::Cancelled(_) => !self.may_fail(unit),
                 Outcome::Skipped(_) => true,
@@ -784,6 +793,7 @@ impl<'p> World<'p> {
         let failed = self.has_failed(node);
         let passes = |outcome: &Outcome| match outcome {
             Outcome::Succeeded { .. }
+            | Outcome::Reused
             | Outcome::Skipped(Cause::ByUser | Cause::When(_) | Cause::NotNeeded) => true,
             Outcome::Failed(_) | Outcome::Cancelled(_) => declared.allow_failure,
             // A worker that was not started since another could not be.
@@ -1306,6 +1316,7 @@ impl<'p> World<'p> {
                     }
                 }
             }
+            Outcome::Reused => assert!(!spawned && self.is_reused(unit)),
             Outcome::Skipped(cause) => {
                 assert!(!spawned);
                 match cause {
@@ -1358,7 +1369,9 @@ impl<'p> World<'p> {
                 _ if self.is_service(unit) => self.halted.is_some(),
                 _ => left_out,
             };
-            if self.tries[group.index()] == 0 && !self.skip(unit) && !left_out {
+            assert_eq!(*outcome == Outcome::Reused, self.is_reused(unit));
+            let runs = !self.skip(unit) && !self.is_reused(unit);
+            if self.tries[group.index()] == 0 && runs && !left_out {
                 assert_eq!(
                     self.conditions(group),
                     Some(false),
@@ -1486,6 +1499,9 @@ impl<'p> World<'p> {
                 tries += 1;
             }
             let group = self.plan.units[first.index()].group;
+            if self.reused[id.index()] {
+                continue;
+            }
             let left_out = self.left_out.contains(&id);
             if !left_out && met {
                 assert_eq!(self.tries[group.index()], tries, "{id:?}");
@@ -1543,7 +1559,7 @@ impl<'p> World<'p> {
             let left_out = self.plan.groups[id]
                 .units
                 .iter()
-                .all(|unit| self.skip(*unit));
+                .all(|unit| self.skip(*unit) || self.is_reused(*unit));
             let abandoned = self.plan.groups[id]
                 .units
                 .iter()
@@ -2068,6 +2084,7 @@ fn is_fault(outcome: &Outcome) -> bool {
     !matches!(
         outcome,
         Outcome::Succeeded { .. }
+            | Outcome::Reused
             | Outcome::Skipped(
                 Cause::ByUser | Cause::When(_) | Cause::NeverFailed(_) | Cause::NotNeeded
             )
@@ -2158,6 +2175,8 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         signals: 0,
         halted: None,
         run_failed: false,
+        // Drawn apart, so that the other worlds stay what they were.
+        reused: reused(&plan, &mut fastrand::Rng::with_seed(!seed)),
         finished: None,
         log: Vec::new(),
         verbose,
@@ -2171,7 +2190,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
             let node = &plan.nodes[unit.node.index()];
             let outputs: Vec<_> = unit.ends.outputs.iter().map(|o| &o.to).collect();
             world.log.push(format!(
-                "u{id} {:?} {:?} {:?} {:?} {:?} ends {outputs:?} after {:?} may fail {} skip {} asks {} retry {}",
+                "u{id} {:?} {:?} {:?} {:?} {:?} ends {outputs:?} after {:?} may fail {} skip {} asks {} reused {} retry {}",
                 unit.node,
                 unit.role,
                 unit.group,
@@ -2181,6 +2200,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
                 node.allow_failure,
                 node.is_left_out(),
                 node.asks.is_some(),
+                world.reused[unit.node.index()],
                 unit.settings.retry.max
             ));
         }
@@ -2192,6 +2212,7 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         }
     }
     let mut scheduler = Scheduler::new(&plan, jobs, memory, policy, seed);
+    scheduler.reuse(world.reused.clone());
     let mut actions = Vec::new();
     if shared {
         scheduler.handle(Event::Slots(world.slots), &mut actions);
@@ -2238,6 +2259,53 @@ fn run(seed: u64, verbose: bool) -> Vec<String> {
         assert_eq!(actions, []);
     }
     world.log
+}
+
+/// Which nodes an earlier run has done: of whole groups, with all that is upstream of them.
+fn reused(plan: &Plan, random: &mut fastrand::Rng) -> Vec<bool> {
+    let often = random.u8(..4);
+    let mut marked: Vec<bool> = plan
+        .groups
+        .iter()
+        .map(|_| often > 0 && random.u8(..4) < often)
+        .collect();
+    let node_of = |unit: &UnitId| plan.units[unit.index()].node;
+    let holds = |node: NodeId, marked: &[bool]| {
+        let node = &plan.nodes[node.index()];
+        let mut units = node.units.clone().map(|unit| &plan.units[unit as usize]);
+        node.is_left_out() || node.service.is_none() && units.all(|unit| marked[unit.group.index()])
+    };
+    loop {
+        let before = marked.clone();
+        for (group, declared) in plan.groups.iter().enumerate() {
+            for node in declared.units.iter().map(node_of) {
+                let after = plan.nodes[node.index()].after.iter();
+                let has_all = after.clone().all(|after| {
+                    let is_service = plan.nodes[after.node.index()].service.is_some();
+                    after.state != AfterState::Failed && (is_service || holds(after.node, &before))
+                });
+                let mut read = plan
+                    .queues
+                    .iter()
+                    .filter(|queue| queue.readers.iter().any(|unit| node_of(unit) == node));
+                let written = read.all(|queue| {
+                    queue
+                        .writers
+                        .iter()
+                        .all(|unit| holds(node_of(unit), &before))
+                });
+                let fits = plan.nodes[node.index()].is_left_out() || has_all && written;
+                marked[group] &= fits && holds(node, &before);
+            }
+        }
+        if marked == before {
+            break;
+        }
+    }
+    (0..plan.nodes.len())
+        .map(NodeId::from)
+        .map(|node| !plan.nodes[node.index()].is_left_out() && holds(node, &marked))
+        .collect()
 }
 
 /// Into the test's output, which is shown where it fails.

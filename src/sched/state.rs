@@ -130,9 +130,9 @@ impl State {
             State::Settled(Own::Ill(outcome)) | State::Done(outcome) => outcome,
         };
         match outcome {
-            Outcome::Succeeded { .. } | Outcome::Skipped(Cause::ByUser | Cause::When(_)) => {
-                Side::Well
-            }
+            Outcome::Succeeded { .. }
+            | Outcome::Reused
+            | Outcome::Skipped(Cause::ByUser | Cause::When(_)) => Side::Well,
             Outcome::Failed(Failure::CannotStart { .. } | Failure::Condition(_)) => Side::Ill,
             Outcome::Failed(_) | Outcome::Cancelled(Cause::Pool(_)) if may_fail => Side::Well,
             Outcome::Failed(_) | Outcome::Cancelled(_) | Outcome::Skipped(_) => Side::Ill,
@@ -198,7 +198,7 @@ pub(super) enum From {
 /// or no failure at all, is passed on as it is: naming the neighbour would hide it. So is within a pool what came from outside.
 pub(super) fn derived(from: From, node: NodeId, outcome: &Outcome) -> Cause {
     let root = match outcome {
-        Outcome::Succeeded { .. } | Outcome::Failed(_) => node,
+        Outcome::Succeeded { .. } | Outcome::Reused | Outcome::Failed(_) => node,
         Outcome::Cancelled(cause) | Outcome::Skipped(cause) => match root(cause) {
             Some(root) if from != From::Pool => root,
             Some(_) | None => return cause.clone(),

@@ -3,11 +3,13 @@
 //! ```text
 //! .procflow/            0700, beside the pipeline (or --state-dir)
 //!   .gitignore          *
+//!   key                 made when something is secret: without it hashes of what is say nothing
 //!   runs/ID/            one run, flock(2)ed while it lives; IDs sort by time
 //!     pipeline.toml     the text that was run
 //!     run.json          what else the plan was made of
 //!     stdin/NODE        what a node read, where that is recorded
 //!     events.jsonl      report.json
+//!     journal           what is finished, for a later run to take up
 //!     logs/NODE.out     logs/NODE.err     made when there is something to write; NODE.WORKER.out of a pool
 //!     queues/           made when a queue needs it
 //! ```
@@ -16,11 +18,14 @@
 //!
 //! It knows files and names, not what is in them: `report` writes events and the report, `queue` what it spills.
 
+pub mod journal;
+mod key;
 mod logs;
 mod names;
 mod run_dir;
 mod runs;
 
+pub use key::key;
 pub use logs::Logs;
 pub use names::{file_name, name_of};
 pub use run_dir::{KEEP, RunDir, RunId, record_name};

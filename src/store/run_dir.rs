@@ -19,6 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use crate::store::journal::{self, Header, Record};
 use crate::store::names::file_name;
 use crate::store::{Error, Logs};
 
@@ -158,6 +159,33 @@ impl RunDir {
     /// Where it cannot be made.
     pub fn create_events(&self) -> Result<File, Error> {
         create_file(&self.dir, "events.jsonl", &self.path)
+    }
+
+    /// Begins the journal with these records. It has its name when they are in it, and not before: a run that is killed while it
+    /// takes over what an earlier one had finished leaves no journal, so the next one takes up that earlier run again.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn begin_journal(
+        &self,
+        header: &Header,
+        records: &[Record],
+    ) -> Result<journal::Writer, Error> {
+        const BESIDE: &str = ".journal";
+        let path = self.path.join("journal");
+        let cannot = |e: io::Error| Error::io("write", &path, e);
+        let flags = create_flags() | OFlag::O_APPEND;
+        let file = openat(&self.dir, BESIDE, flags, Mode::from_bits_truncate(0o600))
+            .map_err(|e| Error::io("create", &path, e))?;
+        let mut writer =
+            journal::Writer::new(File::from(file), path.clone(), header).map_err(cannot)?;
+        for record in records {
+            writer.add(record).map_err(cannot)?;
+        }
+        writer.write().map_err(cannot)?;
+        renameat(&self.dir, BESIDE, &self.dir, "journal")
+            .map_err(|e| Error::io("put in place", &path, e))?;
+        Ok(writer)
     }
 
     /// Opens the file in which the pool of this name notes what became of its tasks, at its end: a later try of the pool adds to

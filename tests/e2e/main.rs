@@ -26,6 +26,7 @@ mod pools;
 mod queues;
 mod replay;
 mod reports;
+mod resume;
 mod runs;
 mod services;
 mod signals;

@@ -183,6 +183,12 @@ impl Pipeline {
         self
     }
 
+    /// These options of `procflow run`, and no others.
+    pub fn only_args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
+        self.arguments = arguments.iter().map(OsString::from).collect();
+        self
+    }
+
     /// What stands on procflow's standard input. Without it: nothing.
     pub fn input(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.stdin = bytes.as_ref().to_vec();
@@ -612,6 +618,12 @@ impl Ran {
         self
     }
 
+    /// How nodes ended is looked at elsewhere.
+    pub fn any_nodes(mut self) -> Self {
+        self.looked.nodes = true;
+        self
+    }
+
     /// Nothing was run, so there is no report, or an empty one.
     pub fn no_nodes(mut self) -> Self {
         self.looked.nodes = true;
@@ -690,9 +702,17 @@ impl Ran {
             .map(|node| match (text(&node["state"]), &node["reason"]) {
                 // Whether a writer was ended by its reader's end, or was done just before, may be a race.
                 (state, _) if state == "succeeded" => (text(&node["name"]), state),
+                (state, serde_json::Value::Null) => (text(&node["name"]), state),
                 (state, reason) => (text(&node["name"]), format!("{state}: {}", text(reason))),
             })
             .collect()
+    }
+}
+
+impl Ran {
+    /// The directory and the pipeline in it, for another run there.
+    pub fn again(mut self) -> Pipeline {
+        std::mem::replace(&mut self.pipeline, Pipeline::new(""))
     }
 }
 
