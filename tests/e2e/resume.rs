@@ -1,9 +1,10 @@
 //! `--resume`: what is reused and what runs again, after whatever has happened in between.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::support::{Pipeline, Ran};
+use crate::support::{Live, Pipeline, Ran, wait_for};
 
 /// Each node notes its start in `starts`.
 const CHAIN: &str = r#"
@@ -431,4 +432,130 @@ fn a_damaged_journal_is_named_with_the_place() {
     fs::write(&journal, &whole[..whole.len() - 3]).unwrap();
     let ran = pipeline.run();
     assert_eq!(starts(&ran), ["say"]);
+}
+
+/// Thirty nodes: stored queues, a pool that is fed from one, and chains of files. Each notes its start and its end.
+fn thirty() -> String {
+    let mut text = String::from(
+        r#"
+        [process.source]
+        script = "echo source >> starts; seq 400; echo source >> ends"
+        stdout = "numbers"
+        [queue.numbers]
+        store = true
+        [pool.square]
+        workers = 2
+        feed = "request"
+        order = "input"
+        script = "echo square >> starts; while read n; do echo $((n * n)); done"
+        stdin = "numbers"
+        stdout = "squares"
+        [queue.squares]
+        store = true
+        [process.sum]
+        script = "echo sum >> starts; awk '{s += $1} END {print s}'; echo sum >> ends"
+        stdin = "squares"
+        stdout = { file = "sum.txt" }
+        "#,
+    );
+    for chain in 0..3 {
+        for link in 0..9 {
+            let name = format!("c{chain}_{link}");
+            let (before, input) = match link {
+                0 => ("sum".to_owned(), "sum.txt".to_owned()),
+                _ => {
+                    let before = format!("c{chain}_{}", link - 1);
+                    (before.clone(), format!("{before}.txt"))
+                }
+            };
+            text += &format!(
+                "[process.{name}]\nscript = \"echo {name} >> starts; sleep 0.01; cat {input}; echo {name}; echo {name} >> ends\"\nafter = [\"{before}\"]\nreads = [\"{input}\"]\nstdout = {{ file = \"{name}.txt\" }}\n"
+            );
+        }
+    }
+    text
+}
+
+/// Everything that the thirty nodes make, by name.
+fn products(pipeline: &Pipeline) -> Vec<(String, Vec<u8>)> {
+    let mut names = vec!["sum.txt".to_owned()];
+    names.extend((0..3).flat_map(|chain| (0..9).map(move |link| format!("c{chain}_{link}.txt"))));
+    let read = |name: String| {
+        let bytes = fs::read(pipeline.path(&name)).unwrap_or_default();
+        (name, bytes)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// The nodes that a run's events say have succeeded: its journal must know them.
+fn told(run: &std::path::Path) -> Vec<String> {
+    let events = fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
+    let lines = events
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let ended = lines.filter(|event| event["event"] == "ended" && event["state"] == "succeeded");
+    ended
+        .map(|event| event["node"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// procflow killed at random moments, its guard or its runner, and taken up each time: nothing is left at any time, no node that
+/// was told to have succeeded runs again, and in the end all is as if nothing had been. `PROCFLOW_RESUME_KILLS=300` for the long one.
+#[test]
+fn killed_at_random_moments_it_ends_as_if_nothing_had_been() {
+    let kills = std::env::var("PROCFLOW_RESUME_KILLS").map_or(5, |text| text.parse().unwrap());
+    let whole = Pipeline::new(&thirty()).run();
+    let expected = products(&whole.pipeline);
+    drop(whole);
+    let (mut killed, mut rounds, mut seed) = (0, 0, 7_u64);
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    while killed < kills {
+        rounds += 1;
+        let mut pipeline = Pipeline::new(&thirty()).without_report().args(["--resume"]);
+        let mut finished: Vec<String> = Vec::new();
+        loop {
+            let before = runs(&pipeline);
+            let _ = fs::remove_file(pipeline.path("starts"));
+            let live = pipeline.start();
+            // At the start of a node, at random; and a little later.
+            let wait = random(12) as usize;
+            let starts = live.pipeline.path("starts");
+            let has_ended =
+                |live: &Live| matches!(crate::support::process_state(live.pid()), None | Some('Z'));
+            wait_for("some starts, or the end", || {
+                let text = fs::read_to_string(&starts).unwrap_or_default();
+                (text.lines().count() >= wait || has_ended(&live)).then_some(())
+            });
+            std::thread::sleep(std::time::Duration::from_micros(random(8_000)));
+            let is_over = has_ended(&live);
+            let ran = if is_over {
+                live.finish().again()
+            } else {
+                killed += 1;
+                let guard = live.pid();
+                let runner = crate::support::children(guard).first().copied();
+                let victim = runner.filter(|_| random(2) == 0).unwrap_or(guard);
+                live.kill_for_good(victim)
+            };
+            let started = fs::read_to_string(ran.path("starts")).unwrap_or_default();
+            for name in started.lines() {
+                assert!(
+                    !finished.iter().any(|known| known == name),
+                    "`{name}` had finished, and runs again after {killed} kills"
+                );
+            }
+            for run in runs(&ran).iter().filter(|run| !before.contains(run)) {
+                finished.extend(told(run));
+            }
+            pipeline = ran;
+            if is_over {
+                break;
+            }
+        }
+        assert!(products(&pipeline) == expected, "after {killed} kills");
+    }
+    writeln!(std::io::stderr(), "{killed} kills in {rounds} rounds").unwrap();
 }

@@ -358,6 +358,18 @@ impl Live {
         took
     }
 
+    /// Kills one of procflow's own processes as kill -9 does, waits until nothing of the run is left, and gives back its directory.
+    pub fn kill_for_good(mut self, victim: i32) -> Pipeline {
+        let mut child = self.child.take().unwrap();
+        // It may have ended by itself a moment ago.
+        let _ = kill(Pid::from_raw(victim), Signal::SIGKILL);
+        child.wait().unwrap();
+        wait_for("every process of the run to be gone", || {
+            self.processes().is_empty().then_some(())
+        });
+        std::mem::replace(&mut self.pipeline, Pipeline::new(""))
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> Ran {
         let mut child = self.child.take().unwrap();
