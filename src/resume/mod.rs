@@ -86,5 +86,3 @@ impl Sets {
     }
 }
 
-#[cfg(test)]
-mod tests;
