@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::diagnostic::{Diagnostic, Mark, Place};
+use crate::diagnostic::{Diagnostic, Mark, Place, harmless};
 use crate::plan::arrange::{Arrangement, Graph, Joint};
 use crate::plan::claims::{self, Claim};
 use crate::plan::condition::{self, Answer};
@@ -197,6 +197,17 @@ pub fn build(
         claims::note_own_jobs(&draft, &mut problems);
     }
     let meets = graph.meets_again();
+    // As they stand in quotes, and on a screen, they are secrets too.
+    let written = |secret: &String| {
+        let quoted = format!("{secret:?}");
+        let bare = quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"'));
+        [
+            bare.unwrap_or_default().to_owned(),
+            secret.escape_debug().to_string(),
+            harmless(secret),
+        ]
+    };
+    secrets.extend(secrets.iter().flat_map(written).collect::<Vec<_>>());
     secrets.sort_unstable();
     secrets.dedup();
     problems.hide(&secrets);

@@ -271,6 +271,43 @@ fn a_secret_is_shown_nowhere() {
     assert!(seen >= 5, "only {seen} files were looked at");
 }
 
+/// With quotes and a tab in it, it is written otherwise in messages than it is.
+#[test]
+fn a_secret_is_hidden_as_it_is_quoted_too() {
+    let secret = "pa\"ss\\wo'rd\tend";
+    let pipeline = || {
+        Pipeline::new(
+            r#"
+            [params]
+            token = { secret = true, env = "TOKEN" }
+            [process.file]
+            command = ["echo", "${{ params.token }}"]
+            stdout = { file = "no/${{ params.token }}" }
+            "#,
+        )
+        .env("TOKEN", secret)
+    };
+    let ran = pipeline().run();
+    let name = ran.ends()[0].1.clone();
+    assert!(name.contains("/no/***\": there is no directory"), "{name}");
+    drop(
+        ran.node("file", &name)
+            .says("cannot start: file \"")
+            .says("no/***\"")
+            .never_says("wo'rd")
+            .never_says("wo\\'rd")
+            .exit(1),
+    );
+    let explained = pipeline()
+        .subcommand("explain")
+        .args(["file"])
+        .without_report()
+        .run()
+        .any_stdout();
+    let told = String::from_utf8_lossy(&explained.stdout);
+    assert!(told.contains("***") && !told.contains("wo'rd"), "{told}");
+}
+
 #[test]
 fn a_template_in_a_script_is_refused() {
     Pipeline::new("[params]\nx = \"1\"\n[process.a]\nscript = \"echo ${{ params.x }}\"\n")
