@@ -85,4 +85,3 @@ impl Sets {
         &self.nodes
     }
 }
-

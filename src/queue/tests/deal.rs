@@ -698,9 +698,9 @@ fn a_record_without_end_is_refused_within_blocks() {
     // It went by blocks.
     let counts = rig.relay.counts();
     assert!(counts.is_estimate);
-    // All the lines, but for those in what was in the pipe when the fault was found.
+    // About all the lines: of the block in which they end, most was taken to be like what came before.
     let lines = counts.inputs[0].records.unwrap();
-    assert!(lines.abs_diff(1_000_000) <= 10_000, "{lines}");
+    assert!(lines.abs_diff(1_000_000) <= 50_000, "{lines}");
     rig.relay.stop();
     rig.relay.join();
 }
