@@ -302,15 +302,20 @@ impl Node {
         }
     }
 
-    /// It succeeded at once, and left nothing.
+    /// It succeeded at once, and left nothing; or an earlier run did that for it.
     fn is_plain(&self) -> bool {
-        self.shown() == Shown::Ended(State::Succeeded) && self.attempts <= 1 && !self.leaked
+        let state = self.shown();
+        matches!(state, Shown::Ended(State::Succeeded | State::Reused))
+            && self.attempts <= 1
+            && !self.leaked
     }
 
     /// There is more to say of it than the table does.
     fn is_remarkable(&self) -> bool {
         self.running.is_empty()
-            && (self.leaked || self.flaky || !matches!(self.state, Some(State::Succeeded) | None))
+            && (self.leaked
+                || self.flaky
+                || !matches!(self.state, Some(State::Succeeded | State::Reused) | None))
     }
 
     fn row(&self, own_peak: Option<u64>) -> Row {
