@@ -1,7 +1,7 @@
 //! Taking up an earlier run: which of its results still hold.
 //!
-//! What a node is and what it read and wrote are lists of lines ([`define`], [`marks`]). A run notes them in its journal when a node
-//! has finished ([`Keeper`]); a later run makes them anew and compares ([`decide`]). The first that differs is the reason, so what
+//! What a node is and what it read and wrote are lists of lines (`define`, `marks`). A run notes them in its journal when a node
+//! has finished ([`Keeper`]); a later run makes them anew and compares ([`decide()`]). The first that differs is the reason, so what
 //! decides and what explains is the same code.
 //!
 //! Nodes that run in one group are one *set*: they are reused together or run together, since the data between them is gone.
