@@ -307,7 +307,7 @@ impl RunDir {
 
 /// The file, below the run's directory, in which the standard input of this node is recorded.
 pub fn record_name(node: &str) -> String {
-    format!("stdin/{}", node.replace(['/', '\0'], "_"))
+    format!("stdin/{}", file_name(node))
 }
 
 /// The state directory, checked; made where it is missing.
