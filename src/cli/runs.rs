@@ -89,6 +89,9 @@ struct Row {
     running: usize,
     /// Its directory.
     path: PathBuf,
+    /// The counts in words: `12: 10 succeeded, 1 failed, 1 skipped`.
+    #[serde(skip)]
+    in_words: String,
 }
 
 impl Row {
@@ -112,27 +115,12 @@ impl Row {
             reused: past.counts.reused,
             running: past.counts.running,
             path: std::path::absolute(run.path()).unwrap_or_else(|_| run.path().to_owned()),
+            in_words: format!(
+                "{}{}",
+                past.counts.total,
+                past.counts.by_state(|count| count.to_string())
+            ),
         }
-    }
-
-    /// "12: 10 succeeded, 1 failed, 1 skipped"
-    fn nodes(&self) -> String {
-        let mut text = self.nodes.to_string();
-        if self.succeeded == self.nodes {
-            return text;
-        }
-        let states = [
-            (self.succeeded, "succeeded"),
-            (self.failed, "failed"),
-            (self.cancelled, "cancelled"),
-            (self.skipped, "skipped"),
-            (self.reused, "reused"),
-            (self.running, "running"),
-        ];
-        for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {
-            text += &format!("{} {count} {state}", if i == 0 { ":" } else { "," });
-        }
-        text
     }
 }
 
@@ -150,7 +138,7 @@ fn table(rows: &[Row], out: &mut dyn Write) -> Result<(), Error> {
             harmless(&row.pipeline),
             harmless(&row.state),
             short(Duration::try_from_secs_f64(row.wall).unwrap_or_default()),
-            row.nodes(),
+            row.in_words.clone(),
         ]
     }));
     columns(&lines, &[4], out)

@@ -249,19 +249,6 @@ pub fn verdict_of(out: &mut String, word: &str, counts: &Counts, time: Duration,
     };
     out.push_str(&paint.paint(colour.on_default().bold(), word));
     let _ = write!(out, ": {}", plural(counts.total as u64, "node"));
-    if counts.succeeded != counts.total {
-        let states = [
-            (counts.succeeded, "succeeded"),
-            (counts.failed, "failed"),
-            (counts.cancelled, "cancelled"),
-            (counts.skipped, "skipped"),
-            (counts.reused, "reused"),
-            (counts.running, "running"),
-        ];
-        for (i, (count, state)) in states.iter().filter(|(count, _)| *count > 0).enumerate() {
-            let count = units::count(*count as u64);
-            let _ = write!(out, "{} {count} {state}", if i == 0 { ":" } else { "," });
-        }
-    }
+    out.push_str(&counts.by_state(|count| units::count(count as u64)));
     let _ = writeln!(out, " in {}", short(time));
 }

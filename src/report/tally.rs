@@ -233,6 +233,30 @@ impl Counts {
     pub fn ended(&self) -> usize {
         self.succeeded + self.failed + self.cancelled + self.skipped + self.reused
     }
+
+    /// `: 10 succeeded, 1 failed`: how many are in each state that some are in, numbers as `number` writes them. Nothing where all
+    /// have succeeded.
+    pub fn by_state(&self, number: impl Fn(usize) -> String) -> String {
+        if self.succeeded == self.total {
+            return String::new();
+        }
+        let states = [
+            (self.succeeded, "succeeded"),
+            (self.failed, "failed"),
+            (self.cancelled, "cancelled"),
+            (self.skipped, "skipped"),
+            (self.reused, "reused"),
+            (self.running, "running"),
+        ];
+        let mut text = String::new();
+        for (count, state) in states.into_iter().filter(|(count, _)| *count > 0) {
+            text += if text.is_empty() { ": " } else { ", " };
+            text += &number(count);
+            text.push(' ');
+            text += state;
+        }
+        text
+    }
 }
 
 impl Tally {
